@@ -1,0 +1,43 @@
+# Every command is enough on its own after a clone: what it needs is installed into .venv first.
+#   PYTHON=/path/to/python3.11   the Python that .venv is made with
+#   ARGS="-k matcher"            more arguments for pytest
+
+PYTHON ?=
+ARGS ?=
+
+VENV_PYTHON := .venv/bin/python
+INSTALLED := .venv/.installed
+INSTALLED_FROM := requirements/install.sh $(wildcard requirements/*.txt setup.py) setup.cfg pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint install clean distclean
+
+help:
+	@echo "make demo       segment and track the people of demo/assets/street.mp4 into output/street.mp4"
+	@echo "make test       run the tests (ARGS=\"-k matcher\" for some of them)"
+	@echo "make lint       check code style"
+	@echo "make install    only install, into .venv (the others do so when something changed)"
+	@echo "make clean      remove caches and build files; distclean removes .venv, too"
+
+demo: $(INSTALLED)
+	$(VENV_PYTHON) demo/demo.py --input demo/assets/street.mp4 --output output/street.mp4
+	@echo "The result is output/street.mp4; its instances are in the JSON file beside it."
+
+test: $(INSTALLED)
+	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+lint: $(INSTALLED)
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+
+install: $(INSTALLED)
+
+$(INSTALLED): $(INSTALLED_FROM)
+	@PYTHON="$(PYTHON)" requirements/install.sh
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis projects/SeqFormer/*.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf .venv

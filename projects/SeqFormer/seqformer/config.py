@@ -1,0 +1,150 @@
+"""Configuration keys of SeqFormer, added to Detectron2's defaults.
+
+Names and defaults are those of the published Detectron2-style SeqFormer configs, so that their YAML
+files load unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from seqformer.errors import InputError
+
+__all__ = ["add_seqformer_config", "load_config"]
+
+
+def add_seqformer_config(cfg: CN) -> None:
+    """Adds SeqFormer's keys to ``cfg``, in place.
+
+    Args:
+        cfg: a Detectron2 config, usually ``detectron2.config.get_cfg()``.
+    """
+    # Clips as the dataset mapper samples them: frames in a clip, how far from the reference frame
+    # the others lie (in frames), the spacing of the candidates, and whether their order is kept.
+    cfg.INPUT.SAMPLING_FRAME_NUM = 1
+    cfg.INPUT.SAMPLING_FRAME_RANGE = 10
+    cfg.INPUT.SAMPLING_INTERVAL = 1
+    cfg.INPUT.SAMPLING_FRAME_SHUFFLE = False
+    # Clip augmentations besides resize, flip and crop: "brightness", "contrast", "saturation", "rotation".
+    cfg.INPUT.AUGMENTATIONS = []
+    # Image datasets turned into pseudo-videos.
+    cfg.INPUT.COCO_PRETRAIN = False
+    cfg.INPUT.PRETRAIN_TYPE = "affine"
+    cfg.INPUT.PRETRAIN_SAME_CROP = False
+
+    cfg.MODEL.SeqFormer = CN()
+    seqformer = cfg.MODEL.SeqFormer
+    seqformer.NUM_CLASSES = 80
+    seqformer.NUM_OBJECT_QUERIES = 300
+
+    # Transformer (paper, section 4.2).
+    seqformer.HIDDEN_DIM = 256
+    seqformer.NHEADS = 8
+    seqformer.DROPOUT = 0.1
+    seqformer.DIM_FEEDFORWARD = 1024
+    seqformer.ENC_LAYERS = 6
+    seqformer.DEC_LAYERS = 6
+    seqformer.ENC_N_POINTS = 4
+    seqformer.DEC_N_POINTS = 4
+    seqformer.NUM_FEATURE_LEVELS = 4
+
+    # Loss weights and matching costs (paper, section 3.4).
+    seqformer.MASK_WEIGHT = 2.0
+    seqformer.DICE_WEIGHT = 5.0
+    seqformer.GIOU_WEIGHT = 2.0
+    seqformer.L1_WEIGHT = 5.0
+    seqformer.CLASS_WEIGHT = 2.0
+    seqformer.DEEP_SUPERVISION = True
+    seqformer.MASK_STRIDE = 4
+    seqformer.MATCH_STRIDE = 4
+    seqformer.FOCAL_ALPHA = 0.25
+    seqformer.SET_COST_CLASS = 2.0
+    seqformer.SET_COST_BOX = 5.0
+    seqformer.SET_COST_GIOU = 2.0
+
+    # Inference.
+    seqformer.MERGE_ON_CPU = True
+    seqformer.MULTI_CLS_ON = True
+    seqformer.APPLY_CLS_THRES = 0.05
+    seqformer.CLIP_MATCHING = False
+    seqformer.CLIP_LENGTH = 5
+    seqformer.CLIP_STRIDE = 1
+    # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
+    # (query, class) pairs, as in the original release.
+    seqformer.RESULT_PROTOCOL = "queries"
+
+    # Any timm model as a backbone (BACKBONE.NAME "build_timm_backbone").
+    cfg.MODEL.TIMM = CN()
+    cfg.MODEL.TIMM.NAME = "resnet50"
+    cfg.MODEL.TIMM.PRETRAINED = False
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res3", "res4", "res5"]
+
+    # Swin Transformer (BACKBONE.NAME "build_swin_backbone"); the defaults are Swin-T's.
+    cfg.MODEL.SWIN = CN()
+    swin = cfg.MODEL.SWIN
+    swin.PRETRAIN_IMG_SIZE = 224
+    swin.PATCH_SIZE = 4
+    swin.EMBED_DIM = 96
+    swin.DEPTHS = [2, 2, 6, 2]
+    swin.NUM_HEADS = [3, 6, 12, 24]
+    swin.WINDOW_SIZE = 7
+    swin.MLP_RATIO = 4.0
+    swin.QKV_BIAS = True
+    swin.QK_SCALE = None
+    swin.DROP_RATE = 0.0
+    swin.ATTN_DROP_RATE = 0.0
+    swin.DROP_PATH_RATE = 0.3
+    swin.APE = False
+    swin.PATCH_NORM = True
+    swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    swin.USE_CHECKPOINT = False
+
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
+    # "full_model" clips the gradient of all parameters together (CLIP_GRADIENTS.CLIP_TYPE).
+
+    cfg.FIND_UNUSED_PARAMETERS = True
+
+
+def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
+    """Reads a config file and overrides keys of it.
+
+    A config that asks for CUDA where there is none gets the CPU.
+
+    Args:
+        config_file: a YAML file, which may name others in ``_BASE_``.
+        opts: ``KEY VALUE KEY VALUE ...``.
+
+    Raises:
+        InputError: if the file is missing or no YAML, a key is unknown, or a value has the wrong type.
+    """
+    cfg = get_cfg()
+    add_seqformer_config(cfg)
+    path = Path(config_file)
+    if not path.is_file():
+        raise InputError(f"no config file '{path}'")
+    try:
+        cfg.merge_from_file(str(path))
+    except (KeyError, ValueError, AssertionError, AttributeError, OSError, yaml.YAMLError) as error:
+        raise InputError(f"config file '{path}': {_one_line(error)}") from error
+    if len(opts) % 2:
+        raise InputError(f"options come as KEY VALUE pairs, but '{opts[-1]}' has no value")
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError, AttributeError) as error:
+        raise InputError(f"options {' '.join(opts)}: {_one_line(error)}") from error
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,76 @@
+"""From queries to scored instances and masks of the output size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["InferenceOptions", "output_masks", "scored_classes", "select_queries"]
+
+
+@dataclass(frozen=True)
+class InferenceOptions:
+    """How results are made of queries.
+
+    Attributes:
+        threshold: least class probability of a result.
+        multi_class: every class above the threshold is a result; otherwise an instance's best one.
+        top_pairs: the original release's protocol: the best (query, class) pairs, whatever their
+            probability, instead of the best queries with every class above the threshold. It holds for
+            whole videos; clip matching follows queries.
+        clip_matching: cut videos into clips; otherwise a video is one clip.
+        clip_length, clip_stride: frames in a clip, and from one clip's start to the next one's.
+        merge_on_cpu: keep clips' masks in main memory.
+        num_instances: instances kept of a clip.
+    """
+
+    threshold: float = 0.05
+    multi_class: bool = True
+    top_pairs: bool = False
+    clip_matching: bool = False
+    clip_length: int = 5
+    clip_stride: int = 1
+    merge_on_cpu: bool = True
+    num_instances: int = 10
+
+
+def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
+    """Indices of the queries to keep, best first, of class probabilities (Q, K)."""
+    k = min(options.num_instances, len(probabilities))
+    if options.top_pairs:
+        pairs = probabilities.flatten().topk(k).indices // probabilities.shape[1]
+        return pairs.unique()
+    return probabilities.amax(1).topk(k).indices
+
+
+def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> list[tuple[int, int, float]]:
+    """Results (instance, class, probability) of instances' class probabilities (K,)."""
+    if options.top_pairs:
+        pairs = [
+            (i, label, p) for i, classes in instances.items() for label, p in enumerate(classes.tolist())
+        ]
+        return sorted(pairs, key=lambda pair: -pair[2])[: options.num_instances]
+    results = []
+    for i, classes in instances.items():
+        scores = classes.tolist()
+        labels = range(len(scores)) if options.multi_class else [scores.index(max(scores))]
+        results += [(i, label, scores[label]) for label in labels if scores[label] > options.threshold]
+    return results
+
+
+def output_masks(logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]) -> Tensor:
+    """Masks at the output's size.
+
+    Args:
+        logits: (N, T, h, w), stride 4, padding included.
+        image_size: unpadded height and width that the network saw.
+        output_size: height and width wanted.
+
+    Returns:
+        (N, T, height, width) bool.
+    """
+    logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
+    logits = logits[..., : image_size[0], : image_size[1]]
+    return F.interpolate(logits, size=output_size, mode="nearest") > 0

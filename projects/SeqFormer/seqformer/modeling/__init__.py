@@ -1,0 +1,19 @@
+"""The network and its losses; the backbones are on Detectron2's registry."""
+
+from seqformer.modeling.backbone import SwinBackbone, TimmBackbone
+from seqformer.modeling.criterion import Criterion, LayerPrediction
+from seqformer.modeling.matcher import HungarianMatcher, VideoTargets
+from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
+
+__all__ = [
+    "Criterion",
+    "EncodedFrames",
+    "HungarianMatcher",
+    "LayerPrediction",
+    "QueryNetwork",
+    "SeqFormerNetwork",
+    "SwinBackbone",
+    "TimmBackbone",
+    "Transformer",
+    "VideoTargets",
+]

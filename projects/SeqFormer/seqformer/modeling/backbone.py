@@ -1,0 +1,175 @@
+"""Backbones beside Detectron2's own: Swin with the published names, and any timm model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from detectron2.modeling.backbone.swin import SwinTransformer
+from safetensors import SafetensorError
+from torch import Tensor
+
+from seqformer.errors import InputError
+
+__all__ = ["FEATURES", "SwinBackbone", "TimmBackbone", "build_swin_backbone", "build_timm_backbone"]
+
+FEATURES = ("res3", "res4", "res5")  # strides 8, 16, 32
+_STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+class SwinBackbone(SwinTransformer):
+    """Detectron2's Swin Transformer whose outputs are called res2..res5, as other backbones' are.
+
+    Parameters have the names of released Swin checkpoints. See SwinTransformer for the arguments.
+    """
+
+    def __init__(self, *, out_features: list[str], **kwargs):
+        names = list(_STRIDES)
+        super().__init__(out_indices=sorted(names.index(name) for name in out_features), **kwargs)
+        rename = {f"p{names.index(name)}": name for name in out_features}
+        self._rename = rename
+        self._out_features = list(out_features)
+        self._out_feature_channels = {rename[k]: v for k, v in self._out_feature_channels.items()}
+        self._out_feature_strides = {rename[k]: v for k, v in self._out_feature_strides.items()}
+
+    @property
+    def size_divisibility(self) -> int:
+        return 32
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) -> features by name, (N, C, H / stride, W / stride)."""
+        return {self._rename[name]: feature for name, feature in super().forward(x).items()}
+
+
+@BACKBONE_REGISTRY.register()
+def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
+    """Swin Transformer from ``cfg.MODEL.SWIN``."""
+    swin = cfg.MODEL.SWIN
+    return SwinBackbone(
+        out_features=swin.OUT_FEATURES,
+        pretrain_img_size=swin.PRETRAIN_IMG_SIZE,
+        patch_size=swin.PATCH_SIZE,
+        in_chans=input_shape.channels,
+        embed_dim=swin.EMBED_DIM,
+        depths=swin.DEPTHS,
+        num_heads=swin.NUM_HEADS,
+        window_size=swin.WINDOW_SIZE,
+        mlp_ratio=swin.MLP_RATIO,
+        qkv_bias=swin.QKV_BIAS,
+        qk_scale=swin.QK_SCALE,
+        drop_rate=swin.DROP_RATE,
+        attn_drop_rate=swin.ATTN_DROP_RATE,
+        drop_path_rate=swin.DROP_PATH_RATE,
+        ape=swin.APE,
+        patch_norm=swin.PATCH_NORM,
+        frozen_stages=cfg.MODEL.BACKBONE.FREEZE_AT if cfg.MODEL.BACKBONE.FREEZE_AT > 0 else -1,
+        use_checkpoint=swin.USE_CHECKPOINT,
+    )
+
+
+class TimmBackbone(Backbone):
+    """Any timm model that gives features of strides 8, 16 and 32; batch norm is frozen.
+
+    Args:
+        name: a timm model's name, such as "tf_efficientnet_lite0".
+        weights: a file with that model's weights (.pth or .safetensors), classifier included, or "".
+        pretrained: let timm fetch its own weights.
+        out_features: names of the features wanted: res2 to res5 are strides 4 to 32.
+        freeze_at: 0 trains everything; k >= 1 freezes the stem and the stages up to stride 2^k (5: all).
+
+    Raises:
+        InputError: if timm is missing, the model is unknown or lacks a stride, or the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        weights: str = "",
+        pretrained: bool = False,
+        out_features: list[str],
+        freeze_at: int = 0,
+        in_channels: int = 3,
+    ):
+        super().__init__()
+        try:
+            import timm
+        except ImportError as error:
+            raise InputError("a timm backbone needs the package timm: pip install timm") from error
+        if not timm.is_model(name):
+            raise InputError(f"MODEL.TIMM.NAME: timm {timm.__version__} has no model '{name}'")
+        if weights and not Path(weights).is_file():
+            raise InputError(f"MODEL.TIMM.WEIGHTS: no file '{weights}'")
+        try:
+            reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+        except (RuntimeError, AttributeError) as error:
+            raise InputError(f"MODEL.TIMM.NAME: '{name}' gives no features ({error})") from error
+        missing = [f for f in out_features if _STRIDES[f] not in reductions]
+        if missing:
+            raise InputError(
+                f"MODEL.TIMM.NAME: '{name}' gives strides {reductions}, not those of {', '.join(missing)}"
+            )
+        try:
+            model = timm.create_model(
+                name,
+                pretrained=pretrained or bool(weights),
+                pretrained_cfg_overlay={"file": weights} if weights else None,
+                features_only=True,
+                out_indices=[reductions.index(_STRIDES[f]) for f in out_features],
+                in_chans=in_channels,
+            )
+        except (RuntimeError, OSError, SafetensorError, UnpicklingError) as error:
+            source = f"'{weights}'" if weights else "pretrained weights"
+            raise InputError(
+                f"MODEL.TIMM: {source} cannot be read into '{name}': {_first_line(error)}"
+            ) from error
+        self.model = timm.layers.freeze_batch_norm_2d(model)
+        self._channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        self._freeze(freeze_at)
+        self._out_features = list(out_features)
+        self._out_feature_channels = dict(zip(out_features, self.model.feature_info.channels(), strict=True))
+        self._out_feature_strides = {f: _STRIDES[f] for f in out_features}
+
+    def _freeze(self, freeze_at: int) -> None:
+        # Parameters stand in the order in which the network uses them.
+        modules = [i["module"] for i in self.model.feature_info.info if i["reduction"] <= 2**freeze_at]
+        parameters = list(self.model.named_parameters())
+        ends = [
+            index
+            for index, (name, _) in enumerate(parameters)
+            for module in modules
+            if name.replace("_", ".").startswith(module.replace("_", ".") + ".")
+        ]
+        for _, parameter in parameters[: max(ends, default=-1) + 1]:
+            parameter.requires_grad_(False)
+
+    @property
+    def size_divisibility(self) -> int:
+        return 32
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) -> features by name, (N, C, H / stride, W / stride)."""
+        features = self.model(x)
+        if self._channels_last:
+            features = [feature.permute(0, 3, 1, 2).contiguous() for feature in features]
+        return dict(zip(self._out_features, features, strict=True))
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
+    """A timm model from ``cfg.MODEL.TIMM``."""
+    return TimmBackbone(
+        cfg.MODEL.TIMM.NAME,
+        weights=cfg.MODEL.TIMM.WEIGHTS,
+        pretrained=cfg.MODEL.TIMM.PRETRAINED,
+        out_features=cfg.MODEL.TIMM.OUT_FEATURES,
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        in_channels=input_shape.channels,
+    )

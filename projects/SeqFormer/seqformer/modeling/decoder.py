@@ -1,0 +1,173 @@
+"""Decoder: one instance query a video, one box query a frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid
+
+__all__ = ["Decoder", "DecoderLayer", "DecoderOutput"]
+
+
+@dataclass
+class DecoderOutput:
+    """What one decoder layer gives. References are normalised to the unpadded frame.
+
+    Attributes:
+        instance_queries: (B, Q, d).
+        box_queries: (B, T, Q, d).
+        reference: (B, T, Q, 2 or 4), points xy (first layer) or boxes cxcywh that the layer started from.
+        boxes: (B, T, Q, 4), cxcywh, refined by the layer.
+        temporal_weights: (B, T, Q), sum to 1 over T.
+    """
+
+    instance_queries: Tensor
+    box_queries: Tensor
+    reference: Tensor
+    boxes: Tensor
+    temporal_weights: Tensor
+
+
+class DecoderLayer(nn.Module):
+    """One decoder layer (SeqFormer, section 3.2, "Query decompose transformer decoder", figure 2)."""
+
+    def __init__(
+        self, dim: int, feedforward_dim: int, dropout: float, num_levels: int, num_heads: int, num_points: int
+    ):
+        super().__init__()
+        self.cross_attn = MSDeformAttn(dim, num_levels, num_heads, num_points)
+        self.dropout1 = nn.Dropout(dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.dropout1_box = nn.Dropout(dropout)
+        self.norm1_box = nn.LayerNorm(dim)
+
+        self.self_attn = nn.MultiheadAttention(dim, num_heads, dropout=dropout, batch_first=True)
+        self.dropout2 = nn.Dropout(dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.self_attn_box = nn.MultiheadAttention(dim, num_heads, dropout=dropout, batch_first=True)
+        self.dropout2_box = nn.Dropout(dropout)
+        self.norm2_box = nn.LayerNorm(dim)
+
+        self.linear1 = nn.Linear(dim, feedforward_dim)
+        self.dropout3 = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.dropout4 = nn.Dropout(dropout)
+        self.norm3 = nn.LayerNorm(dim)
+        self.linear1_box = nn.Linear(dim, feedforward_dim)
+        self.dropout3_box = nn.Dropout(dropout)
+        self.linear2_box = nn.Linear(feedforward_dim, dim)
+        self.dropout4_box = nn.Dropout(dropout)
+        self.norm3_box = nn.LayerNorm(dim)
+
+        self.time_attention_weights = nn.Linear(dim, 1)
+
+    def forward(
+        self,
+        instance: Tensor,
+        box: Tensor,
+        position: Tensor,
+        reference: Tensor,
+        memory: Tensor,
+        padding_mask: Tensor,
+        levels: Levels,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Refines instance queries and box queries.
+
+        Args:
+            instance: (B, Q, d).
+            box: (B, T, Q, d), or (B, 1, Q, d) while all frames still share one box query.
+            position: (B, Q, d).
+            reference: (B, T, Q, L, 2 or 4), normalised to the padded levels.
+            memory: (B*T, S, d).
+            padding_mask: (B*T, S) bool.
+
+        Returns:
+            instance queries (B, Q, d), box queries (B, T, Q, d) and temporal weights (B, T, Q).
+        """
+        b, t, q = reference.shape[:3]
+        query = instance + position
+        attended = self.self_attn(query, query, instance, need_weights=False)[0]
+        instance = self.norm2(instance + self.dropout2(attended))
+
+        position = position.unsqueeze(1)
+        query = (box + position).flatten(0, 1)
+        attended = self.self_attn_box(query, query, box.flatten(0, 1), need_weights=False)[0]
+        box = self.norm2_box(box + self.dropout2_box(attended.view_as(box)))
+
+        query = (box + position).expand(b, t, q, -1).flatten(0, 1)
+        sampled = self.cross_attn(query, reference.flatten(0, 1), memory, padding_mask, levels)
+        sampled = sampled.view(b, t, q, -1)
+
+        box = self.norm1_box(box + self.dropout1_box(self.cross_attn.output_proj_box(sampled)))
+        hidden = self.dropout3_box(F.relu(self.linear1_box(box)))
+        box = self.norm3_box(box + self.dropout4_box(self.linear2_box(hidden)))
+
+        weights = self.time_attention_weights(box).softmax(1)  # B, T, Q, 1
+        joined = (weights * self.cross_attn.output_proj(sampled)).sum(1)
+        instance = self.norm1(instance + self.dropout1(joined))
+        hidden = self.dropout3(F.relu(self.linear1(instance)))
+        instance = self.norm3(instance + self.dropout4(self.linear2(hidden)))
+        return instance, box, weights.squeeze(-1)
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers; each one's boxes are the next one's references.
+
+    ``bbox_embed``, one box head a layer, is set by the network, which holds it too.
+    """
+
+    def __init__(self, layers: list[DecoderLayer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.bbox_embed: nn.ModuleList
+
+    @staticmethod
+    def refine(delta: Tensor, reference: Tensor) -> Tensor:
+        """Boxes (..., 4) cxcywh from a box head's output and its references (..., 2 or 4), all normalised."""
+        shift = inverse_sigmoid(reference)
+        if reference.shape[-1] == 2:
+            shift = F.pad(shift, (0, 2))
+        return (delta + shift).sigmoid()
+
+    def forward(
+        self,
+        content: Tensor,
+        position: Tensor,
+        reference: Tensor,
+        memory: Tensor,
+        padding_mask: Tensor,
+        valid_ratios: Tensor,
+        levels: Levels,
+        num_frames: int,
+    ) -> list[DecoderOutput]:
+        """Decodes B videos of T frames.
+
+        Args:
+            content: (B, Q, d), the instance queries to start with.
+            position: (B, Q, d).
+            reference: (B, Q, 2), points xy, normalised to the unpadded frame, the same in all frames.
+            memory: (B*T, S, d).
+            padding_mask: (B*T, S) bool.
+            valid_ratios: (B*T, L, 2), xy.
+            num_frames: T.
+
+        Returns:
+            one output a layer.
+        """
+        instance, box = content, content.unsqueeze(1)
+        reference = reference.unsqueeze(1).expand(-1, num_frames, -1, -1)
+        ratios = valid_ratios.unflatten(0, (-1, num_frames)).unsqueeze(2)
+        outputs = []
+        for layer, box_head in zip(self.layers, self.bbox_embed, strict=True):
+            scale = ratios if reference.shape[-1] == 2 else torch.cat((ratios, ratios), dim=-1)
+            instance, box, weights = layer(
+                instance, box, position, reference.unsqueeze(3) * scale, memory, padding_mask, levels
+            )
+            boxes = self.refine(box_head(box), reference)
+            outputs.append(DecoderOutput(instance, box, reference, boxes, weights))
+            reference = boxes.detach()
+        return outputs

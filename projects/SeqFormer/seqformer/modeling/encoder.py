@@ -1,0 +1,86 @@
+"""Deformable encoder: every frame by itself."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seqformer.modeling.layers import Levels, MSDeformAttn
+
+__all__ = ["Encoder", "EncoderLayer"]
+
+
+class EncoderLayer(nn.Module):
+    """Deformable self-attention and a feed-forward network, each with residual and norm after it."""
+
+    def __init__(
+        self, dim: int, feedforward_dim: int, dropout: float, num_levels: int, num_heads: int, num_points: int
+    ):
+        super().__init__()
+        self.self_attn = MSDeformAttn(dim, num_levels, num_heads, num_points)
+        self.dropout1 = nn.Dropout(dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.linear1 = nn.Linear(dim, feedforward_dim)
+        self.dropout2 = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(feedforward_dim, dim)
+        self.dropout3 = nn.Dropout(dropout)
+        self.norm2 = nn.LayerNorm(dim)
+
+    def forward(
+        self, x: Tensor, position: Tensor, reference: Tensor, padding_mask: Tensor, levels: Levels
+    ) -> Tensor:
+        """(N, S, d) -> (N, S, d)."""
+        sampled = self.self_attn(x + position, reference, x, padding_mask, levels)
+        x = self.norm1(x + self.dropout1(self.self_attn.output_proj(sampled)))
+        hidden = self.dropout2(F.relu(self.linear1(x)))
+        return self.norm2(x + self.dropout3(self.linear2(hidden)))
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers. Source: SeqFormer, section 3.2, "Transformer encoder"."""
+
+    def __init__(self, layers: list[EncoderLayer]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    @staticmethod
+    def reference_points(levels: Levels, valid_ratios: Tensor) -> Tensor:
+        """Each cell's centre, relative to the unpadded part, on every level.
+
+        Args:
+            valid_ratios: (N, L, 2), unpadded share of each level along x and y.
+
+        Returns:
+            (N, S, L, 2), xy normalised to the padded levels.
+        """
+        centres = []
+        for level, (height, width) in enumerate(levels.shapes):
+            y = torch.arange(height, dtype=torch.float32, device=valid_ratios.device) + 0.5
+            x = torch.arange(width, dtype=torch.float32, device=valid_ratios.device) + 0.5
+            y = y[None] / (valid_ratios[:, level, 1, None] * height)  # N, h
+            x = x[None] / (valid_ratios[:, level, 0, None] * width)  # N, w
+            xy = torch.stack(
+                (x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), dim=-1
+            )
+            centres.append(xy.flatten(1, 2))
+        return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]
+
+    def forward(
+        self, x: Tensor, position: Tensor, padding_mask: Tensor, valid_ratios: Tensor, levels: Levels
+    ) -> Tensor:
+        """Encodes N frames, each by itself.
+
+        Args:
+            x: (N, S, d) projected backbone features of all levels.
+            position: (N, S, d).
+            padding_mask: (N, S) bool, true where padded.
+            valid_ratios: (N, L, 2), xy.
+
+        Returns:
+            (N, S, d).
+        """
+        reference = self.reference_points(levels, valid_ratios)
+        for layer in self.layers:
+            x = layer(x, position, reference, padding_mask, levels)
+        return x

@@ -1,0 +1,250 @@
+"""The network under its published parameter names: backbone, transformer, heads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling import Backbone
+from torch import Tensor, nn
+
+from seqformer.modeling.backbone import FEATURES
+from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
+from seqformer.modeling.encoder import Encoder, EncoderLayer
+from seqformer.modeling.layers import MLP, Levels, MSDeformAttn
+from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_parameters
+from seqformer.modeling.position_encoding import sine_position_encoding
+
+__all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer"]
+
+
+@dataclass
+class EncodedFrames:
+    """N frames after the encoder; nothing in one frame depends on another.
+
+    Attributes:
+        memory: (N, S, d).
+        padding_mask: (N, S) bool, true where padded.
+        valid_ratios: (N, L, 2), unpadded share of each level along x and y.
+        sizes: (N, 2), unpadded width and height in pixels.
+        mask_features: (N, d/32, H/8, W/8).
+        levels: sizes of the L levels, whose cells are the S.
+    """
+
+    memory: Tensor
+    padding_mask: Tensor
+    valid_ratios: Tensor
+    sizes: Tensor
+    mask_features: Tensor
+    levels: Levels
+
+    _PER_FRAME = ("memory", "padding_mask", "valid_ratios", "sizes", "mask_features")
+
+    def __len__(self) -> int:
+        return len(self.memory)
+
+    def __getitem__(self, frames: slice) -> EncodedFrames:
+        return replace(self, **{name: getattr(self, name)[frames] for name in self._PER_FRAME})
+
+    @classmethod
+    def cat(cls, parts: list[EncodedFrames]) -> EncodedFrames:
+        """Joins frames of one size."""
+        if len(parts) == 1:
+            return parts[0]
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls._PER_FRAME}
+        return replace(parts[0], **joined)
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder. Source: SeqFormer, section 3.2."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        feedforward_dim: int,
+        dropout: float,
+        num_levels: int,
+        encoder_layers: int,
+        encoder_points: int,
+        decoder_layers: int,
+        decoder_points: int,
+    ):
+        super().__init__()
+        shared = (dim, feedforward_dim, dropout, num_levels, num_heads)
+        self.level_embed = nn.Parameter(torch.empty(num_levels, dim))
+        self.encoder = Encoder([EncoderLayer(*shared, encoder_points) for _ in range(encoder_layers)])
+        self.decoder = Decoder([DecoderLayer(*shared, decoder_points) for _ in range(decoder_layers)])
+        self.reference_points = nn.Linear(dim, 2)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        for module in self.modules():
+            if isinstance(module, MSDeformAttn):
+                module.reset_parameters()
+        nn.init.zeros_(self.reference_points.bias)
+        nn.init.normal_(self.level_embed)
+
+    def encode(self, features: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Levels]:
+        """Encodes frames.
+
+        Args:
+            features: (N, d, h, w) a level.
+            masks: (N, h, w) bool a level, true where padded.
+
+        Returns:
+            memory (N, S, d), padding mask (N, S), valid ratios (N, L, 2) and the levels.
+        """
+        levels = Levels([tuple(feature.shape[-2:]) for feature in features], features[0].device)
+        dim = features[0].shape[1]
+        position = torch.cat(
+            [
+                (sine_position_encoding(mask, dim) + embedding).flatten(1, 2)
+                for mask, embedding in zip(masks, self.level_embed, strict=True)
+            ],
+            dim=1,
+        )
+        x = torch.cat([feature.flatten(2).transpose(1, 2) for feature in features], dim=1)
+        padding_mask = torch.cat([mask.flatten(1) for mask in masks], dim=1)
+        ratios = [
+            torch.stack(((~mask[:, 0, :]).float().mean(1), (~mask[:, :, 0]).float().mean(1)), dim=-1)
+            for mask in masks
+        ]
+        valid_ratios = torch.stack(ratios, dim=1)
+        memory = self.encoder(x, position, padding_mask, valid_ratios, levels)
+        return memory, padding_mask, valid_ratios, levels
+
+    def decode(self, query_embed: Tensor, frames: EncodedFrames, num_frames: int) -> list[DecoderOutput]:
+        """Decodes B videos of T frames each, B * T in all, from query embeddings (Q, 2d)."""
+        num_videos = len(frames) // num_frames
+        position, content = query_embed.unsqueeze(0).expand(num_videos, -1, -1).chunk(2, dim=-1)
+        reference = self.reference_points(position).sigmoid()
+        return self.decoder(
+            content,
+            position,
+            reference,
+            frames.memory,
+            frames.padding_mask,
+            frames.valid_ratios,
+            frames.levels,
+            num_frames,
+        )
+
+
+class QueryNetwork(nn.Module):
+    """Backbone, projections, transformer, and the class and box heads (``detr.detr`` in checkpoints)."""
+
+    def __init__(self, backbone: Backbone, transformer: Transformer, num_queries: int, num_classes: int):
+        super().__init__()
+        dim = transformer.level_embed.shape[1]
+        num_levels = transformer.level_embed.shape[0]
+        num_layers = len(transformer.decoder.layers)
+        self.transformer = transformer
+        self.class_embed = nn.ModuleList(nn.Linear(dim, num_classes) for _ in range(num_layers))
+        self.bbox_embed = nn.ModuleList(MLP(dim, dim, 4, 3) for _ in range(num_layers))
+        transformer.decoder.bbox_embed = self.bbox_embed
+        self.query_embed = nn.Embedding(num_queries, 2 * dim)
+
+        shapes = backbone.output_shape()
+        channels = [shapes[name].channels for name in FEATURES]
+        projections = [nn.Sequential(nn.Conv2d(c, dim, 1), nn.GroupNorm(32, dim)) for c in channels]
+        for level in range(len(FEATURES), num_levels):
+            c = channels[-1] if level == len(FEATURES) else dim
+            projections.append(
+                nn.Sequential(nn.Conv2d(c, dim, 3, stride=2, padding=1), nn.GroupNorm(32, dim))
+            )
+        self.input_proj = nn.ModuleList(projections)
+        # Released checkpoints call it backbone.0.backbone.
+        self.backbone = nn.ModuleList([nn.ModuleDict({"backbone": backbone})])
+
+        for projection in self.input_proj:
+            nn.init.xavier_uniform_(projection[0].weight)
+            nn.init.zeros_(projection[0].bias)
+        for head in self.class_embed:
+            nn.init.constant_(head.bias, -math.log(99))  # probability 0.01
+        for head in self.bbox_embed:
+            nn.init.zeros_(head.layers[-1].weight)
+            nn.init.zeros_(head.layers[-1].bias)
+        nn.init.constant_(self.bbox_embed[0].layers[-1].bias[2:], -2.0)
+
+    def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Projected features of all levels with their padding masks.
+
+        Args:
+            images: (N, 3, H, W), normalised and padded.
+            sizes: (N, 2), unpadded width and height in pixels.
+
+        Returns:
+            (N, d, h, w) and (N, h, w) bool a level, true where padded.
+        """
+        outputs = self.backbone[0]["backbone"](images)
+        raw = [outputs[name] for name in FEATURES]
+        features = []
+        for level, projection in enumerate(self.input_proj):
+            if level < len(raw):
+                source = raw[level]
+            else:
+                source = raw[-1] if level == len(raw) else features[-1]
+            features.append(projection(source))
+        height, width = images.shape[-2:]
+        y = torch.arange(height, device=images.device)
+        x = torch.arange(width, device=images.device)
+        padded = (y[None, :, None] >= sizes[:, 1, None, None]) | (x[None, None, :] >= sizes[:, 0, None, None])
+        padded = padded.unsqueeze(1).float()
+        masks = [F.interpolate(padded, size=f.shape[-2:], mode="nearest")[:, 0].bool() for f in features]
+        return features, masks
+
+
+class SeqFormerNetwork(nn.Module):
+    """The whole network: frames -> encoded frames -> queries -> masks (``detr`` in checkpoints)."""
+
+    def __init__(self, query_network: QueryNetwork):
+        super().__init__()
+        self.detr = query_network
+        dim = query_network.transformer.level_embed.shape[1]
+        self.mask_head = MaskFeatures(dim)
+        self.controller = MLP(dim, dim, dynamic_parameters(self.mask_head.out_dim), 3)
+        for layer in self.controller.layers:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def encode(self, images: Tensor, sizes: Tensor) -> EncodedFrames:
+        """Encodes frames, each by itself.
+
+        Args:
+            images: (N, 3, H, W), normalised and zero-padded; H and W multiples of 32.
+            sizes: (N, 2), unpadded width and height in pixels.
+        """
+        features, masks = self.detr.features(images, sizes)
+        memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
+        mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
+        return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
+
+    def decode(self, frames: EncodedFrames, num_frames: int) -> list[DecoderOutput]:
+        """Queries of B videos of T = ``num_frames`` frames, B * T in all; one output a decoder layer."""
+        return self.detr.transformer.decode(self.detr.query_embed.weight, frames, num_frames)
+
+    def classify(self, layer: int, output: DecoderOutput) -> Tensor:
+        """Class logits (B, Q, K) of one decoder layer."""
+        return self.detr.class_embed[layer](output.instance_queries)
+
+    def masks(self, frames: EncodedFrames, instance_queries: Tensor, reference: Tensor) -> Tensor:
+        """Draws instances of one video.
+
+        Args:
+            frames: the T frames to draw in.
+            instance_queries: (N, d), of one decoder layer.
+            reference: (T, N, 2 or 4), normalised to the unpadded frame, that the layer started from.
+
+        Returns:
+            (N, T, H/4, W/4) logits, padding included, float32.
+        """
+        centres = reference[..., :2] * frames.sizes[:, None]
+        parameters = self.controller(instance_queries)
+        with torch.autocast(instance_queries.device.type, enabled=False):
+            # Coordinates in pixels want full precision.
+            return dynamic_masks(
+                frames.mask_features.float(), parameters.float(), centres.float().transpose(0, 1)
+            )

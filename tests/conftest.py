@@ -1,0 +1,62 @@
+"""Shared by all tests: reference figures, threads, seeds, and the markers' conditions."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER is not None:  # one process a core: before PyTorch is imported, and for the commands that tests run
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Examples share the machine with other workers, so how long one takes says nothing.
+settings.register_profile("seqformer", deadline=None)
+settings.load_profile("seqformer")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if WORKER is not None:
+        torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Every test starts from the same random state, in whatever order tests run."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Folder of the reference figures: SEQFORMER_REFERENCE_DIR, else ../shared/reference.
+
+    Without it a test is skipped, or fails if SEQFORMER_REQUIRE_REFERENCE is 1.
+    """
+    folder = REPOSITORY / os.environ.get("SEQFORMER_REFERENCE_DIR", "../shared/reference")
+    if not folder.is_dir():
+        reason = f"no reference figures in {folder} (SEQFORMER_REFERENCE_DIR)"
+        if os.environ.get("SEQFORMER_REQUIRE_REFERENCE") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder

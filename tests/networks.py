@@ -1,0 +1,39 @@
+"""Networks that tests share."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.modeling import build_model
+from seqformer import SeqFormer, add_seqformer_config
+
+
+def resnet_config(**seqformer: object) -> CfgNode:
+    """SeqFormer with a ResNet-50 as released checkpoints have it; keywords are MODEL.SeqFormer's."""
+    cfg = get_cfg()
+    add_seqformer_config(cfg)
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.MODEL.META_ARCHITECTURE = "SeqFormer"
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.PIXEL_MEAN = [123.675, 116.280, 103.530]
+    cfg.MODEL.PIXEL_STD = [58.395, 57.120, 57.375]
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    cfg.MODEL.SeqFormer.update(seqformer)
+    return cfg
+
+
+def tiny_config(**seqformer: object) -> CfgNode:
+    """The small network of the reference figures."""
+    cfg = resnet_config(
+        HIDDEN_DIM=64, NHEADS=4, ENC_LAYERS=2, DEC_LAYERS=3, DIM_FEEDFORWARD=96, NUM_CLASSES=7
+    )
+    cfg.MODEL.SeqFormer.update(seqformer)
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = 8
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
+    return cfg
+
+
+def tiny_model(**seqformer: object) -> SeqFormer:
+    return build_model(tiny_config(**seqformer)).eval()

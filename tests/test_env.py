@@ -1,0 +1,65 @@
+"""``python -m seqformer.env``, run as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+
+def run_report(without: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """The report in a new process in which the modules ``without`` cannot be imported."""
+    lines = ["import sys"] + [f"sys.modules[{module!r}] = None" for module in without]
+    (folder / "sitecustomize.py").write_text("\n".join(lines))
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-W", "default", "-m", "seqformer.env"]
+    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+
+
+def facts(report: str) -> dict[str, str]:
+    """Name -> value, of the lines that start in the first column."""
+    pairs = (line.split("  ", 1) for line in report.splitlines() if not line.startswith(" "))
+    return {name: value.strip() for name, value in pairs}
+
+
+def test_complete_installation(tmp_path):
+    process = run_report([], tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
+    found = facts(process.stdout)
+    assert found["PyTorch"].startswith(version("torch"))
+    assert found["NumPy"].startswith(version("numpy"))
+    assert "detectron2" in found["Detectron2"]
+    assert "threads" in found["CPU kernels"]
+    assert "pure PyTorch" in found["Deformable attention"]
+    assert any(name.startswith("CUDA device") for name in found)
+    assert {"CUDA toolkit", "C++ compiler", "Shipped model"} <= set(found)
+
+
+def test_optional_packages_missing(tmp_path):
+    process = run_report(["timm", "av", "safetensors", "cv2"], tmp_path)
+    assert "Traceback" not in process.stderr
+    found = facts(process.stdout)
+    for name, package in {"timm": "timm", "PyAV": "av", "safetensors": "safetensors"}.items():
+        assert found[name] == "not installed"
+        assert f"-> pip install {package}" in process.stdout
+    assert found["PyTorch"].startswith(version("torch"))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "advice"),
+    [
+        ("detectron2", "Detectron2", "sal-detectron2==0.7.2"),
+        ("detectron2", "Detectron2", "git+https://github.com/facebookresearch/detectron2"),
+        ("torch", "PyTorch", "pip install torch"),
+    ],
+)
+def test_required_package_missing(tmp_path, module, name, advice):
+    process = run_report([module], tmp_path)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert facts(process.stdout)[name] == "not installed"
+    assert advice in process.stdout

@@ -1,0 +1,151 @@
+"""Agreement with the published architecture, against the reference figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
+from networks import resnet_config, tiny_model
+from seqformer import SeqFormer
+
+TOLERANCE = 1e-5  # of the largest reference value
+
+
+class Reference:
+    """The figures of tiny_r50.npz."""
+
+    def __init__(self, path: Path):
+        self.file = np.load(path)
+        self.frames = torch.from_numpy(self.file["input/frames"])
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.file[key]
+
+    def model(self, **seqformer: object) -> SeqFormer:
+        model = tiny_model(**seqformer)
+        prefix = "weight/"
+        names = [name for name in self.file.files if name.startswith(prefix)]
+        model.load_state_dict({n.removeprefix(prefix): torch.from_numpy(self.file[n]) for n in names})
+        return model
+
+    def training_video(self, name: str, frames: torch.Tensor) -> dict:
+        masks = torch.from_numpy(self.file[f"train/{name}/masks"])
+        instances = []
+        for t, ids in enumerate(torch.from_numpy(self.file[f"train/{name}/ids"])):
+            frame = Instances(tuple(frames.shape[-2:]))
+            frame.gt_masks = BitMasks(masks[t])
+            frame.gt_boxes = frame.gt_masks.get_bounding_boxes()
+            frame.gt_classes = torch.from_numpy(self.file[f"train/{name}/classes"])
+            frame.gt_ids = ids
+            instances.append(frame)
+        return {"image": list(frames), "instances": instances}
+
+
+@pytest.fixture(scope="module")
+def reference(reference_dir: Path) -> Reference:
+    return Reference(reference_dir / "tiny_r50.npz")
+
+
+def assert_agrees(actual: torch.Tensor, expected: np.ndarray, tolerance: float = TOLERANCE) -> None:
+    actual = actual.detach().double().numpy()
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_encoder_and_every_decoder_layer(reference: Reference) -> None:
+    model = reference.model()
+    with torch.no_grad():
+        frames = model.encode(list(reference.frames))
+        outputs = model.network.decode(frames, len(frames))
+    assert_agrees(frames.memory.sum(1)[None], reference["expected/encoder_memory_sum"])
+    assert_agrees(frames.memory[None, :, :16], reference["expected/encoder_memory_first_tokens"])
+    for key, tensors in {
+        "decoder_instance_queries": [output.instance_queries[:, :32] for output in outputs],
+        "decoder_box_queries": [output.box_queries[:, :, :32] for output in outputs],
+        "decoder_reference_boxes": [output.boxes[:, :, :32] for output in outputs],
+        "temporal_weights": [output.temporal_weights for output in outputs],
+    }.items():
+        assert_agrees(torch.stack(tensors), reference[f"expected/{key}"])
+    assert_agrees(model.network.classify(-1, outputs[-1]), reference["expected/pred_logits"])
+    assert_agrees(outputs[-1].boxes, reference["expected/pred_boxes"])
+    masks = model.network.masks(frames, outputs[-1].instance_queries[0, :8], outputs[-1].reference[0, :, :8])
+    assert_agrees(masks[None], reference["expected/pred_masks_first"])
+
+
+@pytest.mark.parametrize("case", ["whole", "clip_3_1", "clip_2_2"])
+def test_video_results(reference: Reference, case: str) -> None:
+    options = {}
+    if case != "whole":
+        length, stride = map(int, case.removeprefix("clip_").split("_"))
+        options = {"CLIP_MATCHING": True, "CLIP_LENGTH": length, "CLIP_STRIDE": stride}
+    model = reference.model(**options)
+    result = model([{"image": list(reference.frames), "height": 137, "width": 195}])
+    expected = f"video/{case}"
+    np.testing.assert_allclose(result["pred_scores"], reference[f"{expected}/scores"], rtol=0, atol=1e-5)
+    assert result["pred_labels"] == reference[f"{expected}/labels"].tolist()
+    shape = reference[f"{expected}/mask_shape"]
+    masks = np.unpackbits(reference[f"{expected}/masks"], count=shape.prod()).reshape(shape).astype(bool)
+    assert result["image_size"] == (137, 195)
+    assert (torch.stack(result["pred_masks"]).numpy() != masks).mean() <= 1e-5
+
+
+def test_losses_and_gradients(reference: Reference) -> None:
+    model = reference.model(DROPOUT=0.0).train()
+    losses = model(
+        [
+            reference.training_video("a", reference.frames),
+            reference.training_video("b", torch.from_numpy(reference["train/b/frames"])),
+        ]
+    )
+    names = reference["train/loss_names"].tolist()
+    assert sorted(losses) == sorted(names)
+    values = torch.stack([losses[name] for name in names])
+    np.testing.assert_allclose(values.detach(), reference["train/loss_values"], rtol=1e-5)
+
+    values.sum().backward()
+    norms = {n: p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None}
+    names = reference["train/grad_names"].tolist()
+    assert sorted(norms) == sorted(names)
+    # Some gradients are zero but for rounding: a bias that is added to every logit of a softmax.
+    actual = [norms[name] for name in names]
+    np.testing.assert_allclose(actual, reference["train/grad_norms"], rtol=1e-3, atol=1e-6)
+
+
+def swin_l_config() -> CfgNode:
+    cfg = resnet_config(NUM_CLASSES=40)
+    cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
+    cfg.MODEL.SWIN.EMBED_DIM = 192
+    cfg.MODEL.SWIN.DEPTHS = [2, 2, 18, 2]
+    cfg.MODEL.SWIN.NUM_HEADS = [6, 12, 24, 48]
+    cfg.MODEL.SWIN.WINDOW_SIZE = 12
+    return cfg
+
+
+@pytest.mark.parametrize("name", ["keys_r50", "keys_swin_l"])
+def test_names_and_shapes_of_released_checkpoints(reference_dir: Path, name: str) -> None:
+    cfg = resnet_config(NUM_CLASSES=40) if name == "keys_r50" else swin_l_config()
+    model = build_model(cfg)
+    expected = json.loads((reference_dir / f"{name}.json").read_text())
+    assert {k: list(v.shape) for k, v in model.state_dict().items()} == expected
+
+
+def test_detectron2_checkpointer_finds_all_of_a_released_checkpoint(
+    reference_dir: Path, tmp_path: Path
+) -> None:
+    expected = json.loads((reference_dir / "keys_r50.json").read_text())
+    path = tmp_path / "released.pth"
+    torch.save({"model": {name: torch.ones(shape) for name, shape in expected.items()}}, path)
+    model = build_model(resnet_config(NUM_CLASSES=40))
+    checkpointer = DetectionCheckpointer(model)
+    incompatible = []
+    checkpointer._log_incompatible_keys = incompatible.append
+    checkpointer.load(str(path))
+    assert [(i.missing_keys, i.unexpected_keys, i.incorrect_shapes) for i in incompatible] == [([], [], [])]
+    assert all((parameter == 1).all() for parameter in model.parameters())
