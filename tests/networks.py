@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
+
 from seqformer import SeqFormer, add_seqformer_config
 
 

@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from networks import resnet_config, tiny_model
+
 from seqformer import SeqFormer
 
 TOLERANCE = 1e-5  # of the largest reference value

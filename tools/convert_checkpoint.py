@@ -18,8 +18,9 @@ from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import save_file
-from seqformer.errors import InputError, exit_on_bad_input
 from torch import Tensor
+
+from seqformer.errors import InputError, exit_on_bad_input
 
 _IN_QUERY_NETWORK = ("transformer", "class_embed", "bbox_embed", "query_embed", "input_proj", "backbone")
 _IN_NETWORK = ("controller", "mask_head")

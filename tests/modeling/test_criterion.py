@@ -4,6 +4,7 @@ from itertools import permutations
 
 import pytest
 import torch
+
 from seqformer.modeling.criterion import Criterion, LayerPrediction, dice_loss
 from seqformer.modeling.matcher import HungarianMatcher, VideoTargets, giou_loss
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from networks import tiny_model
+
 from seqformer.modeling.layers import MSDeformAttn, inverse_sigmoid
 from seqformer.modeling.mask_head import dynamic_masks, dynamic_parameters
 from seqformer.modeling.network import EncodedFrames

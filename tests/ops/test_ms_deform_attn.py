@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from seqformer.ops import implementation, ms_deform_attn
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seqformer.errors import InputError
 from seqformer.inference.postprocess import InferenceOptions, output_masks
 from seqformer.inference.video import VideoInference
+from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.criterion import Criterion, LayerPrediction
 from seqformer.modeling.matcher import HungarianMatcher, VideoTargets
 from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
@@ -62,6 +63,8 @@ class SeqFormer(nn.Module):
             raise InputError(
                 f"MODEL.SeqFormer.MASK_STRIDE and MATCH_STRIDE must be {_MASK_STRIDE}, the masks' stride"
             )
+        if len(FEATURES) > c.NUM_FEATURE_LEVELS:
+            raise InputError(f"MODEL.SeqFormer.NUM_FEATURE_LEVELS must be at least {len(FEATURES)}")
         if c.RESULT_PROTOCOL not in _PROTOCOLS:
             raise InputError(f"MODEL.SeqFormer.RESULT_PROTOCOL must be one of {', '.join(_PROTOCOLS)}")
         if c.CLIP_LENGTH < 1 or c.CLIP_STRIDE < 1:

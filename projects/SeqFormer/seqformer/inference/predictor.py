@@ -9,9 +9,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
-from pycocotools import mask as mask_codec
 
 from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
 from seqformer.inference.postprocess import output_masks
 from seqformer.inference.video import VideoInference
@@ -63,7 +63,7 @@ class VideoPredictor:
             for instance, mask, present in zip(final.ids, masks.cpu().numpy(), final.present, strict=True):
                 track = segmentations.setdefault(instance, [])
                 track += [None] * (final.start - len(track))
-                track += [_encode(m) if p else None for m, p in zip(mask, present.tolist(), strict=True)]
+                track += encode_masks(mask & present[:, None, None].cpu().numpy())
         if not source.count:
             raise InputError("the video has no frames")
         for track in segmentations.values():
@@ -97,11 +97,3 @@ class _Frames:
             image = transform.apply_image(frame[..., ::-1] if self.reverse else frame)
             self.resized = image.shape[:2]
             yield torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
-
-
-def _encode(mask: np.ndarray) -> RLE | None:
-    """RLE of a (H, W) bool mask, None if it is empty."""
-    if not mask.any():
-        return None
-    rle = mask_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

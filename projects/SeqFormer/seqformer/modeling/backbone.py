@@ -74,6 +74,12 @@ def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
     )
 
 
+@BACKBONE_REGISTRY.register()
+def D2SwinTransformer(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
+    """The name that published configs have for :func:`build_swin_backbone`."""
+    return build_swin_backbone(cfg, input_shape)
+
+
 class TimmBackbone(Backbone):
     """Any timm model that gives features of strides 8, 16 and 32; batch norm is frozen.
 

@@ -183,10 +183,7 @@ class QueryNetwork(nn.Module):
         raw = [outputs[name] for name in FEATURES]
         features = []
         for level, projection in enumerate(self.input_proj):
-            if level < len(raw):
-                source = raw[level]
-            else:
-                source = raw[-1] if level == len(raw) else features[-1]
+            source = raw[min(level, len(raw) - 1)] if level <= len(raw) else features[-1]
             features.append(projection(source))
         height, width = images.shape[-2:]
         y = torch.arange(height, device=images.device)

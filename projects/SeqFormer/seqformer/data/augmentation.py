@@ -1,0 +1,124 @@
+"""Augmentations of clips: a random transform is sampled once and then applied to every frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import NoOpTransform, Transform
+
+from seqformer.errors import InputError
+
+__all__ = ["RandomClipSaturation", "SaturationTransform", "build_clip_augmentation"]
+
+_INTENSITY = (0.9, 1.1)  # of brightness, contrast and saturation
+_ANGLE = [-15.0, 15.0]  # degrees
+_ROTATION_CENTER = [(0.4, 0.4), (0.6, 0.6)]  # relative
+_LUMA_RGB = (0.299, 0.587, 0.114)
+_SUFFIX = "_by_clip"
+
+
+class SaturationTransform(Transform):
+    """Blends an image with its own grey version.
+
+    Detectron2's BlendTransform keeps the grey image that it was made with, so it fits one frame only.
+
+    Args:
+        weight: of the image; 0 is grey, above 1 more colourful.
+        luma: weights of the three channels, in the image's order.
+    """
+
+    def __init__(self, weight: float, luma: tuple[float, float, float]):
+        super().__init__()
+        self.weight = weight
+        self.luma = np.asarray(luma, dtype=np.float32)
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        grey = (img @ self.luma)[..., np.newaxis]
+        blend = self.weight * img.astype(np.float32) + (1 - self.weight) * grey
+        return np.clip(blend, 0, 255).astype(img.dtype)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation
+
+    def inverse(self) -> Transform:
+        return NoOpTransform()
+
+
+class RandomClipSaturation(T.Augmentation):
+    """Changes the saturation of a clip.
+
+    Args:
+        low, high: range of the image's weight; see :class:`SaturationTransform`.
+        bgr: whether channels are in the order blue, green, red.
+    """
+
+    def __init__(self, low: float, high: float, bgr: bool = False):
+        super().__init__()
+        self.low = low
+        self.high = high
+        self.luma = _LUMA_RGB[::-1] if bgr else _LUMA_RGB
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        return SaturationTransform(self._rand_range(self.low, self.high), self.luma)
+
+
+def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
+    """Augmentation of a clip, from ``cfg.INPUT``.
+
+    Called with the first frame's AugInput it samples and returns a TransformList, which is then applied to
+    the other frames and to the masks. In order: crop (CROP), flip (RANDOM_FLIP), resize (MIN_SIZE_*,
+    MAX_SIZE_*), AUGMENTATIONS ("brightness", "contrast", "saturation", "rotation"). The names "choice",
+    "range", "horizontal" and "vertical" mean a choice a clip, too: "choice_by_clip" is the same as "choice".
+
+    Raises:
+        InputError: if a value is none of those.
+    """
+    options = cfg.INPUT
+    if not is_train:
+        resize = T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")
+        return T.AugmentationList([resize])
+    augmentations: list[T.Augmentation] = []
+    if options.CROP.ENABLED:
+        augmentations.append(T.RandomCrop(options.CROP.TYPE, options.CROP.SIZE))
+    augmentations += _flip(options.RANDOM_FLIP)
+    augmentations.append(_resize(options))
+    photometric = {
+        "brightness": lambda: T.RandomBrightness(*_INTENSITY),
+        "contrast": lambda: T.RandomContrast(*_INTENSITY),
+        "saturation": lambda: RandomClipSaturation(*_INTENSITY, bgr=options.FORMAT == "BGR"),
+        "rotation": lambda: T.RandomRotation(_ANGLE, expand=False, center=_ROTATION_CENTER),
+    }
+    for name in options.AUGMENTATIONS:
+        if name not in photometric:
+            raise InputError(
+                f"INPUT.AUGMENTATIONS: no augmentation '{name}'; known are {', '.join(photometric)}"
+            )
+        augmentations.append(photometric[name]())
+    return T.AugmentationList(augmentations)
+
+
+def _resize(options: CfgNode) -> T.Augmentation:
+    style = options.MIN_SIZE_TRAIN_SAMPLING.removesuffix(_SUFFIX)
+    sizes = options.MIN_SIZE_TRAIN
+    if style not in ("choice", "range"):
+        raise InputError(
+            "INPUT.MIN_SIZE_TRAIN_SAMPLING must be choice_by_clip, range_by_clip, choice or range, "
+            f"not '{options.MIN_SIZE_TRAIN_SAMPLING}'"
+        )
+    if style == "range" and not isinstance(sizes, int) and len(sizes) != 2:
+        raise InputError(f"INPUT.MIN_SIZE_TRAIN must be two sizes for a range, not {tuple(sizes)}")
+    return T.ResizeShortestEdge(sizes, options.MAX_SIZE_TRAIN, style)
+
+
+def _flip(name: str) -> list[T.Augmentation]:
+    if name == "none":
+        return []
+    if name in ("flip" + _SUFFIX, "horizontal"):
+        return [T.RandomFlip(horizontal=True, vertical=False)]
+    if name == "vertical":
+        return [T.RandomFlip(horizontal=False, vertical=True)]
+    raise InputError(f"INPUT.RANDOM_FLIP must be flip_by_clip, horizontal, vertical or none, not '{name}'")

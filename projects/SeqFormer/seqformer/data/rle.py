@@ -1,0 +1,121 @@
+"""Run-length encoded masks: checks, conversion to one form, and decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_api
+
+from seqformer.errors import InputError
+from seqformer.structures import RLE
+
+__all__ = ["decode_mask", "encode_masks", "rle_counts", "to_rle"]
+
+_SHORTEST_POLYGON = 6  # numbers, i.e. three corners
+
+
+def rle_counts(counts: str | list[int]) -> np.ndarray:
+    """Lengths of the runs of an RLE, in column-major order, background first.
+
+    Args:
+        counts: compressed (COCO's string) or uncompressed (a list of integers).
+
+    Returns:
+        int64 array of the run lengths.
+
+    Raises:
+        InputError: if ``counts`` is neither, or a string that is no run-length encoding.
+    """
+    if isinstance(counts, list):
+        runs = np.asarray(counts)
+        if runs.ndim != 1 or runs.dtype.kind not in "iu":
+            raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
+        return runs.astype(np.int64)
+    if not isinstance(counts, str | bytes):
+        raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
+    # A character holds 5 bits from low to high, a flag that more follow, and is shifted by 48 into the
+    # printable range; the last character's bit 4 is the sign. From the third number on they are
+    # differences to the number two before.
+    characters = np.frombuffer(counts if isinstance(counts, bytes) else counts.encode("utf-8"), np.uint8)
+    if not len(characters):
+        raise InputError("malformed RLE: 'counts' is empty")
+    values = characters.astype(np.int64) - 48
+    last = (values & 0x20) == 0
+    if values.min() < 0 or values.max() > 0x3F or not last[-1]:
+        raise InputError("malformed RLE: 'counts' is no compressed run-length string")
+    ends = np.flatnonzero(last)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 7:  # more than 32 bits
+        raise InputError("malformed RLE: 'counts' is no compressed run-length string")
+    places = np.arange(len(values)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((values & 0x1F) << (5 * places), starts)
+    runs -= np.where(values[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
+    runs[2::2] = np.cumsum(runs[2::2])
+    runs[1::2] = np.cumsum(runs[1::2])
+    return runs
+
+
+def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
+    """A mask of YouTube-VIS JSON in compressed form, checked.
+
+    Args:
+        segmentation: polygons (lists of x, y, x, y, ... in pixels), uncompressed or compressed RLE, or
+            nothing (None or an empty list).
+        height, width: size of the frame, pixels.
+
+    Returns:
+        the compressed RLE; None if there is no mask.
+
+    Raises:
+        InputError: if it is none of these, or not of that size.
+    """
+    if segmentation is None or segmentation == []:
+        return None
+    if isinstance(segmentation, list):
+        for polygon in segmentation:
+            if (
+                not isinstance(polygon, list)
+                or len(polygon) < _SHORTEST_POLYGON
+                or len(polygon) % 2
+                or not all(isinstance(number, int | float) for number in polygon)
+            ):
+                raise InputError("malformed polygon: it must be a list of x, y of at least three corners")
+        rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
+        return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        raise InputError(
+            "a segmentation must be a list of polygons, an RLE with 'size' and 'counts', or null"
+        )
+    size = segmentation.get("size")
+    if not isinstance(size, list | tuple) or list(size) != [height, width]:
+        raise InputError(f"the mask's size is {size}, the frame's [{height}, {width}]")
+    counts = segmentation["counts"]
+    runs = rle_counts(counts)
+    if runs.min(initial=0) < 0 or runs.sum() != height * width:
+        raise InputError(
+            f"malformed RLE: the runs cover {runs.sum()} pixels, not {height} x {width} = {height * width}"
+        )
+    if isinstance(counts, list):
+        counts = mask_api.frPyObjects({"size": [height, width], "counts": counts}, height, width)["counts"]
+    return {
+        "size": [height, width],
+        "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+    }
+
+
+def decode_mask(rle: RLE) -> np.ndarray:
+    """The mask (H, W) of a compressed RLE, uint8, 0 or 1."""
+    return mask_api.decode(rle)
+
+
+def encode_masks(masks: np.ndarray) -> list[RLE | None]:
+    """Compressed RLEs of masks (T, H, W), bool; None for an empty mask."""
+    columns = np.asfortranarray(masks.transpose(1, 2, 0).view(np.uint8))
+    return [
+        {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+        if seen
+        else None
+        for rle, seen in zip(mask_api.encode(columns), masks.any(axis=(1, 2)), strict=True)
+    ]

@@ -1,0 +1,139 @@
+"""A toy dataset: coloured shapes that move, hide each other, leave and come back. For tests and first steps.
+
+``python -m seqformer.data.toy FOLDER`` writes train.json, val.json and frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seqformer.data.rle import encode_masks
+from seqformer.errors import exit_on_bad_input
+
+__all__ = ["SHAPES", "make_toy_dataset"]
+
+SHAPES = ("circle", "square", "triangle")
+_COLORS = ((225, 60, 50), (60, 190, 70), (70, 90, 230))  # of the shapes: what to learn is easy
+_NOISE = 12.0  # standard deviation of the background, grey levels
+
+
+def make_toy_dataset(
+    root: str | Path,
+    *,
+    num_train: int = 30,
+    num_val: int = 4,
+    length: int = 8,
+    size: tuple[int, int] = (96, 128),
+    instances: int = 3,
+    seed: int = 0,
+) -> tuple[Path, Path, Path]:
+    """Writes two sets of videos in YouTube-VIS format.
+
+    Args:
+        root: folder to write to; made if there is none.
+        num_train, num_val: videos of each set.
+        length: frames of a video.
+        size: height and width, pixels.
+        instances: shapes in a video.
+        seed: of the random numbers; the same seed gives the same files.
+
+    Returns:
+        train.json, val.json and the folder of frames.
+    """
+    root = Path(root)
+    rng = np.random.default_rng(seed)
+    frames_root = root / "frames"
+    written = []
+    for split, count in (("train", num_train), ("val", num_val)):
+        videos, annotations = [], []
+        for video_id in range(1, count + 1):
+            folder = frames_root / f"{split}_{video_id:03d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            frames, masks, labels = _draw_video(rng, length, size, instances)
+            names = [f"{folder.name}/{index:05d}.jpg" for index in range(length)]
+            for name, frame in zip(names, frames, strict=True):
+                Image.fromarray(frame).save(frames_root / name, quality=92)
+            videos.append(
+                {"id": video_id, "file_names": names, "length": length, "height": size[0], "width": size[1]}
+            )
+            for label, mask in zip(labels, masks, strict=True):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "video_id": video_id,
+                        "category_id": label + 1,
+                        "iscrowd": 0,
+                        "segmentations": encode_masks(mask),
+                        "bboxes": [_box(frame) for frame in mask],
+                        "areas": [int(area) or None for area in mask.sum(axis=(1, 2))],
+                    }
+                )
+        path = root / f"{split}.json"
+        categories = [{"id": index + 1, "name": name} for index, name in enumerate(SHAPES)]
+        path.write_text(
+            json.dumps({"videos": videos, "categories": categories, "annotations": annotations}),
+            encoding="utf-8",
+        )
+        written.append(path)
+    return written[0], written[1], frames_root
+
+
+def _draw_video(
+    rng: np.random.Generator, length: int, size: tuple[int, int], instances: int
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Frames (T, H, W, 3) uint8, visible masks (N, T, H, W) bool and classes; later ones lie in front."""
+    height, width = size
+    y, x = np.mgrid[:height, :width] + 0.5
+    background = rng.uniform(90, 150) + rng.normal(0, _NOISE, (length, height, width, 3))
+    frames = background.clip(0, 255).astype(np.uint8)
+    masks = np.zeros((instances, length, height, width), dtype=bool)
+    labels = rng.integers(len(SHAPES), size=instances).tolist()
+    for index, label in enumerate(labels):
+        radius = rng.uniform(0.18, 0.28) * height
+        start, end = (rng.uniform(-0.05, 1.05, 2) * (width, height) for _ in range(2))
+        color = np.asarray(_COLORS[label]) + rng.integers(-20, 21, 3)
+        for t, (center_x, center_y) in enumerate(np.linspace(start, end, length)):
+            shape = _inside(SHAPES[label], x - center_x, y - center_y, radius)
+            masks[:index, t] &= ~shape
+            masks[index, t] = shape
+            frames[t][shape] = color.clip(0, 255)
+    return frames, masks, labels
+
+
+def _inside(shape: str, dx: np.ndarray, dy: np.ndarray, radius: float) -> np.ndarray:
+    if shape == "circle":
+        return dx**2 + dy**2 <= radius**2
+    if shape == "square":
+        return np.maximum(abs(dx), abs(dy)) <= 0.85 * radius
+    return (dy <= radius) & (dy >= 2 * abs(dx) - radius)
+
+
+def _box(mask: np.ndarray) -> list[float] | None:
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    corner = (columns[0], rows[0])
+    return [float(v) for v in (*corner, columns[-1] + 1 - corner[0], rows[-1] + 1 - corner[1])]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Write the toy dataset: moving shapes in YouTube-VIS format."
+    )
+    parser.add_argument("root", type=Path, help="folder to write to")
+    parser.add_argument("--train", type=int, default=30, help="training videos (default: %(default)s)")
+    parser.add_argument("--val", type=int, default=4, help="validation videos (default: %(default)s)")
+    parser.add_argument("--length", type=int, default=8, help="frames of a video (default: %(default)s)")
+    args = parser.parse_args()
+    with exit_on_bad_input():
+        paths = make_toy_dataset(args.root, num_train=args.train, num_val=args.val, length=args.length)
+    print(f"wrote {', '.join(map(str, paths))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Detectron2's side of the evaluation: collects a model's output, writes results.json, computes AP."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from seqformer.data.rle import encode_masks
+from seqformer.data.ytvis import read_json
+from seqformer.errors import InputError
+from seqformer.evaluation.results import tracklets_to_results, write_results
+from seqformer.evaluation.table import format_table
+from seqformer.evaluation.ytvis import METRICS, evaluate_ytvis
+from seqformer.structures import RLE, Tracklet, VideoResult
+
+__all__ = ["YTVISEvaluator"]
+
+
+class YTVISEvaluator(DatasetEvaluator):
+    """Evaluates on a dataset registered with :func:`seqformer.data.register_ytvis_instances`.
+
+    Masks become RLEs as soon as they come, so memory grows with what is found and not with pixels.
+
+    Args:
+        dataset_name: the registered name.
+        output_dir: folder that results.json goes to; None for no file.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str | Path | None = None):
+        metadata = MetadataCatalog.get(dataset_name)
+        if metadata.get("thing_dataset_id_to_contiguous_id") is None:
+            DatasetCatalog.get(dataset_name)  # sets it
+        contiguous = metadata.thing_dataset_id_to_contiguous_id
+        self._category_ids = sorted(contiguous, key=contiguous.__getitem__)
+        self._json_file = metadata.json_file
+        self._output_dir = Path(output_dir) if output_dir is not None else None
+        self._logger = logging.getLogger(__name__)
+        self._results: list[dict[str, Any]] = []
+
+    def reset(self) -> None:
+        self._results = []
+
+    def process(self, inputs: list[dict[str, Any]], outputs: dict[str, Any]) -> None:
+        """Takes in one video.
+
+        Args:
+            inputs: one dict, of which video_id is read.
+            outputs: image_size, pred_scores, pred_labels and pred_masks (list of (T, H, W) bool), as the
+                model returns them.
+        """
+        if len(inputs) != 1:
+            raise ValueError(f"one video at a time, not {len(inputs)}")
+        # Results of several classes share their mask tensor.
+        encoded: dict[int, list[RLE | None]] = {}
+        for masks in outputs["pred_masks"]:
+            if id(masks) not in encoded:
+                encoded[id(masks)] = encode_masks(torch.as_tensor(masks).cpu().numpy())
+        instances = {key: number for number, key in enumerate(encoded)}
+        tracklets = [
+            Tracklet(instances[id(masks)], label, score, encoded[id(masks)])
+            for label, score, masks in zip(
+                outputs["pred_labels"], outputs["pred_scores"], outputs["pred_masks"], strict=True
+            )
+        ]
+        height, width = outputs["image_size"]
+        video = VideoResult(height, width, inputs[0]["length"], tracklets)
+        self._results += tracklets_to_results(video, inputs[0]["video_id"], self._category_ids)
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
+        """Writes results.json and, if the dataset has annotations, computes the figures.
+
+        Returns:
+            {"segm": figures}: percentages by the protocol's names, and "AP-<class>" of every class. Empty
+            without annotations. None in processes other than the first.
+        """
+        if comm.get_world_size() > 1:
+            comm.synchronize()
+            gathered = comm.gather(self._results, dst=0)
+            if not comm.is_main_process():
+                return None
+            self._results = list(itertools.chain.from_iterable(gathered))
+        if self._output_dir is not None:
+            path = self._output_dir / "results.json"
+            write_results(path, self._results)
+            self._logger.info("%d results written to %s", len(self._results), path)
+        ground_truth = read_json(self._json_file)
+        if not ground_truth.get("annotations"):
+            self._logger.info("%s has no annotations, so there is nothing to compare with", self._json_file)
+            return OrderedDict()
+        try:
+            figures = evaluate_ytvis(ground_truth, self._results)
+        except InputError as error:
+            raise InputError(f"{self._json_file}: {error}") from error
+        self._logger.info("\n%s", format_table(figures))
+        segm = {name: figures[name] for name in METRICS}
+        segm |= {f"AP-{name}": value for name, value in figures["per_category"].items()}
+        return OrderedDict(segm=segm)

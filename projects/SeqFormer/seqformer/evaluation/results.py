@@ -1,0 +1,69 @@
+"""results.json of YouTube-VIS: a list with an entry for every instance found."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from seqformer.errors import InputError
+from seqformer.structures import VideoResult
+
+__all__ = ["tracklets_to_results", "write_results"]
+
+
+def tracklets_to_results(
+    video: VideoResult, video_id: int, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Entries of results.json for one video.
+
+    Args:
+        video: what was found.
+        video_id: the video's id in the dataset.
+        category_ids: the dataset's category id of every contiguous class.
+
+    Returns:
+        dicts with video_id, category_id, score and segmentations (an RLE or None for every frame).
+
+    Raises:
+        InputError: if the model has a class that the dataset has not.
+    """
+    entries = []
+    for tracklet in video.tracklets:
+        if tracklet.label >= len(category_ids):
+            raise InputError(
+                f"the model found class {tracklet.label} (counted from 0), but the dataset has "
+                f"{len(category_ids)} classes: are the weights made for another dataset?"
+            )
+        entries.append(
+            {
+                "video_id": video_id,
+                "category_id": category_ids[tracklet.label],
+                "score": float(tracklet.score),
+                "segmentations": tracklet.segmentations,
+            }
+        )
+    return entries
+
+
+def write_results(path: str | Path, results: list[dict[str, Any]]) -> None:
+    """Writes results.json; under its name there is never a half-written file.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(results, file)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,131 @@
+"""Clip augmentation: one random choice for all frames, and the names in the config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import HFlipTransform, NoOpTransform, VFlipTransform
+
+from seqformer import add_seqformer_config
+from seqformer.data.augmentation import build_clip_augmentation
+from seqformer.errors import InputError
+
+
+def config(**options: Any) -> CfgNode:
+    cfg = get_cfg()
+    add_seqformer_config(cfg)
+    cfg.INPUT.merge_from_list([item for pair in options.items() for item in pair])
+    return cfg
+
+
+def sample(cfg: CfgNode, image: np.ndarray, is_train: bool = True) -> tuple[np.ndarray, T.TransformList]:
+    data = T.AugInput(image)
+    transforms = build_clip_augmentation(cfg, is_train)(data)
+    return data.image, transforms
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("style", ["choice_by_clip", "choice"])
+def test_sizes_are_chosen_from_the_list(image: np.ndarray, style: str) -> None:
+    cfg = config(MIN_SIZE_TRAIN=(30, 45, 200), MAX_SIZE_TRAIN=100, MIN_SIZE_TRAIN_SAMPLING=style)
+    shapes = {sample(cfg, image)[0].shape[:2] for _ in range(40)}
+    assert shapes == {(30, 40), (45, 60), (75, 100)}
+
+
+@pytest.mark.parametrize("style", ["range_by_clip", "range"])
+def test_sizes_from_a_range(image: np.ndarray, style: str) -> None:
+    cfg = config(MIN_SIZE_TRAIN=(30, 33), MAX_SIZE_TRAIN=100, MIN_SIZE_TRAIN_SAMPLING=style)
+    assert {sample(cfg, image)[0].shape[0] for _ in range(60)} == {30, 31, 32, 33}
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("flip_by_clip", {HFlipTransform, NoOpTransform}),
+        ("horizontal", {HFlipTransform, NoOpTransform}),
+        ("vertical", {VFlipTransform, NoOpTransform}),
+        ("none", set()),
+    ],
+)
+def test_flips(image: np.ndarray, name: str, kinds: set[type]) -> None:
+    cfg = config(RANDOM_FLIP=name)
+    assert {type(t) for _ in range(40) for t in sample(cfg, image)[1].transforms[:-1]} == kinds
+
+
+def test_all_frames_get_the_same_transform(image: np.ndarray) -> None:
+    cfg = config(
+        MIN_SIZE_TRAIN=(30, 45),
+        RANDOM_FLIP="flip_by_clip",
+        AUGMENTATIONS=["brightness", "contrast", "saturation"],
+    )
+    cfg.INPUT.CROP.ENABLED = True
+    results = []
+    for _ in range(10):
+        changed, transforms = sample(cfg, image)
+        np.testing.assert_array_equal(transforms.apply_image(image.copy()), changed)
+        results.append(changed)
+    assert any(a.shape != b.shape or (a != b).any() for a, b in zip(results, results[1:], strict=False))
+
+
+def test_crop_cuts_frames_and_masks_alike(image: np.ndarray) -> None:
+    cfg = config(RANDOM_FLIP="none", MIN_SIZE_TRAIN=(0,))
+    cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", "absolute", "SIZE", [20, 30]])
+    changed, transforms = sample(cfg, image)
+    assert changed.shape == (20, 30, 3)
+    np.testing.assert_array_equal(transforms.apply_segmentation(image[..., 0]), changed[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("image_format", "luma"), [("RGB", (0.299, 0.587, 0.114)), ("BGR", (0.114, 0.587, 0.299))]
+)
+def test_saturation_blends_every_frame_with_its_own_grey(
+    image: np.ndarray, image_format: str, luma: tuple[float, ...]
+) -> None:
+    cfg = config(RANDOM_FLIP="none", MIN_SIZE_TRAIN=(0,), AUGMENTATIONS=["saturation"], FORMAT=image_format)
+    _, transforms = sample(cfg, image)
+    weight = transforms.transforms[-1].weight
+    assert 0.9 <= weight <= 1.1
+    other = image[::-1].copy()
+    grey = (other @ np.asarray(luma))[..., None]
+    expected = np.clip(weight * other + (1 - weight) * grey, 0, 255)
+    assert np.abs(transforms.apply_image(other) - expected).max() <= 1.01  # cut to whole numbers
+    mask = image[..., 0]
+    np.testing.assert_array_equal(transforms.apply_segmentation(mask), mask)
+
+
+def test_rotation_keeps_the_size(image: np.ndarray) -> None:
+    pytest.importorskip("cv2")
+    cfg = config(RANDOM_FLIP="none", MIN_SIZE_TRAIN=(0,), AUGMENTATIONS=["rotation"])
+    changed, transforms = sample(cfg, image)
+    assert changed.shape == image.shape and (changed != image).any()
+    assert transforms.apply_segmentation(image[..., 0]).shape == image.shape[:2]
+
+
+def test_test_frames_are_resized_only(image: np.ndarray) -> None:
+    cfg = config(MIN_SIZE_TEST=30, AUGMENTATIONS=["brightness"])
+    cfg.INPUT.CROP.ENABLED = True
+    changed, transforms = sample(cfg, image, is_train=False)
+    assert changed.shape == (30, 40, 3)
+    assert len(transforms) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"MIN_SIZE_TRAIN_SAMPLING": "some"}, "MIN_SIZE_TRAIN_SAMPLING must be .* not 'some'"),
+        ({"MIN_SIZE_TRAIN_SAMPLING": "range", "MIN_SIZE_TRAIN": (1, 2, 3)}, "two sizes"),
+        ({"RANDOM_FLIP": "diagonal"}, "RANDOM_FLIP must be .* not 'diagonal'"),
+        ({"AUGMENTATIONS": ["fog"]}, "no augmentation 'fog'"),
+    ],
+)
+def test_unknown_names(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_clip_augmentation(config(**options), is_train=True)

@@ -1,0 +1,110 @@
+"""Detectron2's evaluator: from what the model returns to results.json and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from seqformer.data import load_ytvis_json, register_ytvis_instances
+from seqformer.data.rle import decode_mask
+from seqformer.data.toy import make_toy_dataset
+from seqformer.errors import InputError
+from seqformer.evaluation import YTVISEvaluator
+
+NAME = "toy_evaluator"
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """A registered dataset of two videos with the category ids 1, 2 and 3."""
+    json_file, _, frames = make_toy_dataset(tmp_path, num_train=2, num_val=0, length=3, size=(48, 64))
+    register_ytvis_instances(NAME, {}, json_file, frames)
+    yield json_file, frames
+    DatasetCatalog.remove(NAME)
+    MetadataCatalog.remove(NAME)
+
+
+def perfect_output(video: dict[str, Any]) -> dict[str, Any]:
+    """What a model without errors would return."""
+    masks: dict[int, torch.Tensor] = {}
+    labels: dict[int, int] = {}
+    for t, frame in enumerate(video["annotations"]):
+        for annotation in frame:
+            id_ = annotation["id"]
+            labels[id_] = annotation["category_id"]
+            masks.setdefault(id_, torch.zeros(3, 48, 64, dtype=torch.bool))
+            masks[id_][t] = torch.tensor(decode_mask(annotation["segmentation"])).bool()
+    return {
+        "image_size": (48, 64),
+        "pred_scores": [0.9] * len(masks),
+        "pred_labels": list(labels.values()),
+        "pred_masks": list(masks.values()),
+    }
+
+
+def test_perfect_model(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    evaluator = YTVISEvaluator(NAME, tmp_path / "out")
+    for _ in range(2):  # a second run starts afresh
+        evaluator.reset()
+        for video in load_ytvis_json(*toy):
+            inputs = [{"video_id": video["video_id"], "length": 3}]
+            evaluator.process(inputs, perfect_output(video))
+        figures = evaluator.evaluate()["segm"]
+    assert figures["AP"] == pytest.approx(100)
+    assert {name for name in figures if name.startswith("AP-")} == {"AP-circle", "AP-square", "AP-triangle"}
+    annotations = json.loads(toy[0].read_text())["annotations"]
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert len(results) == len(annotations)
+    for result in results:
+        assert any(
+            all(result[key] == a[key] for key in ("video_id", "category_id", "segmentations"))
+            for a in annotations
+        )
+
+
+def test_classes_of_one_instance_share_its_masks(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    mask = torch.zeros(3, 48, 64, dtype=torch.bool)
+    mask[1, 3:9, 4:8] = True
+    output = {
+        "image_size": (48, 64),
+        "pred_scores": [0.9, 0.4],
+        "pred_labels": [0, 2],
+        "pred_masks": [mask, mask],
+    }
+    evaluator = YTVISEvaluator(NAME, tmp_path)
+    evaluator.reset()
+    evaluator.process([{"video_id": 1, "length": 3}], output)
+    evaluator.evaluate()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [(r["category_id"], r["score"]) for r in results] == [(1, 0.9), (3, 0.4)]
+    assert results[0]["segmentations"] == results[1]["segmentations"]
+    assert [s is None for s in results[0]["segmentations"]] == [True, False, True]
+
+
+def test_without_annotations_there_are_results_but_no_figures(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    data = json.loads(toy[0].read_text())
+    del data["annotations"]
+    toy[0].write_text(json.dumps(data))
+    evaluator = YTVISEvaluator(NAME, tmp_path / "out")
+    evaluator.reset()
+    assert evaluator.evaluate() == {}
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+
+
+def test_class_that_the_dataset_lacks(toy: tuple[Path, Path]) -> None:
+    evaluator = YTVISEvaluator(NAME)
+    evaluator.reset()
+    output = {
+        "image_size": (48, 64),
+        "pred_scores": [0.9],
+        "pred_labels": [3],
+        "pred_masks": [torch.zeros(3, 48, 64, dtype=torch.bool)],
+    }
+    with pytest.raises(InputError, match="class 3 .* 3 classes"):
+        evaluator.process([{"video_id": 1, "length": 3}], output)

@@ -1,0 +1,47 @@
+"""results.json: its entries, and that it is whole or not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seqformer.errors import InputError
+from seqformer.evaluation import tracklets_to_results, write_results
+from seqformer.structures import Tracklet, VideoResult
+
+RLE = {"size": [4, 5], "counts": "5:5"}
+
+
+def test_entries_have_the_dataset_ids() -> None:
+    video = VideoResult(4, 5, 2, [Tracklet(0, 1, 0.5, [RLE, None]), Tracklet(0, 0, 0.25, [None, RLE])])
+    assert tracklets_to_results(video, 7, [10, 30]) == [
+        {"video_id": 7, "category_id": 30, "score": 0.5, "segmentations": [RLE, None]},
+        {"video_id": 7, "category_id": 10, "score": 0.25, "segmentations": [None, RLE]},
+    ]
+    with pytest.raises(InputError, match="class 1 .* the dataset has 1 classes"):
+        tracklets_to_results(video, 7, [10])
+
+
+def test_written_file_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.json"
+    for results in ([], [{"score": 0.5}]):
+        write_results(path, results)
+        assert json.loads(path.read_text()) == results
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(path, [])
+    with pytest.raises(TypeError):
+        write_results(path, [{"score": object()}])
+    assert list(tmp_path.iterdir()) == [path]
+    assert json.loads(path.read_text()) == []
+
+
+def test_unwritable_path(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write .*results.json"):
+        write_results(tmp_path / "file" / "results.json", [])
