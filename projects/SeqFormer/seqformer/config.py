@@ -132,7 +132,15 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
         raise InputError(f"no config file '{path}'")
     try:
         cfg.merge_from_file(str(path))
-    except (KeyError, ValueError, AssertionError, AttributeError, OSError, yaml.YAMLError) as error:
+    except (
+        KeyError,
+        ValueError,
+        TypeError,
+        AssertionError,
+        AttributeError,
+        OSError,
+        yaml.YAMLError,
+    ) as error:
         raise InputError(f"config file '{path}': {_one_line(error)}") from error
     if len(opts) % 2:
         raise InputError(f"options come as KEY VALUE pairs, but '{opts[-1]}' has no value")
