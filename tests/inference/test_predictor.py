@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode
+from networks import tiny_config, tiny_model
+from pycocotools import mask as mask_codec
+
+from seqformer.errors import InputError
+from seqformer.inference import VideoPredictor
+
+
+@pytest.fixture(scope="module")
+def cfg(tmp_path_factory: pytest.TempPathFactory) -> CfgNode:
+    """A tiny model with random weights whose classes are likely enough to give results."""
+    torch.manual_seed(0)
+    model = tiny_model()
+    for head in model.network.detr.class_embed:
+        torch.nn.init.constant_(head.bias, -1.0)
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save({"model": model.state_dict()}, path)
+    cfg = tiny_config(CLIP_MATCHING=True, CLIP_LENGTH=3, CLIP_STRIDE=2)
+    cfg.MODEL.WEIGHTS = str(path)
+    cfg.INPUT.MIN_SIZE_TEST = 48
+    cfg.INPUT.MAX_SIZE_TEST = 96
+    return cfg
+
+
+def make_frames(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(0).integers(0, 256, (count, 60, 80, 3), dtype=np.uint8))
+
+
+def test_agrees_with_the_model_on_the_resized_frames(cfg: CfgNode) -> None:
+    frames = make_frames(6)
+    predictor = VideoPredictor(cfg)
+    result = predictor(iter(frames))
+    assert (result.height, result.width, result.length) == (60, 80, 6)
+    images = [
+        torch.from_numpy(predictor.resize.get_transform(f).apply_image(f).transpose(2, 0, 1).copy())
+        for f in frames
+    ]
+    expected = predictor.model([{"image": images, "height": 60, "width": 80}])
+    assert [t.score for t in result.tracklets] == expected["pred_scores"]
+    assert [t.label for t in result.tracklets] == expected["pred_labels"]
+    for tracklet, masks in zip(result.tracklets, expected["pred_masks"], strict=True):
+        assert len(tracklet.segmentations) == 6
+        for rle, mask in zip(tracklet.segmentations, masks.numpy(), strict=True):
+            assert (rle is None) == (not mask.any())
+            if rle is not None:
+                assert np.array_equal(mask_codec.decode(rle), mask)
+
+
+def test_frames_are_taken_in_one_by_one(cfg: CfgNode) -> None:
+    """Masks leave before all frames have come, so a long video is never whole in memory."""
+    taken = []
+
+    def source():
+        for i, frame in enumerate(make_frames(20)):
+            taken.append(i)
+            yield frame
+
+    predictor = VideoPredictor(cfg)
+    encode, seen = predictor.model.encode, []
+    predictor.model.encode = lambda images: (seen.append(len(taken)), encode(images))[1]
+    assert predictor(source()).length == 20
+    assert seen == [4, 8, 12, 16, 20]
+
+
+def test_bgr_models_get_bgr(cfg: CfgNode) -> None:
+    cfg = cfg.clone()
+    frames = make_frames(2)
+    rgb = VideoPredictor(cfg)(frames)
+    cfg.INPUT.FORMAT = "BGR"
+    bgr = VideoPredictor(cfg)([frame[..., ::-1] for frame in frames])
+    assert [t.score for t in rgb.tracklets] == [t.score for t in bgr.tracklets]
+
+
+def test_bad_videos(cfg: CfgNode) -> None:
+    predictor = VideoPredictor(cfg)
+    with pytest.raises(InputError, match="no frames"):
+        predictor([])
+    frames = make_frames(2)
+    with pytest.raises(InputError, match="frame 1 is 60x60, the first is 80x60"):
+        predictor([frames[0], frames[1][:, :60]])
+
+
+def test_weights_are_needed(cfg: CfgNode) -> None:
+    cfg = cfg.clone()
+    cfg.MODEL.WEIGHTS = ""
+    with pytest.raises(InputError, match="no weights"):
+        VideoPredictor(cfg)
