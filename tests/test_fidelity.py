@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from networks import resnet_config, tiny_model
 
 from seqformer import SeqFormer
+from seqformer.config import load_config
 
 TOLERANCE = 1e-5  # of the largest reference value
 
@@ -119,21 +119,13 @@ def test_losses_and_gradients(reference: Reference) -> None:
     np.testing.assert_allclose(actual, reference["train/grad_norms"], rtol=1e-3, atol=1e-6)
 
 
-def swin_l_config() -> CfgNode:
-    cfg = resnet_config(NUM_CLASSES=40)
-    cfg.MODEL.BACKBONE.NAME = "build_swin_backbone"
-    cfg.MODEL.SWIN.EMBED_DIM = 192
-    cfg.MODEL.SWIN.DEPTHS = [2, 2, 18, 2]
-    cfg.MODEL.SWIN.NUM_HEADS = [6, 12, 24, 48]
-    cfg.MODEL.SWIN.WINDOW_SIZE = 12
-    return cfg
-
-
-@pytest.mark.parametrize("name", ["keys_r50", "keys_swin_l"])
-def test_names_and_shapes_of_released_checkpoints(reference_dir: Path, name: str) -> None:
-    cfg = resnet_config(NUM_CLASSES=40) if name == "keys_r50" else swin_l_config()
-    model = build_model(cfg)
-    expected = json.loads((reference_dir / f"{name}.json").read_text())
+@pytest.mark.parametrize("backbone", ["R50", "SwinL"])
+def test_names_and_shapes_of_released_checkpoints(
+    reference_dir: Path, repository: Path, backbone: str
+) -> None:
+    model = build_model(load_config(repository / f"configs/ytvis19/seqformer_{backbone}.yaml"))
+    keys = {"R50": "keys_r50.json", "SwinL": "keys_swin_l.json"}[backbone]
+    expected = json.loads((reference_dir / keys).read_text())
     assert {k: list(v.shape) for k, v in model.state_dict().items()} == expected
 
 

@@ -36,6 +36,7 @@ def test_agrees_with_the_model_on_the_resized_frames(cfg: CfgNode) -> None:
     predictor = VideoPredictor(cfg)
     result = predictor(iter(frames))
     assert (result.height, result.width, result.length) == (60, 80, 6)
+    resize = predictor.resize.get_transform(frames[0])
     images = [
         torch.from_numpy(predictor.resize.get_transform(f).apply_image(f).transpose(2, 0, 1).copy())
         for f in frames
