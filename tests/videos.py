@@ -14,7 +14,7 @@ def frames(count: int, height: int = 96, width: int = 128) -> list[np.ndarray]:
     """Smooth frames, each of its own brightness, with a red left and a blue right part."""
     made = []
     for t in range(count):
-        frame = np.full((height, width, 3), 60 + 3 * t, dtype=np.uint8)
+        frame = np.full((height, width, 3), 60 + 3 * t % 180, dtype=np.uint8)
         frame[:, : width // 4] = (200, 30, 30)
         frame[:, -width // 4 :] = (30, 30, 200)
         made.append(frame)

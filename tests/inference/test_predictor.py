@@ -37,10 +37,7 @@ def test_agrees_with_the_model_on_the_resized_frames(cfg: CfgNode) -> None:
     result = predictor(iter(frames))
     assert (result.height, result.width, result.length) == (60, 80, 6)
     resize = predictor.resize.get_transform(frames[0])
-    images = [
-        torch.from_numpy(predictor.resize.get_transform(f).apply_image(f).transpose(2, 0, 1).copy())
-        for f in frames
-    ]
+    images = [torch.from_numpy(resize.apply_image(f).transpose(2, 0, 1).copy()) for f in frames]
     expected = predictor.model([{"image": images, "height": 60, "width": 80}])
     assert [t.score for t in result.tracklets] == expected["pred_scores"]
     assert [t.label for t in result.tracklets] == expected["pred_labels"]

@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Segments and tracks the instances of a video.
+
+    python demo/demo.py --input demo/assets/street.mp4 --output output/street.mp4
+
+The input is a video, a folder or glob pattern of frames, or picture files. The output is an .mp4, or a folder
+of pictures, with the drawn instances; beside the .mp4 (or in the folder) stands a JSON file with all that was
+found, in YouTube-VIS format.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+
+# isort: split
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from pycocotools import mask as mask_codec
+from tqdm import tqdm
+
+from seqformer.checkpoint import read_metadata
+from seqformer.config import load_config
+from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.evaluation.results import tracklets_to_results, write_results
+from seqformer.inference import VideoPredictor
+from seqformer.structures import Tracklet, VideoResult
+from seqformer.visualization import (
+    FrameSource,
+    FrameWriter,
+    VideoWriter,
+    draw_instances,
+    open_source,
+    open_writer,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_CONFIG = ROOT / "configs/pedestrians/seqformer_effnet_lite0.yaml"
+DEFAULT_WEIGHTS = ROOT / "demo/assets/seqformer_effnet_lite0_pedestrians.safetensors"
+DEFAULT_THRESHOLD = 0.4
+
+_VIDEO_ID = 1  # of the only video in the JSON
+_INTERRUPTED = 130  # exit code, 128 + SIGINT
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Segment and track the instances of a video with SeqFormer.",
+        epilog="Without --config-file and --weights the shipped pedestrian model runs.",
+    )
+    parser.add_argument(
+        "--config-file", default=str(DEFAULT_CONFIG), metavar="FILE", help="config of the model"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights that fit the config, .pth or .safetensors (default: MODEL.WEIGHTS of --opts or the "
+        "config; the shipped model for the default config)",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help="a video, a folder or quoted glob pattern of frames, or pictures (taken in natural order)",
+    )
+    source.add_argument("--video-input", metavar="FILE", help="a video (the name in Detectron2's demo)")
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="an .mp4 file, or a folder for pictures (default: output/NAME OF THE INPUT.mp4)",
+    )
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        default=DEFAULT_THRESHOLD,
+        metavar="SCORE",
+        help="least score of an instance that is drawn (default: %(default)s); the JSON holds all",
+    )
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="change keys of the config, at the end of the command",
+    )
+    return parser.parse_args(argv)
+
+
+def setup_cfg(config_file: str, weights: str | None, opts: Sequence[str]) -> CfgNode:
+    """The frozen config of a command, with MODEL.WEIGHTS.
+
+    Raises:
+        InputError: if it cannot be used.
+    """
+    cfg = load_config(config_file, opts)
+    is_default = Path(config_file).resolve() == DEFAULT_CONFIG
+    if weights:
+        cfg.MODEL.WEIGHTS = weights
+    elif is_default and "MODEL.WEIGHTS" not in opts[::2]:
+        cfg.MODEL.WEIGHTS = str(DEFAULT_WEIGHTS)
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError(f"no weights for config '{config_file}': give --weights")
+    if cfg.MODEL.META_ARCHITECTURE != "SeqFormer":
+        raise InputError(f"config '{config_file}' is for {cfg.MODEL.META_ARCHITECTURE}, not for SeqFormer")
+    try:
+        torch.empty(0, device=cfg.MODEL.DEVICE)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"MODEL.DEVICE '{cfg.MODEL.DEVICE}' cannot be used: {reason}") from error
+    cfg.freeze()
+    return cfg
+
+
+def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
+    """Names and dataset ids of the model's classes.
+
+    Names are those that the weights carry, else those of the config's test set if Detectron2 knows it; else
+    classes are numbered.
+    """
+    count = cfg.MODEL.SeqFormer.NUM_CLASSES
+    names = json.loads(read_metadata(cfg.MODEL.WEIGHTS).get("thing_classes", "[]"))
+    ids = list(range(1, count + 1))
+    for dataset in cfg.DATASETS.TEST[:1]:
+        if dataset in MetadataCatalog.list():
+            metadata = MetadataCatalog.get(dataset)
+            names = names or metadata.get("thing_classes", [])
+            contiguous = metadata.get("thing_dataset_id_to_contiguous_id", {})
+            if len(contiguous) == count:
+                ids = sorted(contiguous, key=contiguous.get)
+    return (list(names) if len(names) == count else [f"class {i}" for i in range(count)]), ids
+
+
+def with_progress(frames: Iterable[np.ndarray], total: int | None, what: str) -> Iterable[np.ndarray]:
+    """The same frames, with a progress bar on a terminal."""
+    done = " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
+    form = "{desc}" + (done if total else " {n_fmt} frames, {rate_noinv_fmt}")
+    return tqdm(frames, what, total, unit=" frames", bar_format=form, disable=None, dynamic_ncols=True)
+
+
+def drawn_tracklets(result: VideoResult, threshold: float) -> list[Tracklet]:
+    """The best class of every instance, if its score reaches the threshold."""
+    best: dict[int, Tracklet] = {}
+    for tracklet in sorted(result.tracklets, key=lambda tracklet: tracklet.score):
+        best[tracklet.instance_id] = tracklet
+    return [tracklet for tracklet in best.values() if tracklet.score >= threshold]
+
+
+def draw_video(
+    source: FrameSource, tracklets: Sequence[Tracklet], length: int, names: Sequence[str], writer: FrameWriter
+) -> None:
+    """Draws the tracklets on the first ``length`` frames of the source."""
+    for t, frame in zip(range(length), with_progress(source, length, "drawing"), strict=False):
+        seen = [tracklet for tracklet in tracklets if tracklet.segmentations[t] is not None]
+        if seen:
+            masks = mask_codec.decode([tracklet.segmentations[t] for tracklet in seen])
+            frame = draw_instances(
+                frame,
+                masks.transpose(2, 0, 1),
+                [tracklet.instance_id for tracklet in seen],
+                [names[tracklet.label] for tracklet in seen],
+                [tracklet.score for tracklet in seen],
+            )
+        writer.write(frame)
+
+
+def run(args: argparse.Namespace) -> None:
+    """One video, from the input to the files.
+
+    Raises:
+        InputError: if the input, the model or the output cannot be used.
+    """
+    start = time.perf_counter()
+    if not 0 <= args.confidence_threshold <= 1:
+        raise InputError(f"--confidence-threshold {args.confidence_threshold}: give a score from 0 to 1")
+    cfg = setup_cfg(args.config_file, args.weights, args.opts)
+    with open_source(args.input or args.video_input) as source:
+        output = Path(args.output or Path("output") / f"{source.name}.mp4")
+        # Entered before the long part, so that an output that cannot be written is found out now.
+        with open_writer(output, source) as writer:
+            is_video = isinstance(writer, VideoWriter)
+            json_path = output.with_suffix(".json") if is_video else output / "results.json"
+            if os.path.isdir(json_path):
+                raise InputError(
+                    f"'{json_path}' is a folder, but the results go there: choose another --output"
+                )
+            names, ids = classes(cfg)
+            predictor = VideoPredictor(cfg)
+            result = predictor(with_progress(source, source.length, "tracking"))
+            if source.problem:
+                print(f"warning: {source.problem}", file=sys.stderr)
+            tracklets = drawn_tracklets(result, args.confidence_threshold)
+            draw_video(source, tracklets, result.length, names, writer)
+        write_results(json_path, tracklets_to_results(result, _VIDEO_ID, ids))
+    seconds = time.perf_counter() - start
+    shown = f"{len(tracklets)} instances with a score of at least {args.confidence_threshold:g}"
+    print(f"{shown} in {result.length} frames, {seconds:.1f} seconds\n{output}\n{json_path}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    try:
+        with exit_on_bad_input():
+            run(args)
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

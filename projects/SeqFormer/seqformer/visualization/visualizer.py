@@ -1,0 +1,210 @@
+"""Draws instances on frames: the same colour is the same instance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["draw_instances", "instance_color"]
+
+_GOLDEN_TURN = (math.sqrt(5) - 1) / 2  # of the hue circle: any number of steps spreads evenly
+_LIGHTNESS = (
+    0.72,
+    0.65,
+    0.79,
+    0.58,
+    0.87,
+)  # in turn, so that instances with similar hues differ all the same
+_CHROMA = 0.2
+_LABEL_TEXT = (16, 16, 16)
+_SUPERSAMPLING = 4  # for the rounded corners of labels
+
+
+class _Box(NamedTuple):
+    """Pixels; right and bottom edge exclusive."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def overlap(self, other: _Box) -> int:
+        """Area in common, pixels."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0) * max(height, 0)
+
+
+def draw_instances(
+    frame: np.ndarray,
+    masks: np.ndarray,
+    instance_ids: Sequence[int],
+    labels: Sequence[str],
+    scores: Sequence[float],
+    *,
+    opacity: float = 0.45,
+) -> np.ndarray:
+    """Draws the instances of one frame: tinted masks, outlines, and labels such as "person 0.93 #3".
+
+    Where masks overlap, the higher score is on top. Labels stand at the top of their mask and evade each
+    other where there is room. Line width and letters grow with the frame.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB; it is not changed.
+        masks: (N, H, W) bool. An instance whose mask is empty is not drawn.
+        instance_ids: N ids, which fix the colours.
+        labels: N class names.
+        scores: N scores in [0, 1].
+        opacity: of the tint, in [0, 1].
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: if the arguments differ in N, or masks and frame in size.
+    """
+    masks = np.asarray(masks, dtype=bool)
+    if len({len(masks), len(instance_ids), len(labels), len(scores)}) > 1:
+        raise ValueError("masks, instance_ids, labels and scores must have the same number of instances")
+    drawn = frame.copy()
+    if not len(masks):
+        return drawn
+    if masks.shape[1:] != frame.shape[:2]:
+        raise ValueError(f"masks of {masks.shape[1:]} pixels on a frame of {frame.shape[:2]}")
+
+    short_side = min(frame.shape[:2])
+    worst_first = sorted(range(len(masks)), key=lambda i: scores[i])
+    colors = np.array([instance_color(i) for i in instance_ids], dtype=np.uint8)
+    visible = _visible_parts(masks, worst_first)
+    covered = visible >= 0
+    tint = colors[visible[covered]].astype(np.float32)
+    drawn[covered] = np.rint((1 - opacity) * frame[covered] + opacity * tint).astype(np.uint8)
+
+    thickness = max(1, round(short_side / 360))
+    for i in worst_first:
+        part = (visible == i).astype(np.uint8)
+        contours, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, contours, -1, colors[i].tolist(), thickness, cv2.LINE_AA)
+
+    font_size = max(11, round(short_side / 44))
+    placed: list[_Box] = []
+    for i in reversed(worst_first):
+        bounds = _bounds(masks[i])
+        if bounds is not None:
+            picture = _label(
+                f"{labels[i]} {scores[i]:.2f} #{instance_ids[i]}", tuple(colors[i].tolist()), font_size
+            )
+            placed.append(_place(picture.shape[:2], bounds, placed, frame.shape[:2]))
+            _paste(drawn, picture, placed[-1])
+    return drawn
+
+
+@lru_cache(maxsize=4096)
+def instance_color(instance_id: int) -> tuple[int, int, int]:
+    """The RGB colour of an instance, 0 to 255; always the same, and distinct from those of other ids.
+
+    Hues walk the circle of the OKLCH colour space, in which equal steps look equally far apart, by the golden
+    section.
+    """
+    hue = 2 * math.pi * ((0.07 + instance_id * _GOLDEN_TURN) % 1)
+    lightness = _LIGHTNESS[instance_id % len(_LIGHTNESS)]
+    chroma = _CHROMA
+    linear = _oklch_to_linear_rgb(lightness, chroma, hue)
+    while min(linear) < 0 or max(linear) > 1:  # as vivid as sRGB can show it
+        chroma -= 0.005
+        linear = _oklch_to_linear_rgb(lightness, chroma, hue)
+    red, green, blue = (round(255 * _gamma(c)) for c in linear)
+    return red, green, blue
+
+
+def _oklch_to_linear_rgb(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
+    """Ottosson, "A perceptual color space for image processing", 2020."""
+    a, b = chroma * math.cos(hue), chroma * math.sin(hue)
+    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
+    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
+    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
+    return (
+        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+    )
+
+
+def _gamma(linear: float) -> float:
+    return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
+
+
+def _visible_parts(masks: np.ndarray, worst_first: Sequence[int]) -> np.ndarray:
+    """(H, W) index of the topmost instance of every pixel, -1 where there is none."""
+    visible = np.full(masks.shape[1:], -1, dtype=np.int32)
+    for i in worst_first:
+        visible[masks[i]] = i
+    return visible
+
+
+def _bounds(mask: np.ndarray) -> _Box | None:
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return _Box(left, top, left + width, top + height) if width else None
+
+
+@lru_cache(maxsize=16)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=1024)
+def _label(text: str, color: tuple[int, int, int], font_size: int) -> np.ndarray:
+    """A label as (h, w, 4) uint8 RGBA; the same in all frames of a video, hence kept."""
+    font = _font(font_size)
+    ascent, descent = font.getmetrics()
+    pad = max(2, round(font_size / 4))
+    size = math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + pad
+    large = (size[0] * _SUPERSAMPLING, size[1] * _SUPERSAMPLING)
+    shape = Image.new("L", large)
+    ImageDraw.Draw(shape).rounded_rectangle(
+        (0, 0, large[0] - 1, large[1] - 1), radius=1.2 * pad * _SUPERSAMPLING, fill=235
+    )
+    picture = Image.new("RGBA", size, color)
+    ImageDraw.Draw(picture).text((pad, pad // 2), text, font=font, fill=_LABEL_TEXT)
+    picture.putalpha(shape.resize(size, Image.Resampling.BOX))
+    return np.asarray(picture)
+
+
+def _place(size: tuple[int, int], bounds: _Box, placed: Sequence[_Box], frame_size: tuple[int, int]) -> _Box:
+    """Where a label of (height, width) stands: the first free place, else the least covered."""
+    best, least = None, math.inf
+    for left, top in _places(size, bounds):
+        left = max(0, min(left, frame_size[1] - size[1]))
+        top = max(0, min(top, frame_size[0] - size[0]))
+        box = _Box(left, top, left + size[1], top + size[0])
+        covered = sum(box.overlap(other) for other in placed)
+        if covered < least:
+            best, least = box, covered
+        if not covered:
+            break
+    return best
+
+
+def _places(size: tuple[int, int], bounds: _Box) -> Iterator[tuple[int, int]]:
+    """Left and top of a label's places: centred above the mask, then those nearest to that, then below."""
+    height, width = size
+    gap = max(1, height // 6)
+    left, top = (bounds.left + bounds.right - width) // 2, bounds.top - height - gap
+    shifts = [(x * width // 4, y * (height + 1)) for x in range(-4, 5) for y in range(-3, 3)]
+    for x, y in sorted(shifts, key=lambda shift: math.hypot(*shift)):
+        yield left + x, top + y
+    yield left, bounds.bottom + gap
+
+
+def _paste(frame: np.ndarray, picture: np.ndarray, box: _Box) -> None:
+    """Lays an RGBA picture over the frame, in place; what exceeds the frame is cut off."""
+    region = frame[box.top : box.bottom, box.left : box.right]
+    picture = picture[: region.shape[0], : region.shape[1]]
+    alpha = picture[..., 3:].astype(np.float32) / 255
+    region[:] = np.rint(alpha * picture[..., :3] + (1 - alpha) * region).astype(np.uint8)
