@@ -17,6 +17,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+
+# isort: split
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import (
@@ -34,7 +37,6 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-import seqformer  # noqa: F401  registers the architecture
 from seqformer.checkpoint import SeqFormerCheckpointer
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, build_train_loader, resolve_datasets

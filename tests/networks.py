@@ -1,9 +1,11 @@
-"""Networks that tests share."""
+"""Networks and a training clip that tests share."""
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
 
 from seqformer import SeqFormer, add_seqformer_config
 
@@ -38,3 +40,24 @@ def tiny_config(**seqformer: object) -> CfgNode:
 
 def tiny_model(**seqformer: object) -> SeqFormer:
     return build_model(tiny_config(**seqformer)).eval()
+
+
+def two_moving_squares(size: int = 64, num_frames: int = 3) -> dict:
+    """A bright square moves right, a dark one down; the dark one is gone in the last frame."""
+    images, instances = [], []
+    for t in range(num_frames):
+        masks = torch.zeros(2, size, size, dtype=torch.bool)
+        masks[0, 8:28, 4 + 10 * t : 24 + 10 * t] = True
+        if t < num_frames - 1:
+            masks[1, 30 + 6 * t : 52 + 6 * t, 36:58] = True
+        image = torch.full((3, size, size), 120.0)
+        image[:, masks[0]] = 250.0
+        image[:, masks[1]] = 0.0
+        frame = Instances((size, size))
+        frame.gt_masks = BitMasks(masks)
+        frame.gt_boxes = frame.gt_masks.get_bounding_boxes()
+        frame.gt_classes = torch.tensor([0, 1])
+        frame.gt_ids = torch.tensor([0, 1 if masks[1].any() else -1])
+        images.append(image)
+        instances.append(frame)
+    return {"image": images, "instances": instances, "height": size, "width": size}

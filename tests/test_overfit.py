@@ -4,31 +4,9 @@ from __future__ import annotations
 
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Instances
-from networks import tiny_config
+from networks import tiny_config, two_moving_squares
 
-SIZE, FRAMES, STEPS = 64, 3, 250
-
-
-def two_moving_squares() -> dict:
-    """A bright square moves right, a dark one down; the dark one is gone in the last frame."""
-    images, instances = [], []
-    for t in range(FRAMES):
-        masks = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
-        masks[0, 8:28, 4 + 10 * t : 24 + 10 * t] = True
-        if t < FRAMES - 1:
-            masks[1, 30 + 6 * t : 52 + 6 * t, 36:58] = True
-        image = torch.full((3, SIZE, SIZE), 120.0)
-        image[:, masks[0]] = 250.0
-        image[:, masks[1]] = 0.0
-        frame = Instances((SIZE, SIZE))
-        frame.gt_masks = BitMasks(masks)
-        frame.gt_boxes = frame.gt_masks.get_bounding_boxes()
-        frame.gt_classes = torch.tensor([0, 1])
-        frame.gt_ids = torch.tensor([0, 1 if masks[1].any() else -1])
-        images.append(image)
-        instances.append(frame)
-    return {"image": images, "instances": instances, "height": SIZE, "width": SIZE}
+STEPS = 250
 
 
 def test_a_video_is_learnt_by_heart() -> None:

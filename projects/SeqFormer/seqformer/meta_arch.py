@@ -63,6 +63,10 @@ class SeqFormer(nn.Module):
             raise InputError(
                 f"MODEL.SeqFormer.MASK_STRIDE and MATCH_STRIDE must be {_MASK_STRIDE}, the masks' stride"
             )
+        if c.HIDDEN_DIM % 32 or c.HIDDEN_DIM % c.NHEADS:
+            raise InputError(
+                f"MODEL.SeqFormer.HIDDEN_DIM {c.HIDDEN_DIM} must be a multiple of 32 and of NHEADS"
+            )
         if len(FEATURES) > c.NUM_FEATURE_LEVELS:
             raise InputError(f"MODEL.SeqFormer.NUM_FEATURE_LEVELS must be at least {len(FEATURES)}")
         if c.RESULT_PROTOCOL not in _PROTOCOLS:

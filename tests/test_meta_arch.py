@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from networks import tiny_config, tiny_model, two_moving_squares
+
+from seqformer.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"HIDDEN_DIM": 40}, "HIDDEN_DIM 40 must be a multiple of 32"),
+        ({"NUM_FEATURE_LEVELS": 2}, "NUM_FEATURE_LEVELS must be at least 3"),
+        ({"MASK_STRIDE": 8}, "MASK_STRIDE and MATCH_STRIDE must be 4"),
+        ({"RESULT_PROTOCOL": "best"}, "must be one of queries, pairs"),
+        ({"CLIP_LENGTH": 0}, "must be at least 1"),
+    ],
+)
+def test_senseless_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_model(tiny_config(**options))
+
+
+def test_result_contract() -> None:
+    model = tiny_model(APPLY_CLS_THRES=0.0)
+    result = model([{"image": [torch.rand(3, 40, 60) * 255] * 2, "height": 80, "width": 120, "length": 2}])
+    assert set(result) == {"image_size", "pred_scores", "pred_labels", "pred_masks"}
+    assert result["image_size"] == (80, 120)
+    assert len(result["pred_scores"]) == 10 * 7  # queries times classes
+    assert all(isinstance(score, float) for score in result["pred_scores"])
+    assert set(result["pred_labels"]) == set(range(7))
+    assert all(mask.shape == (2, 80, 120) and mask.dtype == torch.bool for mask in result["pred_masks"])
+
+
+def test_original_protocol_gives_ten_pairs() -> None:
+    model = tiny_model(RESULT_PROTOCOL="pairs")
+    result = model([{"image": [torch.rand(3, 40, 60) * 255] * 2}])
+    scores = result["pred_scores"]
+    assert len(scores) == len(result["pred_masks"]) == 10
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_whole_video_is_one_clip_as_long_as_the_video() -> None:
+    torch.manual_seed(0)
+    whole = tiny_model()
+    torch.manual_seed(0)
+    clips = tiny_model(CLIP_MATCHING=True, CLIP_LENGTH=6)
+    video = [{"image": [torch.rand(3, 40, 60) * 255 for _ in range(6)]}]
+    first, second = whole(video), clips(video)
+    assert first["pred_scores"] == second["pred_scores"]
+    for a, b in zip(first["pred_masks"], second["pred_masks"], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_inference_takes_one_video() -> None:
+    with pytest.raises(ValueError, match="one video at a time"):
+        tiny_model()([{"image": []}, {"image": []}])
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_deep_supervision(deep: bool) -> None:
+    losses = tiny_model(DEEP_SUPERVISION=deep).train()([two_moving_squares()])
+    assert len(losses) == 5 * (3 if deep else 1)
