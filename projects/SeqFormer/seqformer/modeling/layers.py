@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.ops import ms_deform_attn
+from seqformer.ops import ms_deform_attn_fused
 
 __all__ = ["MLP", "Levels", "MSDeformAttn", "inverse_sigmoid"]
 
@@ -117,15 +117,10 @@ class MSDeformAttn(nn.Module):
         heads, num_levels, points = self.num_heads, self.num_levels, self.num_points
         # Under autocast the projections give half precision, too coarse for locations.
         dtype = reference.dtype
-        value = self.value_proj(value).to(dtype).masked_fill(padding_mask.unsqueeze(-1), 0.0)
+        value = self.value_proj(value).masked_fill_(padding_mask.unsqueeze(-1), 0.0)
         value = value.view(n, -1, heads, d // heads)
         offsets = self.sampling_offsets(query).to(dtype).view(n, q, heads, num_levels, points, 2)
-        weights = self.attention_weights(query).to(dtype).view(n, q, heads, num_levels * points).softmax(-1)
-        weights = weights.view(n, q, heads, num_levels, points)
-        reference = reference[:, :, None, :, None, :]
-        if reference.shape[-1] == 2:
-            cells = levels.spatial_shapes.flip(1).to(dtype)  # width, height
-            locations = reference + offsets / cells[:, None, :]
-        else:
-            locations = reference[..., :2] + offsets / points * reference[..., 2:] * 0.5
-        return ms_deform_attn(value, levels.spatial_shapes, levels.start_index, locations, weights)
+        logits = self.attention_weights(query).to(dtype).view(n, q, heads, num_levels, points)
+        return ms_deform_attn_fused(
+            value, levels.spatial_shapes, levels.start_index, reference, offsets, logits
+        )

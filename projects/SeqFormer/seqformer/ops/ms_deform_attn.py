@@ -1,12 +1,104 @@
-"""Multi-scale deformable attention: the interface that the network calls."""
+"""Multi-scale deformable attention: the operators, and what PyTorch needs to know of them.
+
+``torch.ops.seqformer.ms_deform_attn``, ``ms_deform_attn_backward`` and ``ms_deform_attn_fused`` are compiled from
+``csrc/``. Where that was not compiled they are the plain PyTorch of ``reference.py`` under the same names.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from seqformer.ops.reference import ms_deform_attn_reference
+from seqformer.ops import reference as plain
 
-__all__ = ["implementation", "ms_deform_attn"]
+__all__ = ["implementation", "is_compiled", "ms_deform_attn", "ms_deform_attn_fused"]
+
+_ARGUMENTS = "Tensor value, Tensor spatial_shapes, Tensor level_start_index, "
+
+
+def _load() -> bool:
+    """Registers the compiled operators, or else plain ones; returns whether they are compiled."""
+    if importlib.util.find_spec("seqformer._C") is not None:
+        try:
+            importlib.import_module("seqformer._C")
+            return True
+        except ImportError as error:  # compiled for another PyTorch
+            global _load_error
+            _load_error = str(error).split("\n")[0]
+    _library.define(
+        f"ms_deform_attn({_ARGUMENTS}Tensor sampling_locations, Tensor attention_weights) -> Tensor"
+    )
+    _library.define(
+        f"ms_deform_attn_fused({_ARGUMENTS}Tensor reference, Tensor offsets, Tensor logits) -> Tensor"
+    )
+    _library.impl("ms_deform_attn", plain.ms_deform_attn_reference, "CompositeImplicitAutograd")
+    _library.impl("ms_deform_attn_fused", plain.ms_deform_attn_fused_reference, "CompositeImplicitAutograd")
+    return False
+
+
+def _register() -> None:
+    """Shapes without computing (for torch.compile and torch.export) and gradients of the compiled operators."""
+    register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
+
+    @register_fake("seqformer::ms_deform_attn", lib=_library)
+    def _(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+        return value.new_empty(value.shape[0], sampling_locations.shape[1], value.shape[2] * value.shape[3])
+
+    @register_fake("seqformer::ms_deform_attn_fused", lib=_library)
+    def _(value, spatial_shapes, level_start_index, reference, offsets, logits):
+        return value.new_empty(value.shape[0], offsets.shape[1], value.shape[2] * value.shape[3])
+
+    @register_fake("seqformer::ms_deform_attn_backward", lib=_library)
+    def _(grad_output, value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+        return tuple(
+            torch.empty_like(t, memory_format=torch.contiguous_format)
+            for t in (value, sampling_locations, attention_weights)
+        )
+
+    def save_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        value, shapes, starts, locations, weights = ctx.saved_tensors
+        grads = torch.ops.seqformer.ms_deform_attn_backward(
+            grad_output, value, shapes, starts, locations, weights
+        )
+        return grads[0], None, None, grads[1], grads[2]
+
+    def backward_fused(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        value, shapes, starts, reference, offsets, logits = ctx.saved_tensors
+        locations = plain.sampling_locations(reference, offsets, shapes)
+        weights = plain.attention_weights(logits)
+        grad_value, grad_locations, grad_weights = torch.ops.seqformer.ms_deform_attn_backward(
+            grad_output, value, shapes, starts, locations, weights
+        )
+        weighted = weights * grad_weights
+        grad_logits = weighted - weights * weighted.sum((3, 4), keepdim=True)
+        grad_reference = grad_locations.sum((2, 4))  # N, Q, L, 2
+        if reference.shape[-1] == 2:
+            grad_offsets = grad_locations / plain.level_sizes(shapes, offsets.dtype)
+        else:
+            half = 0.5 / offsets.shape[4]
+            grad_offsets = grad_locations * plain.box_extent(reference) * half
+            grad_extent = (grad_locations * offsets).sum((2, 4)) * half
+            grad_reference = torch.cat((grad_reference, grad_extent), dim=-1)
+        return grad_value, None, None, grad_reference, grad_offsets, grad_logits
+
+    register_autograd("seqformer::ms_deform_attn", backward, setup_context=save_inputs, lib=_library)
+    register_autograd(
+        "seqformer::ms_deform_attn_fused", backward_fused, setup_context=save_inputs, lib=_library
+    )
+
+
+_library = torch.library.Library("seqformer", "FRAGMENT")
+_load_error = ""
+is_compiled = _load()
+"""Whether the compiled operators are in use."""
+if is_compiled:
+    _register()
 
 
 def ms_deform_attn(
@@ -21,23 +113,64 @@ def ms_deform_attn(
     Shapes: N images, S cells of all levels, M heads, D channels a head, Q queries, L levels, P points.
 
     Args:
-        value: (N, S, M, D), the levels' cells one after another, each level row by row.
+        value: (N, S, M, D), the levels' cells one after another, each level row by row; float32, float64,
+            float16 or bfloat16.
         spatial_shapes: (L, 2) int64, height and width of each level in cells.
         level_start_index: (L,) int64, the first cell of each level.
         sampling_locations: (N, Q, M, L, P, 2), xy, normalised to each (padded) level; cells' centres
-            lie at half cells, and outside of a level the value is zero.
+            lie at half cells. Outside of a level the value is zero, and so it is at NaN.
         attention_weights: (N, Q, M, L, P).
 
+    ``sampling_locations`` and ``attention_weights`` have the type of ``value``, or float32 beside half precision;
+    sums are float32 at least.
+
     Returns:
-        (N, Q, M * D).
+        (N, Q, M * D), of the type of ``value``.
+
+    Raises:
+        RuntimeError: if shapes, types, devices or level sizes do not fit together; the message names the argument.
 
     Source: Deformable DETR, equation 3; SeqFormer, section 3.2.
     """
-    return ms_deform_attn_reference(
+    return torch.ops.seqformer.ms_deform_attn(
         value, spatial_shapes, level_start_index, sampling_locations, attention_weights
     )
 
 
+def ms_deform_attn_fused(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+) -> Tensor:
+    """:func:`ms_deform_attn` straight from references, offsets and logits.
+
+    The locations and weights are computed on the way, and on CPUs never written to memory; the backward pass
+    computes them anew.
+
+    Args:
+        value, spatial_shapes, level_start_index: as there.
+        reference: (N, Q, L, 2), points xy, or (N, Q, L, 4), boxes cxcywh, normalised to each padded level.
+        offsets: (N, Q, M, L, P, 2), xy: in cells from a point; from a box's centre in halves of its size over P.
+        logits: (N, Q, M, L, P), whose softmax over L and P together weighs the samples.
+
+    Returns:
+        (N, Q, M * D), of the type of ``value``.
+
+    Raises:
+        RuntimeError: as there.
+
+    Source: Deformable DETR, equation 3 and appendix A.4; SeqFormer, section 3.2.
+    """
+    return torch.ops.seqformer.ms_deform_attn_fused(
+        value, spatial_shapes, level_start_index, reference, offsets, logits
+    )
+
+
 def implementation() -> str:
-    """The implementation that :func:`ms_deform_attn` uses, in words."""
-    return "pure PyTorch"
+    """The implementation that the operators use, in words."""
+    if not is_compiled:
+        return f"plain PyTorch ({_load_error or 'the compiled operator was not built'})"
+    return f"compiled, {torch.ops.seqformer.cpu_capability()} on CPUs"

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ms_deform_attn_reference"]
+__all__ = [
+    "attention_weights",
+    "box_extent",
+    "level_sizes",
+    "ms_deform_attn_fused_reference",
+    "ms_deform_attn_reference",
+    "sampling_locations",
+]
 
 
 def ms_deform_attn_reference(
@@ -18,6 +25,8 @@ def ms_deform_attn_reference(
     """See :func:`seqformer.ops.ms_deform_attn`. One level's samples are held at a time."""
     num_images, _, num_heads, head_dim = value.shape
     num_queries = sampling_locations.shape[1]
+    dtype = value.dtype
+    value = value.to(sampling_locations.dtype)
     grids = 2 * sampling_locations - 1
     output = value.new_zeros(num_images * num_heads, head_dim, num_queries)
     starts = level_start_index.tolist()
@@ -29,4 +38,47 @@ def ms_deform_attn_reference(
         weights = attention_weights[:, :, :, level].transpose(1, 2).flatten(0, 1)  # N*M, Q, P
         samples = F.grid_sample(cells, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         output = output + (samples * weights.unsqueeze(1)).sum(-1)
-    return output.view(num_images, num_heads * head_dim, num_queries).transpose(1, 2)
+    return output.view(num_images, num_heads * head_dim, num_queries).transpose(1, 2).to(dtype)
+
+
+def ms_deform_attn_fused_reference(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    reference: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+) -> Tensor:
+    """See :func:`seqformer.ops.ms_deform_attn_fused`."""
+    locations = sampling_locations(reference, offsets, spatial_shapes)
+    weights = attention_weights(logits)
+    return ms_deform_attn_reference(value, spatial_shapes, level_start_index, locations, weights)
+
+
+def sampling_locations(reference: Tensor, offsets: Tensor, spatial_shapes: Tensor) -> Tensor:
+    """Where references and offsets lead: (N, Q, M, L, P, 2), xy, normalised to each padded level.
+
+    Args:
+        reference: (N, Q, L, 2), points xy, or (N, Q, L, 4), boxes cxcywh.
+        offsets: (N, Q, M, L, P, 2): in cells from a point; from a box's centre in halves of its size over P.
+        spatial_shapes: (L, 2) int64, height and width of each level in cells.
+    """
+    centre = reference[:, :, None, :, None, :2]
+    if reference.shape[-1] == 2:
+        return centre + offsets / level_sizes(spatial_shapes, offsets.dtype)
+    return centre + offsets / offsets.shape[4] * box_extent(reference) * 0.5
+
+
+def level_sizes(spatial_shapes: Tensor, dtype) -> Tensor:
+    """(L, 1, 2), width and height of each level, to go with offsets."""
+    return spatial_shapes.flip(1).to(dtype)[:, None]
+
+
+def box_extent(reference: Tensor) -> Tensor:
+    """(N, Q, 1, L, 1, 2), width and height of reference boxes (N, Q, L, 4), to go with offsets."""
+    return reference[:, :, None, :, None, 2:]
+
+
+def attention_weights(logits: Tensor) -> Tensor:
+    """Softmax of (N, Q, M, L, P) over L and P together."""
+    return logits.flatten(3).softmax(-1).view_as(logits)

@@ -1,0 +1,102 @@
+// What every implementation demands of its arguments, said by name.
+
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <limits>
+
+#include "problem.h"
+
+namespace seqformer {
+
+inline bool is_half_precision(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
+
+// Checks what attention takes in all its forms, and returns the sizes. ``locations`` is (N, Q, M, L, P, 2) and
+// ``weights`` (N, Q, M, L, P), under the names that the form gives them.
+inline Problem check_arguments(
+    const at::Tensor& value,
+    const at::Tensor& spatial_shapes,
+    const at::Tensor& level_start_index,
+    const at::Tensor& locations,
+    const char* locations_name,
+    const at::Tensor& weights,
+    const char* weights_name) {
+  const at::ScalarType type = value.scalar_type();
+  TORCH_CHECK(
+      type == at::kFloat || type == at::kDouble || is_half_precision(type),
+      "value must be float32, float64, float16 or bfloat16, not ", type);
+  TORCH_CHECK(value.dim() == 4, "value must be (N, S, M, D), not of shape ", value.sizes());
+  TORCH_CHECK(
+      spatial_shapes.dim() == 2 && spatial_shapes.size(1) == 2,
+      "spatial_shapes must be (L, 2), not of shape ", spatial_shapes.sizes());
+  const int64_t levels = spatial_shapes.size(0);
+  TORCH_CHECK(
+      level_start_index.dim() == 1 && level_start_index.size(0) == levels,
+      "level_start_index must be (L,) = (", levels, ",), not of shape ", level_start_index.sizes());
+  for (const auto& [tensor, name] :
+       {std::pair<const at::Tensor&, const char*>{spatial_shapes, "spatial_shapes"},
+        {level_start_index, "level_start_index"}}) {
+    TORCH_CHECK(tensor.scalar_type() == at::kLong, name, " must be int64, not ", tensor.scalar_type());
+  }
+  for (const auto& [tensor, name] :
+       {std::pair<const at::Tensor&, const char*>{locations, locations_name}, {weights, weights_name}}) {
+    TORCH_CHECK(
+        tensor.scalar_type() == type || (is_half_precision(type) && tensor.scalar_type() == at::kFloat),
+        name, " must be ", type, " as value is", is_half_precision(type) ? ", or float32" : "", "; not ",
+        tensor.scalar_type());
+  }
+  TORCH_CHECK(
+      locations.scalar_type() == weights.scalar_type(), weights_name, " must be ", locations.scalar_type(), " as ",
+      locations_name, " is, not ", weights.scalar_type());
+  TORCH_CHECK(
+      locations.dim() == 6 && locations.size(0) == value.size(0) && locations.size(2) == value.size(2) &&
+          locations.size(3) == levels && locations.size(5) == 2,
+      locations_name, " must be (N, Q, M, L, P, 2) with N = ", value.size(0), ", M = ", value.size(2),
+      ", L = ", levels, "; not of shape ", locations.sizes());
+  TORCH_CHECK(
+      weights.dim() == 5 && weights.sizes() == locations.sizes().slice(0, 5), weights_name,
+      " must be (N, Q, M, L, P) = ", locations.sizes().slice(0, 5), ", not of shape ", weights.sizes());
+  for (const auto& [tensor, name] :
+       {std::pair<const at::Tensor&, const char*>{spatial_shapes, "spatial_shapes"},
+        {level_start_index, "level_start_index"},
+        {locations, locations_name},
+        {weights, weights_name}}) {
+    TORCH_CHECK(
+        tensor.device() == value.device(), name, " must be on ", value.device(), " as value is, not on ",
+        tensor.device());
+  }
+  TORCH_CHECK(
+      value.size(1) < std::numeric_limits<int32_t>::max(), "value has too many cells: ", value.size(1));
+  return {value.size(0),     value.size(1), value.size(2),    value.size(3),
+          locations.size(1), levels,        locations.size(4)};
+}
+
+// The gradient that backward starts from.
+inline void check_grad_output(const at::Tensor& grad_output, const at::Tensor& value, const Problem& p) {
+  const int64_t channels = p.heads * p.channels;
+  TORCH_CHECK(
+      grad_output.dim() == 3 && grad_output.size(0) == p.images && grad_output.size(1) == p.queries &&
+          grad_output.size(2) == channels,
+      "grad_output must be (N, Q, M * D) = (", p.images, ", ", p.queries, ", ", channels, "), not of shape ",
+      grad_output.sizes());
+  TORCH_CHECK(
+      grad_output.scalar_type() == value.scalar_type() && grad_output.device() == value.device(),
+      "grad_output must be ", value.scalar_type(), " on ", value.device(), " as value is, not ",
+      grad_output.scalar_type(), " on ", grad_output.device());
+}
+
+// Reference points or boxes of the fused form.
+inline void check_reference(const at::Tensor& reference, const at::Tensor& offsets, const Problem& p) {
+  TORCH_CHECK(
+      reference.dim() == 4 && reference.size(0) == p.images && reference.size(1) == p.queries &&
+          reference.size(2) == p.levels && (reference.size(3) == 2 || reference.size(3) == 4),
+      "reference must be (N, Q, L, 2) points or (N, Q, L, 4) boxes with N = ", p.images, ", Q = ", p.queries,
+      ", L = ", p.levels, "; not of shape ", reference.sizes());
+  TORCH_CHECK(
+      reference.scalar_type() == offsets.scalar_type() && reference.device() == offsets.device(),
+      "reference must be ", offsets.scalar_type(), " on ", offsets.device(), " as offsets is, not ",
+      reference.scalar_type(), " on ", reference.device());
+}
+
+}  // namespace seqformer

@@ -1,0 +1,530 @@
+// The CPU kernels in vectors of SEQFORMER_VECTOR_BYTES bytes. Each instruction set's file defines that and
+// SEQFORMER_KERNELS (the name of its table), switches the compiler to its instructions and includes this file.
+//
+// No function of the standard library stands here: the linker might keep this file's copy of it, with
+// instructions that the processor lacks, for the whole program.
+
+#include "../arithmetic.h"
+
+namespace seqformer::cpu {
+namespace {
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// ---- vectors ----
+
+template <typename E>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  typedef int32_t type;
+};
+template <>
+struct IntegerOf<double> {
+  typedef int64_t type;
+};
+
+template <typename E>
+struct Vector {
+  typedef E type __attribute__((vector_size(SEQFORMER_VECTOR_BYTES)));
+  typedef E unaligned __attribute__((vector_size(SEQFORMER_VECTOR_BYTES), aligned(alignof(E)), may_alias));
+};
+template <typename E>
+using V = typename Vector<E>::type;
+template <typename E>
+using Int = typename IntegerOf<E>::type;
+template <typename E>
+constexpr int64_t kLanes = SEQFORMER_VECTOR_BYTES / sizeof(E);
+
+template <typename E>
+constexpr int64_t round_up(int64_t n) {
+  return (n + kLanes<E> - 1) / kLanes<E> * kLanes<E>;
+}
+
+#define SEQFORMER_LOCAL static inline __attribute__((always_inline))
+
+template <typename E>
+SEQFORMER_LOCAL V<E> load_vector(const E* p) {
+  return *reinterpret_cast<const typename Vector<E>::unaligned*>(p);
+}
+template <typename E>
+SEQFORMER_LOCAL void store_vector(E* p, V<E> v) {
+  *reinterpret_cast<typename Vector<E>::unaligned*>(p) = v;
+}
+template <typename E>
+SEQFORMER_LOCAL V<E> splat(E x) {
+  return x - V<E>{};
+}
+template <typename E>
+SEQFORMER_LOCAL E sum_lanes(V<E> v) {
+  E sum = 0;
+  for (int64_t i = 0; i < kLanes<E>; ++i) sum += v[i];
+  return sum;
+}
+
+// ---- numbers in memory, read as E and written back ----
+
+SEQFORMER_LOCAL float load_one(const float* p) { return *p; }
+SEQFORMER_LOCAL double load_one(const double* p) { return *p; }
+SEQFORMER_LOCAL float load_one(const BFloat16* p) {
+  const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+SEQFORMER_LOCAL float load_one(const Half* p) {
+  const uint32_t sign = static_cast<uint32_t>(p->bits & 0x8000) << 16, rest = p->bits & 0x7fff;
+  float x;
+  if (rest < 0x0400) {  // zero and subnormal numbers are multiples of 2^-24
+    x = static_cast<float>(rest) * 5.9604644775390625e-8f;
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    bits |= sign;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+  }
+  // Exponents are 112 apart; those of infinity and NaN twice as much.
+  const uint32_t bits = sign | ((rest << 13) + (112u << 23) + (rest >= 0x7c00 ? 112u << 23 : 0));
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+
+SEQFORMER_LOCAL void store_one(float* p, float x) { *p = x; }
+SEQFORMER_LOCAL void store_one(double* p, double x) { *p = x; }
+SEQFORMER_LOCAL void store_one(BFloat16* p, float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  p->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+SEQFORMER_LOCAL void store_one(Half* p, float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
+  bits &= 0x7fffffff;
+  if (bits > 0x7f800000) {
+    p->bits = sign | 0x7e00;
+  } else if (bits >= 0x477ff000) {  // rounds beyond 65504
+    p->bits = sign | 0x7c00;
+  } else if (bits < 0x38800000) {  // subnormal: adding 1/2 leaves the rounded multiple of 2^-24 in the last bits
+    float magnitude;
+    __builtin_memcpy(&magnitude, &bits, 4);
+    magnitude += 0.5f;
+    __builtin_memcpy(&bits, &magnitude, 4);
+    p->bits = sign | static_cast<uint16_t>(bits - 0x3f000000);
+  } else {
+    p->bits = sign | static_cast<uint16_t>((bits - (112u << 23) + 0xfff + ((bits >> 13) & 1)) >> 13);
+  }
+}
+
+SEQFORMER_LOCAL V<float> load_vector_of(const float* p) { return load_vector(p); }
+SEQFORMER_LOCAL V<double> load_vector_of(const double* p) { return load_vector(p); }
+SEQFORMER_LOCAL V<float> load_vector_of(const BFloat16* p) {
+  typedef uint16_t Narrow __attribute__((vector_size(SEQFORMER_VECTOR_BYTES / 2)));
+  typedef uint32_t Wide __attribute__((vector_size(SEQFORMER_VECTOR_BYTES)));
+  Narrow bits;
+  __builtin_memcpy(&bits, p, sizeof(bits));
+  return (V<float>)(__builtin_convertvector(bits, Wide) << 16);
+}
+SEQFORMER_LOCAL V<float> load_vector_of(const Half* p) {
+#if SEQFORMER_VECTOR_BYTES == 64
+  return (V<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif SEQFORMER_VECTOR_BYTES == 32
+  return (V<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  V<float> v;
+  for (int64_t i = 0; i < kLanes<float>; ++i) v[i] = load_one(p + i);
+  return v;
+#endif
+}
+template <typename S, typename E>
+SEQFORMER_LOCAL void store_vector_of(S* p, V<E> v) {
+  for (int64_t i = 0; i < kLanes<E>; ++i) store_one(p + i, v[i]);
+}
+
+// ---- samples: where they fall and what the cells around them count ----
+
+// Several samples at a time. Rows of a scratch array; a row's length is a multiple of the lanes.
+template <typename E>
+struct Samples {
+  // Which cells around a place exist.
+  static constexpr int kLeft = 1, kRight = 2, kTop = 4, kBottom = 8, kAll = 15;
+
+  // Given.
+  E *x, *y, *factor;  // normalised location, and what the shares are multiplied with
+  E *width, *height;  // of the sample's level
+  Int<E>* start;      // of the sample's level
+  // Found by locate().
+  E *fx, *fy;
+  E *share[4];
+  Int<E>* cell;  // the upper left one; it may not exist
+  Int<E>* sides;
+
+  static constexpr int64_t kRows = 14;
+
+  Samples(char* memory, int64_t length) {
+    E* p = reinterpret_cast<E*>(memory);
+    const auto row = [&] { return p += length, p - length; };
+    x = row(), y = row(), factor = row(), width = row(), height = row();
+    start = reinterpret_cast<Int<E>*>(row());
+    fx = row(), fy = row();
+    for (E*& s : share) s = row();
+    cell = reinterpret_cast<Int<E>*>(row());
+    sides = reinterpret_cast<Int<E>*>(row());
+  }
+
+  static size_t bytes(int64_t length) { return kRows * length * sizeof(E); }
+
+  SEQFORMER_LOCAL V<E> floor(V<E> v) {  // of numbers that fit an integer
+    const V<E> whole = __builtin_convertvector(__builtin_convertvector(v, V<Int<E>>), V<E>);
+    return whole + __builtin_convertvector(whole > v, V<E>);  // true is -1
+  }
+
+  inline __attribute__((always_inline)) void locate(int64_t count) {
+    for (int64_t i = 0; i < count; i += kLanes<E>) {
+      const V<E> w = load_vector(width + i), h = load_vector(height + i), zero{};
+      V<E> px = grid_coordinate<E>(load_vector(x + i), w), py = grid_coordinate<E>(load_vector(y + i), h);
+      const auto inside = touches<E>(px, w) & touches<E>(py, h);
+      px = inside ? px : zero;
+      py = inside ? py : zero;
+      const V<E> left = floor(px), top = floor(py);
+      store_vector(fx + i, px - left);
+      store_vector(fy + i, py - top);
+      const auto shares = corner_shares(px - left, py - top, load_vector(factor + i));
+      store_vector(share[0] + i, shares.v00);
+      store_vector(share[1] + i, shares.v01);
+      store_vector(share[2] + i, shares.v10);
+      store_vector(share[3] + i, shares.v11);
+      const auto column = __builtin_convertvector(left, V<Int<E>>), row = __builtin_convertvector(top, V<Int<E>>);
+      const auto iw = __builtin_convertvector(w, V<Int<E>>);
+      store_vector(cell + i, load_vector(start + i) + row * iw + column);
+      const auto there = ((left >= zero) & kLeft) | ((left + 1 < w) & kRight) | ((top >= zero) & kTop) |
+                         ((top + 1 < h) & kBottom);
+      store_vector(sides + i, (V<Int<E>>)(there & inside));
+    }
+  }
+};
+
+// exp(x) for x <= 0, to about one unit in the last place. Below -87 it is nearly zero, NaN stays NaN.
+SEQFORMER_LOCAL V<float> exp_negative(V<float> x) {
+  x = x < -87.0f ? splat(-87.0f) : x;
+  const V<float> n = Samples<float>::floor(x * 1.44269504f + 0.5f);
+  V<float> r = x - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  V<float> y = splat(1.9875691500e-4f);  // the minimax polynomial of Cephes
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  const auto exponent = (__builtin_convertvector(n, V<int32_t>) + 127) << 23;
+  return y * (V<float>)exponent;
+}
+SEQFORMER_LOCAL V<double> exp_negative(V<double> x) {
+  for (int64_t i = 0; i < kLanes<double>; ++i) x[i] = __builtin_exp(x[i]);
+  return x;
+}
+
+// Softmax of the first count numbers, in place.
+template <typename E>
+SEQFORMER_LOCAL void softmax(E* p, int64_t count) {
+  E greatest = p[0];
+  for (int64_t i = 1; i < count; ++i) greatest = p[i] > greatest ? p[i] : greatest;
+  for (int64_t i = count; i < round_up<E>(count); ++i) p[i] = greatest;
+  for (int64_t i = 0; i < count; i += kLanes<E>) store_vector(p + i, exp_negative(load_vector(p + i) - greatest));
+  E sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += p[i];
+  const E factor = 1 / sum;
+  for (int64_t i = 0; i < count; ++i) p[i] *= factor;
+}
+
+// ---- forward ----
+
+// Adds up kVectors vectors of channels of all samples. T is how value is stored.
+template <typename E, typename T, int kVectors>
+SEQFORMER_LOCAL void gather_vectors(
+    const Samples<E>& samples, int64_t count, const T* slice, int64_t stride, T* output) {
+  using S = Samples<E>;
+  V<E> upper[kVectors] = {}, lower[kVectors] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    const int sides = static_cast<int>(samples.sides[i]);
+    if (!sides) continue;
+    const T* first = slice + static_cast<int64_t>(samples.cell[i]) * stride;
+    const T* second = first + static_cast<int64_t>(samples.width[i]) * stride;
+    const E s00 = samples.share[0][i], s01 = samples.share[1][i];
+    const E s10 = samples.share[2][i], s11 = samples.share[3][i];
+    if (__builtin_expect(sides == S::kAll, 1)) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const int64_t c = v * kLanes<E>;
+        upper[v] += s00 * load_vector_of(first + c);
+        lower[v] += s10 * load_vector_of(second + c);
+        upper[v] += s01 * load_vector_of(first + stride + c);
+        lower[v] += s11 * load_vector_of(second + stride + c);
+      }
+      continue;
+    }
+    const auto add = [&](int needed, const T* p, E share) __attribute__((always_inline)) {
+      if ((sides & needed) != needed) return;
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) upper[v] += share * load_vector_of(p + v * kLanes<E>);
+    };
+    add(S::kTop | S::kLeft, first, s00);
+    add(S::kTop | S::kRight, first + stride, s01);
+    add(S::kBottom | S::kLeft, second, s10);
+    add(S::kBottom | S::kRight, second + stride, s11);
+  }
+#pragma GCC unroll 8
+  for (int v = 0; v < kVectors; ++v) {
+    store_vector_of<T, E>(output + v * kLanes<E>, upper[v] + lower[v]);
+  }
+}
+
+template <typename E, typename T>
+SEQFORMER_LOCAL void gather_channel(
+    const Samples<E>& samples, int64_t count, const T* slice, int64_t stride, T* output) {
+  using S = Samples<E>;
+  E sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int sides = static_cast<int>(samples.sides[i]);
+    if (!sides) continue;
+    const T* first = slice + static_cast<int64_t>(samples.cell[i]) * stride;
+    const T* second = first + static_cast<int64_t>(samples.width[i]) * stride;
+    if (sides & S::kTop && sides & S::kLeft) sum += samples.share[0][i] * load_one(first);
+    if (sides & S::kTop && sides & S::kRight) sum += samples.share[1][i] * load_one(first + stride);
+    if (sides & S::kBottom && sides & S::kLeft) sum += samples.share[2][i] * load_one(second);
+    if (sides & S::kBottom && sides & S::kRight) sum += samples.share[3][i] * load_one(second + stride);
+  }
+  store_one(output, sum);
+}
+
+template <typename E, typename T>
+SEQFORMER_LOCAL void gather(
+    const Samples<E>& samples, int64_t count, const T* slice, int64_t stride, int64_t channels, T* output) {
+  constexpr int kBlock = 128 / SEQFORMER_VECTOR_BYTES * (sizeof(E) / 4);  // vectors of 32 channels
+  constexpr int64_t n = kLanes<E>;
+  int64_t c = 0;
+  for (; c + kBlock * n <= channels; c += kBlock * n) {
+    gather_vectors<E, T, kBlock>(samples, count, slice + c, stride, output + c);
+  }
+  for (; c + n <= channels; c += n) gather_vectors<E, T, 1>(samples, count, slice + c, stride, output + c);
+  for (; c < channels; ++c) gather_channel<E, T>(samples, count, slice + c, stride, output + c);
+}
+
+// T stores value, C locations and weights; computing is in E.
+template <typename E, typename T, typename C>
+void forward_rows(const Call& call, int64_t begin, int64_t end, char* scratch) {
+  const Problem& p = call.problem;
+  const int64_t count = p.levels * p.points, length = round_up<E>(count);
+  Samples<E> samples(scratch, length);
+  for (int64_t i = 0; i < length; ++i) {
+    const bool used = i < count;
+    samples.x[i] = samples.y[i] = samples.factor[i] = 0;
+    samples.height[i] = used ? static_cast<E>(call.shapes[2 * (i / p.points)]) : 0;
+    samples.width[i] = used ? static_cast<E>(call.shapes[2 * (i / p.points) + 1]) : 0;
+    samples.start[i] = used ? static_cast<Int<E>>(call.starts[i / p.points]) : 0;
+  }
+  const C* locations = static_cast<const C*>(call.locations);
+  const C* weights = static_cast<const C*>(call.weights);
+  const C* reference = static_cast<const C*>(call.reference);
+  const int64_t stride = p.heads * p.channels;
+  for (int64_t row = begin; row < end; ++row) {
+    const T* image = static_cast<const T*>(call.value) + row / p.queries * p.cells * stride;
+    for (int64_t head = 0; head < p.heads; ++head) {
+      const int64_t query_head = row * p.heads + head;
+      const C* location = locations + query_head * count * 2;
+      const C* weight = weights + query_head * count;
+      for (int64_t i = 0; i < count; ++i) {
+        samples.x[i] = load_one(location + 2 * i);
+        samples.y[i] = load_one(location + 2 * i + 1);
+        samples.factor[i] = load_one(weight + i);
+      }
+      if (reference != nullptr) {
+        softmax(samples.factor, count);
+        for (int64_t level = 0, i = 0; level < p.levels; ++level) {
+          const C* r = reference + (row * p.levels + level) * call.reference_size;
+          const E rx = load_one(r), ry = load_one(r + 1);
+          const E width = samples.width[i], height = samples.height[i];
+          if (call.reference_size == 2) {
+            for (int64_t point = 0; point < p.points; ++point, ++i) {
+              samples.x[i] = point_location(rx, samples.x[i], width);
+              samples.y[i] = point_location(ry, samples.y[i], height);
+            }
+          } else {
+            const E rw = load_one(r + 2), rh = load_one(r + 3);
+            for (int64_t point = 0; point < p.points; ++point, ++i) {
+              samples.x[i] = box_location<E>(rx, rw, samples.x[i], p.points);
+              samples.y[i] = box_location<E>(ry, rh, samples.y[i], p.points);
+            }
+          }
+        }
+      }
+      samples.locate(count);
+      T* output = static_cast<T*>(call.output) + query_head * p.channels;
+      gather<E, T>(samples, count, image + head * p.channels, stride, p.channels, output);
+    }
+  }
+}
+
+// ---- backward ----
+
+// The sizes of one slice's scratch: value and its gradient as (cells, channels) arrays of E with padded rows.
+template <typename E>
+struct Slice {
+  static constexpr int64_t kSamples = 64;  // located together, at least
+
+  int64_t queries, samples, row, cells;  // samples is a multiple of the lanes
+  size_t samples_bytes, bytes;
+
+  explicit Slice(const Call& call) {
+    const Problem& p = call.problem;
+    queries = p.points ? (kSamples + p.points - 1) / p.points : 1;
+    samples = round_up<E>(queries * p.points);
+    row = round_up<E>(p.channels);
+    cells = 0;
+    for (int64_t level = 0; level < p.levels; ++level) {
+      const int64_t n = call.shapes[2 * level] * call.shapes[2 * level + 1];
+      cells = n > cells ? n : cells;
+    }
+    samples_bytes = Samples<E>::bytes(samples);
+    bytes = samples_bytes + (2 * cells + 1) * row * sizeof(E);
+  }
+};
+
+template <typename E>
+SEQFORMER_LOCAL E scatter_corner(
+    const E* value, E* grad, const E* wanted, int64_t channels, E share) {
+  V<E> product{};
+  for (int64_t c = 0; c < channels; c += kLanes<E>) {
+    const V<E> g = load_vector(wanted + c);
+    product += g * load_vector(value + c);
+    store_vector(grad + c, load_vector(grad + c) + share * g);
+  }
+  return sum_lanes<E>(product);
+}
+
+template <typename E, typename T, typename C>
+void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch) {
+  using S = Samples<E>;
+  const Problem& p = call.problem;
+  const Slice<E> sizes(call);
+  S samples(scratch, sizes.samples);
+  E* const value = reinterpret_cast<E*>(scratch + sizes.samples_bytes);
+  const int64_t stride = p.heads * p.channels;
+  for (int64_t slice = begin; slice < end; ++slice) {
+    const int64_t level = slice % p.levels, head = slice / p.levels % p.heads, image = slice / p.levels / p.heads;
+    const int64_t height = call.shapes[2 * level], width = call.shapes[2 * level + 1], cells = height * width;
+    E* const grad = value + cells * sizes.row;
+    E* const wanted = grad + cells * sizes.row;
+    const int64_t first_cell = ((image * p.cells + call.starts[level]) * p.heads + head) * p.channels;
+    const T* source = static_cast<const T*>(call.value) + first_cell;
+    __builtin_memset(value, 0, (2 * cells + 1) * sizes.row * sizeof(E));
+    for (int64_t cell = 0; cell < cells; ++cell) {
+      for (int64_t c = 0; c < p.channels; ++c) value[cell * sizes.row + c] = load_one(source + cell * stride + c);
+    }
+    for (int64_t i = 0; i < sizes.samples; ++i) {
+      samples.x[i] = samples.y[i] = samples.factor[i] = 0;
+      samples.height[i] = static_cast<E>(height);
+      samples.width[i] = static_cast<E>(width);
+      samples.start[i] = 0;
+    }
+    for (int64_t chunk = 0; chunk < p.queries; chunk += sizes.queries) {
+      const int64_t queries = p.queries - chunk < sizes.queries ? p.queries - chunk : sizes.queries;
+      const auto first_sample = [&](int64_t query) {
+        return (((image * p.queries + chunk + query) * p.heads + head) * p.levels + level) * p.points;
+      };
+      for (int64_t query = 0, i = 0; query < queries; ++query) {
+        const C* location = static_cast<const C*>(call.locations) + 2 * first_sample(query);
+        const C* weight = static_cast<const C*>(call.weights) + first_sample(query);
+        for (int64_t point = 0; point < p.points; ++point, ++i) {
+          samples.x[i] = load_one(location + 2 * point);
+          samples.y[i] = load_one(location + 2 * point + 1);
+          samples.factor[i] = load_one(weight + point);
+        }
+      }
+      samples.locate(queries * p.points);
+      for (int64_t query = 0, i = 0; query < queries; ++query) {
+        const T* gradient = static_cast<const T*>(call.grad_output) +
+                            ((image * p.queries + chunk + query) * p.heads + head) * p.channels;
+        for (int64_t c = 0; c < p.channels; ++c) wanted[c] = load_one(gradient + c);
+        C* grad_location = static_cast<C*>(call.grad_locations) + 2 * first_sample(query);
+        C* grad_weight = static_cast<C*>(call.grad_weights) + first_sample(query);
+        for (int64_t point = 0; point < p.points; ++point, ++i) {
+          const int sides = static_cast<int>(samples.sides[i]);
+          const int64_t at = static_cast<int64_t>(samples.cell[i]) * sizes.row, below = at + width * sizes.row;
+          const auto corner = [&](int needed, int64_t place, E share) __attribute__((always_inline)) {
+            if ((sides & needed) != needed) return E(0);
+            return scatter_corner<E>(value + place, grad + place, wanted, p.channels, share);
+          };
+          Corners<E> product = {};
+          if (sides) {
+            product.v00 = corner(S::kTop | S::kLeft, at, samples.share[0][i]);
+            product.v01 = corner(S::kTop | S::kRight, at + sizes.row, samples.share[1][i]);
+            product.v10 = corner(S::kBottom | S::kLeft, below, samples.share[2][i]);
+            product.v11 = corner(S::kBottom | S::kRight, below + sizes.row, samples.share[3][i]);
+          }
+          const auto g = sample_gradient<E>(
+              product, samples.fx[i], samples.fy[i], samples.factor[i], static_cast<E>(width), static_cast<E>(height));
+          store_one(grad_location + 2 * point, sides ? g.x : 0);
+          store_one(grad_location + 2 * point + 1, sides ? g.y : 0);
+          store_one(grad_weight + point, sides ? g.weight : 0);
+        }
+      }
+    }
+    T* target = static_cast<T*>(call.grad_value) + first_cell;
+    for (int64_t cell = 0; cell < cells; ++cell) {
+      for (int64_t c = 0; c < p.channels; ++c) store_one(target + cell * stride + c, grad[cell * sizes.row + c]);
+    }
+  }
+}
+
+// ---- by type ----
+
+void forward(const Call& call, int64_t begin, int64_t end, char* scratch) {
+  const bool same = call.location_type == call.value_type;
+  switch (call.value_type) {
+    case Type::kFloat: return forward_rows<float, float, float>(call, begin, end, scratch);
+    case Type::kDouble: return forward_rows<double, double, double>(call, begin, end, scratch);
+    case Type::kHalf:
+      return same ? forward_rows<float, Half, Half>(call, begin, end, scratch)
+                  : forward_rows<float, Half, float>(call, begin, end, scratch);
+    case Type::kBFloat16:
+      return same ? forward_rows<float, BFloat16, BFloat16>(call, begin, end, scratch)
+                  : forward_rows<float, BFloat16, float>(call, begin, end, scratch);
+  }
+}
+
+void backward(const Call& call, int64_t begin, int64_t end, char* scratch) {
+  const bool same = call.location_type == call.value_type;
+  switch (call.value_type) {
+    case Type::kFloat: return backward_slices<float, float, float>(call, begin, end, scratch);
+    case Type::kDouble: return backward_slices<double, double, double>(call, begin, end, scratch);
+    case Type::kHalf:
+      return same ? backward_slices<float, Half, Half>(call, begin, end, scratch)
+                  : backward_slices<float, Half, float>(call, begin, end, scratch);
+    case Type::kBFloat16:
+      return same ? backward_slices<float, BFloat16, BFloat16>(call, begin, end, scratch)
+                  : backward_slices<float, BFloat16, float>(call, begin, end, scratch);
+  }
+}
+
+size_t forward_scratch(const Call& call) {
+  const int64_t count = call.problem.levels * call.problem.points;
+  return call.value_type == Type::kDouble ? Samples<double>::bytes(round_up<double>(count))
+                                          : Samples<float>::bytes(round_up<float>(count));
+}
+
+size_t backward_scratch(const Call& call) {
+  return call.value_type == Type::kDouble ? Slice<double>(call).bytes : Slice<float>(call).bytes;
+}
+
+}  // namespace
+
+const Kernels SEQFORMER_KERNELS = {SEQFORMER_NAME, forward, forward_scratch, backward, backward_scratch};
+
+}  // namespace seqformer::cpu
