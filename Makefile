@@ -7,15 +7,17 @@ ARGS ?=
 
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
-INSTALLED_FROM := requirements/install.sh $(wildcard requirements/*.txt setup.py) setup.cfg pyproject.toml
+CSRC := $(addprefix projects/SeqFormer/seqformer/ops/csrc/,*.* cpu/*.* cuda/*.*)
+INSTALLED_FROM := requirements/install.sh $(wildcard requirements/*.txt setup.py $(CSRC)) setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint install clean distclean
+.PHONY: help demo test lint cuda install clean distclean
 
 help:
 	@echo "make demo       segment and track the people of demo/assets/street.mp4 into output/street.mp4"
 	@echo "make test       run the tests (ARGS=\"-k matcher\" for some of them)"
 	@echo "make lint       check code style"
+	@echo "make cuda       compile the operator for CUDA, too; needs the toolkit, not a GPU (CUDA_HOME=/path/to/it)"
 	@echo "make install    only install, into .venv (the others do so when something changed)"
 	@echo "make clean      remove caches and build files; distclean removes .venv, too"
 
@@ -30,12 +32,18 @@ lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 
+cuda: $(INSTALLED)
+	FORCE_CUDA=1 $(VENV_PYTHON) setup.py --quiet build_ext --inplace
+	$(VENV_PYTHON) -c "import sys; from seqformer.ops import implementation; print(implementation()); \
+		sys.exit('CUDA' not in implementation())"
+
 install: $(INSTALLED)
 
 $(INSTALLED): $(INSTALLED_FROM)
 	@PYTHON="$(PYTHON)" requirements/install.sh
 
 clean:
+	rm -f projects/SeqFormer/seqformer/*.so
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis projects/SeqFormer/*.egg-info
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 

@@ -61,6 +61,7 @@ pip install -r requirements/torch.txt
 # The few source distributions among the rest are built with the pinned setuptools, too.
 pip install --no-build-isolation -r requirements/runtime.txt -r requirements/dev.txt
 install_detectron2
+rm -f projects/SeqFormer/seqformer/_C*.so # it may be compiled for another PyTorch
 pip install --no-build-isolation --no-deps -e .
 "$venv/bin/python" -c 'import seqformer'
 mv "$unfinished" "$installed"

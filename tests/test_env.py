@@ -34,9 +34,16 @@ def test_complete_installation(tmp_path):
     assert found["NumPy"].startswith(version("numpy"))
     assert "detectron2" in found["Detectron2"]
     assert "threads" in found["CPU kernels"]
-    assert "pure PyTorch" in found["Deformable attention"]
+    assert found["Deformable attention"].startswith(("compiled, ", "plain PyTorch ("))
     assert any(name.startswith("CUDA device") for name in found)
     assert {"CUDA toolkit", "C++ compiler", "Shipped model"} <= set(found)
+
+
+def test_operator_not_compiled(tmp_path):
+    process = run_report(["seqformer._C"], tmp_path)
+    assert facts(process.stdout)["Deformable attention"].startswith("plain PyTorch (")
+    assert "-> with a C++ compiler: pip install -v --no-build-isolation" in process.stdout
+    assert process.returncode == 0
 
 
 def test_optional_packages_missing(tmp_path):

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ops.inputs import FLOATS, make_fused_inputs, make_inputs
+from torch import Tensor, nn
 
-from seqformer.ops import implementation, is_compiled, ms_deform_attn
+from seqformer.ops import implementation, is_compiled, ms_deform_attn, ms_deform_attn_fused
+from seqformer.ops.reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
+
+compiled = pytest.mark.skipif(not is_compiled, reason="the operator is not compiled")
+LEVELS = [(6, 4), (3, 2)]
+# What one rounding costs, of numbers about 1 to 10.
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
 
 
-def readable(value, shapes, starts, locations, weights) -> torch.Tensor:
+def readable(value, shapes, starts, locations, weights) -> Tensor:
     """Equation 3 of Deformable DETR, one sample at a time."""
     n, _, m, d = value.shape
     q, levels, points = locations.shape[1], locations.shape[3], locations.shape[4]
@@ -33,25 +45,86 @@ def readable(value, shapes, starts, locations, weights) -> torch.Tensor:
     return out.flatten(2)
 
 
-def make_inputs(shapes: list[tuple[int, int]], dtype=torch.float64) -> tuple[torch.Tensor, ...]:
-    cells = [h * w for h, w in shapes]
-    n, m, d, q, points = 2, 2, 3, 4, 2
-    return (
-        torch.randn(n, sum(cells), m, d, dtype=dtype),
-        torch.tensor(shapes),
-        torch.tensor([sum(cells[:level]) for level in range(len(cells))]),
-        torch.rand(n, q, m, len(shapes), points, 2, dtype=dtype) * 1.6 - 0.3,  # some outside
-        torch.rand(n, q, m, len(shapes), points, dtype=dtype),
-    )
+def in_double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(t.double() if t.is_floating_point() else t for t in inputs)
 
 
-@pytest.mark.parametrize("shapes", [[(5, 7)], [(6, 4), (3, 2)], [(1, 1), (4, 1), (1, 3)]])
-def test_agrees_with_one_sample_at_a_time(shapes: list[tuple[int, int]]) -> None:
+def assert_agrees(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
+    torch.testing.assert_close(found.double(), wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("function", [ms_deform_attn, ms_deform_attn_reference])
+@pytest.mark.parametrize("shapes", [[(5, 7)], LEVELS, [(1, 1), (4, 1), (1, 3)]])
+def test_agrees_with_one_sample_at_a_time(function, shapes: list[tuple[int, int]]) -> None:
     inputs = make_inputs(shapes)
-    torch.testing.assert_close(ms_deform_attn(*inputs), readable(*inputs))
+    torch.testing.assert_close(function(*inputs), readable(*inputs))
 
 
-def test_gradients() -> None:
+sizes = st.integers(1, 6)
+problems = st.fixed_dictionaries(
+    {
+        "shapes": st.lists(st.tuples(sizes, sizes), min_size=1, max_size=4),
+        "images": st.integers(1, 3),
+        "queries": st.integers(1, 9),
+        "heads": st.integers(1, 3),
+        "channels": st.integers(1, 70),
+        "points": st.integers(1, 5),
+        "dtype": st.sampled_from(FLOATS),
+    }
+)
+
+
+@settings(max_examples=60)
+@given(problem=problems, mixed=st.booleans(), seed=st.integers(0, 2**20))
+def test_agrees_with_the_reference_on_any_problem(problem: dict, mixed: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    dtype = problem["dtype"]
+    if mixed and dtype.itemsize == 2:
+        problem = {**problem, "location_dtype": torch.float32}
+    inputs = make_inputs(**problem)
+    output = ms_deform_attn(*inputs)
+    assert output.dtype == dtype
+    assert_agrees(output, ms_deform_attn_reference(*in_double(inputs)), dtype)
+
+
+@settings(max_examples=60)
+@given(problem=problems, size=st.sampled_from([2, 4]), seed=st.integers(0, 2**20))
+def test_fused_agrees_with_the_reference_on_any_problem(problem: dict, size: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    inputs = make_fused_inputs(size=size, **problem)
+    wanted = ms_deform_attn_fused_reference(*in_double(inputs))
+    assert_agrees(ms_deform_attn_fused(*inputs), wanted, problem["dtype"])
+
+
+def gradients(function, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """Of a weighted sum of the output, with respect to all floating-point inputs."""
+    inputs = tuple(t.clone().requires_grad_() if t.is_floating_point() else t for t in inputs)
+    output = function(*inputs)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
+    output.backward(weights.to(output.dtype))
+    return [t.grad for t in inputs if t.is_floating_point()]
+
+
+@settings(max_examples=40)
+@given(problem=problems, form=st.sampled_from(["located", "points", "boxes"]), seed=st.integers(0, 2**20))
+def test_gradients_agree_with_the_reference_on_any_problem(problem: dict, form: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    dtype = problem["dtype"]
+    if form == "located":
+        functions, inputs = (ms_deform_attn, ms_deform_attn_reference), make_inputs(**problem)
+    else:
+        functions = (ms_deform_attn_fused, ms_deform_attn_fused_reference)
+        inputs = make_fused_inputs(size=2 if form == "points" else 4, **problem)
+    wanted = gradients(functions[1], in_double(inputs))
+    for found, right in zip(gradients(functions[0], inputs), wanted, strict=True):
+        assert found.dtype == dtype
+        # A location on a cell's centre has a gradient from either side; half precision may round onto it.
+        scale = right.abs().max().clamp(min=1)
+        close = (found.double() - right).abs() <= 4 * TOLERANCE[dtype] * scale
+        assert close.double().mean() >= (1 if dtype.itemsize > 2 else 0.9)
+
+
+def test_gradients_by_differences() -> None:
     value, shapes, starts, locations, weights = make_inputs([(4, 3), (2, 2)])
     tensors = [t.requires_grad_() for t in (value, locations, weights)]
     assert torch.autograd.gradcheck(
@@ -59,9 +132,226 @@ def test_gradients() -> None:
     )
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_gradients_of_the_fused_form_by_differences(size: int) -> None:
+    value, shapes, starts, reference, offsets, logits = make_fused_inputs([(4, 3), (2, 2)], size, queries=2)
+    tensors = [t.requires_grad_() for t in (value, reference, offsets * 0.5, logits)]
+    assert torch.autograd.gradcheck(
+        lambda v, r, o, w: ms_deform_attn_fused(v, shapes, starts, r, o, w), tensors, atol=1e-6
+    )
+
+
 def test_far_outside_is_zero() -> None:
     value, shapes, starts, locations, weights = make_inputs([(4, 3)])
     assert (ms_deform_attn(value, shapes, starts, locations + 5, weights) == 0).all()
+
+
+@compiled
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("place", [math.nan, math.inf, -math.inf, 1e30, -6e4])
+def test_absurd_locations_are_zero(dtype: torch.dtype, place: float) -> None:
+    value, shapes, starts, locations, weights = make_inputs(LEVELS, dtype=dtype)
+    usual = ms_deform_attn(value, shapes, starts, locations, weights * (torch.arange(2) == 0).to(dtype))
+    locations = locations.clone()
+    locations[..., 1, 0] = place
+    locations.requires_grad_()
+    output = ms_deform_attn(value, shapes, starts, locations, weights)
+    torch.testing.assert_close(output, usual)
+    output.sum().backward()
+    assert (locations.grad[..., 1, :] == 0).all()
+
+
+@compiled
+@pytest.mark.parametrize(
+    "empty", [{"images": 0}, {"queries": 0}, {"points": 0}, {"channels": 0}, {"heads": 0}, {"shapes": []}]
+)
+def test_empty_inputs(empty: dict) -> None:
+    inputs = make_inputs(**{"shapes": LEVELS, **empty})
+    n, q, m = inputs[4].shape[:3]
+    output = ms_deform_attn(*inputs)
+    assert output.shape == (n, q, m * inputs[0].shape[3])
+    assert (output == 0).all()
+    assert all((g == 0).all() for g in gradients(ms_deform_attn, inputs))
+    fused = make_fused_inputs(size=2, **{"shapes": LEVELS, **empty})
+    assert (ms_deform_attn_fused(*fused) == 0).all()
+    assert all((g == 0).all() for g in gradients(ms_deform_attn_fused, fused))
+
+
+def test_views_are_taken() -> None:
+    inputs = make_inputs([(5, 7), (2, 3)], channels=32)
+    views = []
+    for t in inputs:
+        if t.is_floating_point():
+            view = t.transpose(0, 1).contiguous().transpose(0, 1)
+            assert not view.is_contiguous()
+            views.append(view)
+        else:
+            views.append(t)
+    assert torch.equal(ms_deform_attn(*views), ms_deform_attn(*inputs))
+    for found, wanted in zip(
+        gradients(ms_deform_attn, tuple(views)), gradients(ms_deform_attn, inputs), strict=True
+    ):
+        assert torch.equal(found, wanted)
+
+
+@compiled
+@pytest.mark.parametrize("size", [None, 2, 4])
+def test_pytorch_s_own_check(size: int | None) -> None:
+    if size is None:
+        op, inputs = torch.ops.seqformer.ms_deform_attn.default, make_inputs(LEVELS)
+    else:
+        op, inputs = torch.ops.seqformer.ms_deform_attn_fused.default, make_fused_inputs(LEVELS, size)
+    torch.library.opcheck(op, inputs)
+    torch.library.opcheck(op, tuple(t.requires_grad_() if t.is_floating_point() else t for t in inputs))
+
+
+@compiled
+def test_pytorch_s_own_check_of_backward() -> None:
+    inputs = make_inputs(LEVELS, dtype=torch.float32)
+    grad_output = torch.randn_like(ms_deform_attn(*inputs))
+    torch.library.opcheck(torch.ops.seqformer.ms_deform_attn_backward.default, (grad_output, *inputs))
+
+
+class Attention(nn.Module):
+    """Something that uses both forms."""
+
+    def forward(self, value, shapes, starts, reference, offsets, logits):
+        fused = ms_deform_attn_fused(value, shapes, starts, reference, offsets, logits)
+        return fused + ms_deform_attn(value, shapes, starts, offsets.sigmoid(), logits.softmax(-1))
+
+
+@compiled
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiles_as_one_graph(backend: str) -> None:
+    inputs = make_fused_inputs(LEVELS, 4, dtype=torch.float32)
+    module = torch.compile(Attention(), fullgraph=True, backend=backend)
+    torch.testing.assert_close(module(*inputs), Attention()(*inputs))
+    for found, wanted in zip(gradients(module, inputs), gradients(Attention(), inputs), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+@compiled
+def test_exports_with_any_number_of_queries() -> None:
+    inputs = make_fused_inputs(LEVELS, 2)
+    queries = torch.export.Dim("queries")
+    dynamic = [None, None, None, {1: queries}, {1: queries}, {1: queries}]
+    program = torch.export.export(Attention(), inputs, dynamic_shapes=dynamic)
+    more = make_fused_inputs(LEVELS, 2, queries=11)
+    torch.testing.assert_close(program.module()(*more), Attention()(*more))
+
+
+@compiled
+def test_autocast_keeps_locations_in_float32() -> None:
+    inputs = make_inputs(LEVELS, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = ms_deform_attn(*inputs)
+        fused = ms_deform_attn_fused(*make_fused_inputs(LEVELS, 2, dtype=torch.float32))
+    assert output.dtype == fused.dtype == torch.bfloat16
+    assert torch.equal(output, ms_deform_attn(inputs[0].bfloat16(), *inputs[1:]))
+
+
+@compiled
+def test_results_do_not_depend_on_threads() -> None:
+    inputs = make_inputs([(20, 30), (10, 15)], queries=700, channels=32, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append([ms_deform_attn(*inputs), *gradients(ms_deform_attn, inputs)])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def replaced(index: int, change) -> tuple[Tensor, ...]:
+    inputs = list(make_inputs(LEVELS))
+    inputs[index] = change(inputs[index])
+    return tuple(inputs)
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("index", "change", "message"),
+    [
+        (0, lambda t: t.long(), "value must be float32"),
+        (0, lambda t: t[0], r"value must be \(N, S, M, D\)"),
+        (0, lambda t: t[:, 1:], "spatial_shapes has more cells than value, which has 29"),
+        (0, lambda t: torch.cat((t, t), 1), "spatial_shapes has 30 cells together, and value has 60"),
+        (1, lambda t: t.int(), "spatial_shapes must be int64"),
+        (1, lambda t: t.flatten(), r"spatial_shapes must be \(L, 2\)"),
+        (1, lambda t: -t, "spatial_shapes: level 0 is -6x-4"),
+        (1, lambda t: t * 2**40, "spatial_shapes: level 0 is"),
+        (2, lambda t: t + 1, "level_start_index: level 0 starts at 1, not at 0"),
+        (2, lambda t: t[:1], r"level_start_index must be \(L,\)"),
+        (2, lambda t: t.double(), "level_start_index must be int64"),
+        (3, lambda t: t.float(), "sampling_locations must be Double as value is; not Float"),
+        (3, lambda t: t[..., 0], r"sampling_locations must be \(N, Q, M, L, P, 2\)"),
+        (3, lambda t: t[:1], r"sampling_locations must be \(N, Q, M, L, P, 2\) with N = 2"),
+        (4, lambda t: t[:, :3], r"attention_weights must be \(N, Q, M, L, P\) = \[2, 4, 2, 2, 2\]"),
+    ],
+)
+def test_unfit_arguments_are_named(index: int, change, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.seqformer.ms_deform_attn(*replaced(index, change))
+
+
+@compiled
+def test_unfit_arguments_of_the_other_operators_are_named() -> None:
+    inputs = make_inputs(LEVELS)
+    with pytest.raises(RuntimeError, match=r"grad_output must be \(N, Q, M \* D\) = \(2, 4, 6\)"):
+        torch.ops.seqformer.ms_deform_attn_backward(torch.zeros(2, 4, 5, dtype=torch.float64), *inputs)
+    value, shapes, starts, reference, offsets, logits = make_fused_inputs(LEVELS, 2)
+    with pytest.raises(RuntimeError, match=r"reference must be \(N, Q, L, 2\) points"):
+        ms_deform_attn_fused(value, shapes, starts, reference[..., :1], offsets, logits)
+    with pytest.raises(RuntimeError, match=r"logits must be \(N, Q, M, L, P\)"):
+        ms_deform_attn_fused(value, shapes, starts, reference, offsets, logits.flatten(3))
+
+
+WITHOUT_THE_COMPILED = """
+import sys
+sys.modules["seqformer._C"] = None
+import torch
+from ops.inputs import make_fused_inputs, make_inputs
+from seqformer.ops import implementation, ms_deform_attn, ms_deform_attn_fused
+print(implementation())
+torch.manual_seed(0)
+inputs, fused = make_inputs([(6, 4), (3, 2)]), make_fused_inputs([(6, 4), (3, 2)], 4)
+inputs[0].requires_grad_()
+ms_deform_attn(*inputs).sum().backward()
+outputs = ms_deform_attn(*inputs), inputs[0].grad, fused, ms_deform_attn_fused(*fused)
+torch.save([inputs, *outputs], sys.argv[1])
+"""
+
+
+def test_works_without_the_compiled_operator(repository, tmp_path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(repository / 'tests')!r})\n{WITHOUT_THE_COMPILED}"
+    process = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "results.pt"], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.count("deformable attention runs in plain PyTorch") == 1
+    assert process.stdout == "plain PyTorch (the compiled operator was not built)\n"
+    inputs, output, grad, fused, fused_output = torch.load(tmp_path / "results.pt")
+    torch.testing.assert_close(output, ms_deform_attn(*inputs))
+    value = inputs[0].detach().requires_grad_()
+    ms_deform_attn(value, *inputs[1:]).sum().backward()
+    torch.testing.assert_close(grad, value.grad)
+    torch.testing.assert_close(fused_output, ms_deform_attn_fused(*fused))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_cuda_agrees_with_the_cpu(dtype: torch.dtype) -> None:
+    inputs = make_inputs([(20, 30), (10, 15)], queries=77, channels=32, dtype=dtype)
+    fused = make_fused_inputs([(20, 30), (10, 15)], 4, queries=77, channels=32, dtype=dtype)
+    for function, arguments in ((ms_deform_attn, inputs), (ms_deform_attn_fused, fused)):
+        on_device = tuple(t.cuda() for t in arguments)
+        assert_agrees(function(*on_device).cpu(), function(*in_double(arguments)), dtype)
+        found, wanted = gradients(function, on_device), gradients(function, arguments)
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a.cpu().double(), b.double(), atol=10 * TOLERANCE[dtype], rtol=1e-2)
 
 
 def test_implementation_is_named() -> None:

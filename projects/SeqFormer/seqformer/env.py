@@ -135,9 +135,12 @@ def seqformer_facts() -> list[Fact]:
         facts = [Fact("SeqFormer", f"not installed, run from {Path(__file__).parent}", advice)]
 
     try:
-        from seqformer.ops import implementation
+        from seqformer.ops import implementation, is_compiled
 
-        facts.append(Fact("Deformable attention", implementation()))
+        advice = (
+            "" if is_compiled else "with a C++ compiler: pip install -v --no-build-isolation --no-deps -e ."
+        )
+        facts.append(Fact("Deformable attention", implementation(), advice))
     except ImportError as error:
         problem = str(error).splitlines()[0]
         facts.append(Fact("Deformable attention", "not usable", f"first solve: {problem}", blocking=True))

@@ -1,12 +1,14 @@
 """Multi-scale deformable attention: the operators, and what PyTorch needs to know of them.
 
-``torch.ops.seqformer.ms_deform_attn``, ``ms_deform_attn_backward`` and ``ms_deform_attn_fused`` are compiled from
-``csrc/``. Where that was not compiled they are the plain PyTorch of ``reference.py`` under the same names.
+``torch.ops.seqformer.ms_deform_attn``, ``ms_deform_attn_backward`` and ``ms_deform_attn_fused`` are compiled
+from ``csrc/``. Where that was not compiled the first and the last are the plain PyTorch of ``reference.py``.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -40,7 +42,7 @@ def _load() -> bool:
 
 
 def _register() -> None:
-    """Shapes without computing (for torch.compile and torch.export) and gradients of the compiled operators."""
+    """Shapes (for torch.compile and torch.export) and gradients of the compiled operators."""
     register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
 
     @register_fake("seqformer::ms_deform_attn", lib=_library)
@@ -101,6 +103,15 @@ if is_compiled:
     _register()
 
 
+@cache
+def _warn_that_plain() -> None:
+    warnings.warn(
+        f"deformable attention runs in {implementation()}, which is many times slower; "
+        "`python -m seqformer.env` says what to do",
+        stacklevel=3,
+    )
+
+
 def ms_deform_attn(
     value: Tensor,
     spatial_shapes: Tensor,
@@ -121,17 +132,19 @@ def ms_deform_attn(
             lie at half cells. Outside of a level the value is zero, and so it is at NaN.
         attention_weights: (N, Q, M, L, P).
 
-    ``sampling_locations`` and ``attention_weights`` have the type of ``value``, or float32 beside half precision;
-    sums are float32 at least.
+    ``sampling_locations`` and ``attention_weights`` have the type of ``value``, or float32 beside half
+    precision; sums are float32 at least.
 
     Returns:
         (N, Q, M * D), of the type of ``value``.
 
     Raises:
-        RuntimeError: if shapes, types, devices or level sizes do not fit together; the message names the argument.
+        RuntimeError: if shapes, types, devices or level sizes do not fit together; it names the argument.
 
     Source: Deformable DETR, equation 3; SeqFormer, section 3.2.
     """
+    if not is_compiled and not torch.compiler.is_compiling():
+        _warn_that_plain()
     return torch.ops.seqformer.ms_deform_attn(
         value, spatial_shapes, level_start_index, sampling_locations, attention_weights
     )
@@ -153,7 +166,8 @@ def ms_deform_attn_fused(
     Args:
         value, spatial_shapes, level_start_index: as there.
         reference: (N, Q, L, 2), points xy, or (N, Q, L, 4), boxes cxcywh, normalised to each padded level.
-        offsets: (N, Q, M, L, P, 2), xy: in cells from a point; from a box's centre in halves of its size over P.
+        offsets: (N, Q, M, L, P, 2), xy: in cells from a point; in halves of its size over P from the centre
+            of a box.
         logits: (N, Q, M, L, P), whose softmax over L and P together weighs the samples.
 
     Returns:
@@ -164,6 +178,8 @@ def ms_deform_attn_fused(
 
     Source: Deformable DETR, equation 3 and appendix A.4; SeqFormer, section 3.2.
     """
+    if not is_compiled and not torch.compiler.is_compiling():
+        _warn_that_plain()
     return torch.ops.seqformer.ms_deform_attn_fused(
         value, spatial_shapes, level_start_index, reference, offsets, logits
     )
@@ -173,4 +189,5 @@ def implementation() -> str:
     """The implementation that the operators use, in words."""
     if not is_compiled:
         return f"plain PyTorch ({_load_error or 'the compiled operator was not built'})"
-    return f"compiled, {torch.ops.seqformer.cpu_capability()} on CPUs"
+    has_cuda = torch._C._dispatch_has_kernel_for_dispatch_key("seqformer::ms_deform_attn", "CUDA")
+    return f"compiled, {torch.ops.seqformer.cpu_capability()} on CPUs" + ", and for CUDA" * has_cuda

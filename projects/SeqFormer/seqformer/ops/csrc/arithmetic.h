@@ -11,7 +11,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "problem.h"
+#include "call.h"
 
 #if defined(__CUDACC__)
 #define SEQFORMER_INLINE __host__ __device__ __forceinline__

@@ -6,7 +6,7 @@
 
 #include <limits>
 
-#include "problem.h"
+#include "call.h"
 
 namespace seqformer {
 
@@ -70,6 +70,35 @@ inline Problem check_arguments(
       value.size(1) < std::numeric_limits<int32_t>::max(), "value has too many cells: ", value.size(1));
   return {value.size(0),     value.size(1), value.size(2),    value.size(3),
           locations.size(1), levels,        locations.size(4)};
+}
+
+inline Type type_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble: return Type::kDouble;
+    case at::kHalf: return Type::kHalf;
+    case at::kBFloat16: return Type::kBFloat16;
+    default: return Type::kFloat;
+  }
+}
+
+// The call of checked, contiguous arguments; the rest of it is left empty.
+inline Call make_call(
+    const Problem& problem,
+    const at::Tensor& value,
+    const at::Tensor& spatial_shapes,
+    const at::Tensor& level_start_index,
+    const at::Tensor& locations,
+    const at::Tensor& weights) {
+  Call call{};
+  call.problem = problem;
+  call.value_type = type_of(value);
+  call.location_type = type_of(locations);
+  call.value = value.const_data_ptr();
+  call.shapes = spatial_shapes.const_data_ptr<int64_t>();
+  call.starts = level_start_index.const_data_ptr<int64_t>();
+  call.locations = locations.const_data_ptr();
+  call.weights = weights.const_data_ptr();
+  return call;
 }
 
 // The gradient that backward starts from.

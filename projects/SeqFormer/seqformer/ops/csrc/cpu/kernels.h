@@ -1,6 +1,6 @@
 // The CPU kernels: one set of functions for each instruction set, chosen when the program runs.
 //
-// Nothing here or in kernels.inl knows of PyTorch, so they compile for other processors and under sanitizers alone.
+// Nothing here or in kernels.inl knows of PyTorch, so that they compile for other processors and under sanitizers alone.
 
 #pragma once
 
@@ -8,36 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "../problem.h"
+#include "../call.h"
 
 namespace seqformer::cpu {
-
-enum class Type { kFloat, kDouble, kHalf, kBFloat16 };
-
-// Arrays of one call. The type of locations (and of all that stands for them) is value's, or float where value
-// is half precision.
-struct Call {
-  Problem problem;
-  Type value_type, location_type;
-  const void* value;
-  const int64_t* shapes;  // (L, 2), height and width
-  const int64_t* starts;  // (L,)
-  const void* locations;
-  const void* weights;
-
-  // The fused form, if reference is set: locations are offsets from it in cells (points) or in halves of the box
-  // over P (boxes), and weights are logits, whose softmax over L * P is taken.
-  const void* reference;  // (N, Q, L, reference_size)
-  int64_t reference_size;  // 2: points xy; 4: boxes cxcywh
-
-  void* output;  // (N, Q, M, D)
-
-  // Backward.
-  const void* grad_output;
-  void* grad_value;
-  void* grad_locations;
-  void* grad_weights;
-};
 
 struct Kernels {
   const char* name;

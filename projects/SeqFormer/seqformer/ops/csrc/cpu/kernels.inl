@@ -254,25 +254,25 @@ SEQFORMER_LOCAL void gather_vectors(
   for (int64_t i = 0; i < count; ++i) {
     const int sides = static_cast<int>(samples.sides[i]);
     if (!sides) continue;
-    const T* first = slice + static_cast<int64_t>(samples.cell[i]) * stride;
-    const T* second = first + static_cast<int64_t>(samples.width[i]) * stride;
+    const int64_t first = static_cast<int64_t>(samples.cell[i]) * stride;
+    const int64_t second = first + static_cast<int64_t>(samples.width[i]) * stride;
     const E s00 = samples.share[0][i], s01 = samples.share[1][i];
     const E s10 = samples.share[2][i], s11 = samples.share[3][i];
     if (__builtin_expect(sides == S::kAll, 1)) {
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        const int64_t c = v * kLanes<E>;
-        upper[v] += s00 * load_vector_of(first + c);
-        lower[v] += s10 * load_vector_of(second + c);
-        upper[v] += s01 * load_vector_of(first + stride + c);
-        lower[v] += s11 * load_vector_of(second + stride + c);
+        const T* p = slice + v * kLanes<E>;
+        upper[v] += s00 * load_vector_of(p + first);
+        lower[v] += s10 * load_vector_of(p + second);
+        upper[v] += s01 * load_vector_of(p + first + stride);
+        lower[v] += s11 * load_vector_of(p + second + stride);
       }
       continue;
     }
-    const auto add = [&](int needed, const T* p, E share) __attribute__((always_inline)) {
+    const auto add = [&](int needed, int64_t place, E share) __attribute__((always_inline)) {
       if ((sides & needed) != needed) return;
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) upper[v] += share * load_vector_of(p + v * kLanes<E>);
+      for (int v = 0; v < kVectors; ++v) upper[v] += share * load_vector_of(slice + place + v * kLanes<E>);
     };
     add(S::kTop | S::kLeft, first, s00);
     add(S::kTop | S::kRight, first + stride, s01);
@@ -293,12 +293,12 @@ SEQFORMER_LOCAL void gather_channel(
   for (int64_t i = 0; i < count; ++i) {
     const int sides = static_cast<int>(samples.sides[i]);
     if (!sides) continue;
-    const T* first = slice + static_cast<int64_t>(samples.cell[i]) * stride;
-    const T* second = first + static_cast<int64_t>(samples.width[i]) * stride;
-    if (sides & S::kTop && sides & S::kLeft) sum += samples.share[0][i] * load_one(first);
-    if (sides & S::kTop && sides & S::kRight) sum += samples.share[1][i] * load_one(first + stride);
-    if (sides & S::kBottom && sides & S::kLeft) sum += samples.share[2][i] * load_one(second);
-    if (sides & S::kBottom && sides & S::kRight) sum += samples.share[3][i] * load_one(second + stride);
+    const int64_t first = static_cast<int64_t>(samples.cell[i]) * stride;
+    const int64_t second = first + static_cast<int64_t>(samples.width[i]) * stride;
+    if (sides & S::kTop && sides & S::kLeft) sum += samples.share[0][i] * load_one(slice + first);
+    if (sides & S::kTop && sides & S::kRight) sum += samples.share[1][i] * load_one(slice + first + stride);
+    if (sides & S::kBottom && sides & S::kLeft) sum += samples.share[2][i] * load_one(slice + second);
+    if (sides & S::kBottom && sides & S::kRight) sum += samples.share[3][i] * load_one(slice + second + stride);
   }
   store_one(output, sum);
 }

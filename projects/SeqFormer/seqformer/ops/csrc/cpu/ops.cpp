@@ -30,15 +30,6 @@ const cpu::Kernels& kernels() {
   return *chosen;
 }
 
-cpu::Type type_of(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kDouble: return cpu::Type::kDouble;
-    case at::kHalf: return cpu::Type::kHalf;
-    case at::kBFloat16: return cpu::Type::kBFloat16;
-    default: return cpu::Type::kFloat;
-  }
-}
-
 // Levels lie one after another and fill the image.
 void check_levels(const Problem& p, const int64_t* shapes, const int64_t* starts) {
   int64_t cells = 0;
@@ -80,15 +71,7 @@ Tensor forward(
                level_start_index = level_start_index_.contiguous(), locations = locations_.contiguous(),
                weights = weights_.contiguous();
   const Tensor reference = reference_.defined() ? reference_.contiguous() : reference_;
-  cpu::Call call{};
-  call.problem = p;
-  call.value_type = type_of(value);
-  call.location_type = type_of(locations);
-  call.value = value.const_data_ptr();
-  call.shapes = spatial_shapes.const_data_ptr<int64_t>();
-  call.starts = level_start_index.const_data_ptr<int64_t>();
-  call.locations = locations.const_data_ptr();
-  call.weights = weights.const_data_ptr();
+  Call call = make_call(p, value, spatial_shapes, level_start_index, locations, weights);
   if (reference.defined()) {
     call.reference = reference.const_data_ptr();
     call.reference_size = reference.size(3);
@@ -147,15 +130,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   Tensor grad_value = at::empty(value.sizes(), value.options());
   Tensor grad_locations = at::empty(sampling_locations.sizes(), sampling_locations.options());
   Tensor grad_weights = at::empty(attention_weights.sizes(), attention_weights.options());
-  cpu::Call call{};
-  call.problem = p;
-  call.value_type = type_of(value);
-  call.location_type = type_of(sampling_locations);
-  call.value = value.const_data_ptr();
-  call.shapes = spatial_shapes.const_data_ptr<int64_t>();
-  call.starts = level_start_index.const_data_ptr<int64_t>();
-  call.locations = sampling_locations.const_data_ptr();
-  call.weights = attention_weights.const_data_ptr();
+  Call call = make_call(p, value, spatial_shapes, level_start_index, sampling_locations, attention_weights);
   call.grad_output = grad_output.const_data_ptr();
   check_levels(p, call.shapes, call.starts);
   if (p.levels == 0) grad_value.zero_();

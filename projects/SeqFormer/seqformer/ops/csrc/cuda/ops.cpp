@@ -1,0 +1,106 @@
+// The operators on CUDA devices. Sizes of levels lie on the device, so the kernels, not checks here, guard against
+// levels that do not fit value: such cells count as zero.
+
+#include <ATen/Context.h>
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <torch/library.h>
+
+#include <tuple>
+
+#include "../checks.h"
+#include "kernels.h"
+
+namespace seqformer {
+namespace {
+
+using at::Tensor;
+
+Tensor ms_deform_attn(
+    const Tensor& value_,
+    const Tensor& spatial_shapes_,
+    const Tensor& level_start_index_,
+    const Tensor& sampling_locations_,
+    const Tensor& attention_weights_) {
+  const Problem p = check_arguments(
+      value_, spatial_shapes_, level_start_index_, sampling_locations_, "sampling_locations", attention_weights_,
+      "attention_weights");
+  const c10::cuda::CUDAGuard guard(value_.device());
+  const Tensor value = value_.contiguous(), spatial_shapes = spatial_shapes_.contiguous(),
+               level_start_index = level_start_index_.contiguous(), locations = sampling_locations_.contiguous(),
+               weights = attention_weights_.contiguous();
+  Tensor output = at::empty({p.images, p.queries, p.heads * p.channels}, value.options());
+  Call call = make_call(p, value, spatial_shapes, level_start_index, locations, weights);
+  call.output = output.mutable_data_ptr();
+  cuda::forward(call, c10::cuda::getCurrentCUDAStream());
+  return output;
+}
+
+std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
+    const Tensor& grad_output_,
+    const Tensor& value_,
+    const Tensor& spatial_shapes_,
+    const Tensor& level_start_index_,
+    const Tensor& sampling_locations_,
+    const Tensor& attention_weights_) {
+  at::globalContext().alertNotDeterministic("seqformer::ms_deform_attn_backward on CUDA");
+  const Problem p = check_arguments(
+      value_, spatial_shapes_, level_start_index_, sampling_locations_, "sampling_locations", attention_weights_,
+      "attention_weights");
+  check_grad_output(grad_output_, value_, p);
+  const c10::cuda::CUDAGuard guard(value_.device());
+  const Tensor grad_output = grad_output_.contiguous(), value = value_.contiguous(),
+               spatial_shapes = spatial_shapes_.contiguous(), level_start_index = level_start_index_.contiguous(),
+               locations = sampling_locations_.contiguous(), weights = attention_weights_.contiguous();
+  // Many small terms are added to one number, which half precision would lose.
+  const auto sum_type = is_half_precision(value.scalar_type()) ? at::kFloat : value.scalar_type();
+  Tensor grad_value = at::zeros(value.sizes(), value.options().dtype(sum_type));
+  Tensor grad_locations = at::empty(locations.sizes(), locations.options());
+  Tensor grad_weights = at::empty(weights.sizes(), weights.options());
+  Call call = make_call(p, value, spatial_shapes, level_start_index, locations, weights);
+  call.grad_output = grad_output.const_data_ptr();
+  call.grad_value = grad_value.mutable_data_ptr();
+  call.grad_locations = grad_locations.mutable_data_ptr();
+  call.grad_weights = grad_weights.mutable_data_ptr();
+  cuda::backward(call, c10::cuda::getCurrentCUDAStream());
+  return {grad_value.to(value.scalar_type()), grad_locations, grad_weights};
+}
+
+// Locations and weights are written here: a GPU's threads would each compute them anew for every channel.
+Tensor ms_deform_attn_fused(
+    const Tensor& value,
+    const Tensor& spatial_shapes,
+    const Tensor& level_start_index,
+    const Tensor& reference,
+    const Tensor& offsets,
+    const Tensor& logits) {
+  const Problem p =
+      check_arguments(value, spatial_shapes, level_start_index, offsets, "offsets", logits, "logits");
+  check_reference(reference, offsets, p);
+  const c10::cuda::CUDAGuard guard(value.device());
+  const Tensor places = reference.unsqueeze(2).unsqueeze(4);  // N, Q, 1, L, 1, 2 or 4
+  Tensor locations;
+  if (reference.size(3) == 2) {
+    const Tensor sizes = spatial_shapes.flip(1).to(offsets.scalar_type()).unsqueeze(1);  // L, 1, xy
+    locations = places + offsets / sizes;
+  } else {
+    const double half = p.points ? 0.5 / static_cast<double>(p.points) : 0;
+    locations = places.narrow(-1, 0, 2) + offsets * places.narrow(-1, 2, 2) * half;
+  }
+  const Tensor weights = logits.flatten(3).softmax(-1).view_as(logits);
+  return ms_deform_attn(value, spatial_shapes, level_start_index, locations, weights);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(seqformer, CUDA, m) {
+  m.impl("ms_deform_attn", ms_deform_attn);
+  m.impl("ms_deform_attn_backward", ms_deform_attn_backward);
+  m.impl("ms_deform_attn_fused", ms_deform_attn_fused);
+}
+
+}  // namespace seqformer
