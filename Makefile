@@ -33,7 +33,7 @@ lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff format --check .
 
 cuda: $(INSTALLED)
-	FORCE_CUDA=1 $(VENV_PYTHON) setup.py --quiet build_ext --inplace
+	PATH="$(CURDIR)/.venv/bin:$$PATH" FORCE_CUDA=1 $(VENV_PYTHON) setup.py --quiet build_ext --inplace
 	$(VENV_PYTHON) -c "import sys; from seqformer.ops import implementation; print(implementation()); \
 		sys.exit('CUDA' not in implementation())"
 

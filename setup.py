@@ -1,7 +1,8 @@
 """The compiled operator; everything else about the package stands in setup.cfg.
 
 It takes a C++ compiler, and for CUDA a toolkit of the major version that PyTorch was built with; a device
-need not be visible. Without these the package works, too: with the operator for CPUs alone, or in plain PyTorch.
+need not be visible. Without these the package works, too: with the operator for CPUs alone, or in plain
+PyTorch.
 
     FORCE_CUDA=1             compile for CUDA, or fail; 0 does not compile for CUDA
     SEQFORMER_REQUIRE_OP=1   compile for CPUs at least, or fail; 0 does not compile
@@ -23,8 +24,6 @@ from setuptools import setup
 SOURCES = Path("projects/SeqFormer/seqformer/ops/csrc")
 FORCE_CUDA = os.environ.get("FORCE_CUDA", "")
 REQUIRE_OP = os.environ.get("SEQFORMER_REQUIRE_OP", "")
-
-
 NOT_COMPILED = "the operator is not compiled, and the slower one in plain PyTorch will be used"
 
 
@@ -37,8 +36,7 @@ def find_toolkit(version: str | None) -> Path | None:
 
     A program on PATH may be a link or a script elsewhere, so toolkits are looked for by their folders first.
 
-    Raises:
-        RuntimeError: if there is none and FORCE_CUDA is 1.
+    Ends the program if there is none and FORCE_CUDA is 1.
     """
     if FORCE_CUDA == "0":
         return None
@@ -64,7 +62,7 @@ def find_toolkit(version: str | None) -> Path | None:
             found = release[0] if release else "no nvcc"
             reason = f"PyTorch is built for CUDA {version}, and {program} is {found}"
     if FORCE_CUDA == "1":
-        raise RuntimeError(f"FORCE_CUDA=1, but {reason}")
+        sys.exit(f"error: FORCE_CUDA=1, but {reason}")
     return None
 
 

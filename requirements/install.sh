@@ -38,7 +38,8 @@ make_venv() {
     "$python" -m venv "$venv"
 }
 
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+# On PATH is the environment's ninja, with which sources compile in parallel.
+pip() { PATH=$PWD/$venv/bin:$PATH "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 install_detectron2() {
     local pins=requirements/detectron2.txt site_packages

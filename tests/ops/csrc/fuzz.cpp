@@ -17,6 +17,12 @@ using namespace seqformer;
 
 namespace {
 
+#if defined(__aarch64__)
+using Half = __fp16;
+#else
+using Half = _Float16;
+#endif
+
 struct BFloat16 {
   uint16_t bits = 0;
   BFloat16() = default;
@@ -167,8 +173,8 @@ int main(int argc, char** argv) {
   for (int i = 0; i < calls; ++i) {
     one_call<float, float, float>(Type::kFloat, Type::kFloat, 1e-4);
     one_call<double, double, double>(Type::kDouble, Type::kDouble, 1e-12);
-    one_call<_Float16, _Float16, float>(Type::kHalf, Type::kHalf, 4e-3);
-    one_call<_Float16, float, float>(Type::kHalf, Type::kFloat, 4e-3);
+    one_call<Half, Half, float>(Type::kHalf, Type::kHalf, 4e-3);
+    one_call<Half, float, float>(Type::kHalf, Type::kFloat, 4e-3);
     one_call<BFloat16, BFloat16, float>(Type::kBFloat16, Type::kBFloat16, 3e-2);
     one_call<BFloat16, float, float>(Type::kBFloat16, Type::kFloat, 3e-2);
   }

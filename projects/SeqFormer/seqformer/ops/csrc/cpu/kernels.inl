@@ -124,11 +124,9 @@ SEQFORMER_LOCAL void store_one(Half* p, float x) {
 SEQFORMER_LOCAL V<float> load_vector_of(const float* p) { return load_vector(p); }
 SEQFORMER_LOCAL V<double> load_vector_of(const double* p) { return load_vector(p); }
 SEQFORMER_LOCAL V<float> load_vector_of(const BFloat16* p) {
-  typedef uint16_t Narrow __attribute__((vector_size(SEQFORMER_VECTOR_BYTES / 2)));
-  typedef uint32_t Wide __attribute__((vector_size(SEQFORMER_VECTOR_BYTES)));
-  Narrow bits;
-  __builtin_memcpy(&bits, p, sizeof(bits));
-  return (V<float>)(__builtin_convertvector(bits, Wide) << 16);
+  V<float> v;
+  for (int64_t i = 0; i < kLanes<float>; ++i) v[i] = load_one(p + i);
+  return v;
 }
 SEQFORMER_LOCAL V<float> load_vector_of(const Half* p) {
 #if SEQFORMER_VECTOR_BYTES == 64
@@ -141,10 +139,67 @@ SEQFORMER_LOCAL V<float> load_vector_of(const Half* p) {
   return v;
 #endif
 }
-template <typename S, typename E>
-SEQFORMER_LOCAL void store_vector_of(S* p, V<E> v) {
-  for (int64_t i = 0; i < kLanes<E>; ++i) store_one(p + i, v[i]);
+SEQFORMER_LOCAL void store_vector_of(float* p, V<float> v) { store_vector(p, v); }
+SEQFORMER_LOCAL void store_vector_of(double* p, V<double> v) { store_vector(p, v); }
+SEQFORMER_LOCAL void store_vector_of(BFloat16* p, V<float> v) {
+  for (int64_t i = 0; i < kLanes<float>; ++i) store_one(p + i, v[i]);
 }
+SEQFORMER_LOCAL void store_vector_of(Half* p, V<float> v) {
+#if SEQFORMER_VECTOR_BYTES == 64
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT));
+#elif SEQFORMER_VECTOR_BYTES == 32
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+#else
+  for (int64_t i = 0; i < kLanes<float>; ++i) store_one(p + i, v[i]);
+#endif
+}
+
+// Sums of kNumbers neighbouring channels, stored as T.
+template <typename E, typename T>
+struct Sums {
+  static constexpr int64_t kNumbers = kLanes<E>;
+  V<E> sum{};
+
+  inline __attribute__((always_inline)) void add(E share, const T* p) { sum += share * load_vector_of(p); }
+  inline __attribute__((always_inline)) void add(const Sums& other) { sum += other.sum; }
+  inline __attribute__((always_inline)) void store(T* p) const { store_vector_of(p, sum); }
+};
+
+// bfloat16 is the upper half of float, so 32 bits hold two numbers that are floats after one operation each.
+struct BFloat16Sums {
+  static constexpr int64_t kNumbers = 2 * kLanes<float>;
+  typedef uint32_t Bits __attribute__((vector_size(SEQFORMER_VECTOR_BYTES)));
+  V<float> even{}, odd{};
+
+  inline __attribute__((always_inline)) void add(float share, const BFloat16* p) {
+    Bits bits;
+    __builtin_memcpy(&bits, p, sizeof(bits));
+    even += share * (V<float>)(bits << 16);
+    odd += share * (V<float>)(bits & 0xffff0000u);
+  }
+  inline __attribute__((always_inline)) void add(const BFloat16Sums& other) {
+    even += other.even;
+    odd += other.odd;
+  }
+  SEQFORMER_LOCAL Bits rounded(V<float> v) {
+    const Bits bits = (Bits)v;
+    return v == v ? bits + 0x7fffu + ((bits >> 16) & 1u) : bits - bits + 0x7fc00000u;
+  }
+  inline __attribute__((always_inline)) void store(BFloat16* p) const {
+    const Bits bits = (rounded(even) >> 16) | (rounded(odd) & 0xffff0000u);
+    __builtin_memcpy(p, &bits, sizeof(bits));
+  }
+};
+
+// The sums for the usual 32 channels a head.
+template <typename E, typename T>
+struct WideSums {
+  typedef Sums<E, T> type;
+};
+template <>
+struct WideSums<float, BFloat16> {
+  typedef BFloat16Sums type;
+};
 
 // ---- samples: where they fall and what the cells around them count ----
 
@@ -245,12 +300,12 @@ SEQFORMER_LOCAL void softmax(E* p, int64_t count) {
 
 // ---- forward ----
 
-// Adds up kVectors vectors of channels of all samples. T is how value is stored.
-template <typename E, typename T, int kVectors>
-SEQFORMER_LOCAL void gather_vectors(
+// Adds up the channels of kSums sums over all samples. T is how value is stored.
+template <typename Sums, int kSums, typename E, typename T>
+SEQFORMER_LOCAL void gather_sums(
     const Samples<E>& samples, int64_t count, const T* slice, int64_t stride, T* output) {
   using S = Samples<E>;
-  V<E> upper[kVectors] = {}, lower[kVectors] = {};
+  Sums upper[kSums] = {}, lower[kSums] = {};
   for (int64_t i = 0; i < count; ++i) {
     const int sides = static_cast<int>(samples.sides[i]);
     if (!sides) continue;
@@ -260,28 +315,29 @@ SEQFORMER_LOCAL void gather_vectors(
     const E s10 = samples.share[2][i], s11 = samples.share[3][i];
     if (__builtin_expect(sides == S::kAll, 1)) {
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        const T* p = slice + v * kLanes<E>;
-        upper[v] += s00 * load_vector_of(p + first);
-        lower[v] += s10 * load_vector_of(p + second);
-        upper[v] += s01 * load_vector_of(p + first + stride);
-        lower[v] += s11 * load_vector_of(p + second + stride);
+      for (int k = 0; k < kSums; ++k) {
+        const T* p = slice + k * Sums::kNumbers;
+        upper[k].add(s00, p + first);
+        lower[k].add(s10, p + second);
+        upper[k].add(s01, p + first + stride);
+        lower[k].add(s11, p + second + stride);
       }
       continue;
     }
-    const auto add = [&](int needed, int64_t place, E share) __attribute__((always_inline)) {
+    const auto add_if = [&](int needed, int64_t place, E share) __attribute__((always_inline)) {
       if ((sides & needed) != needed) return;
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) upper[v] += share * load_vector_of(slice + place + v * kLanes<E>);
+      for (int k = 0; k < kSums; ++k) upper[k].add(share, slice + place + k * Sums::kNumbers);
     };
-    add(S::kTop | S::kLeft, first, s00);
-    add(S::kTop | S::kRight, first + stride, s01);
-    add(S::kBottom | S::kLeft, second, s10);
-    add(S::kBottom | S::kRight, second + stride, s11);
+    add_if(S::kTop | S::kLeft, first, s00);
+    add_if(S::kTop | S::kRight, first + stride, s01);
+    add_if(S::kBottom | S::kLeft, second, s10);
+    add_if(S::kBottom | S::kRight, second + stride, s11);
   }
 #pragma GCC unroll 8
-  for (int v = 0; v < kVectors; ++v) {
-    store_vector_of<T, E>(output + v * kLanes<E>, upper[v] + lower[v]);
+  for (int k = 0; k < kSums; ++k) {
+    upper[k].add(lower[k]);
+    upper[k].store(output + k * Sums::kNumbers);
   }
 }
 
@@ -306,13 +362,13 @@ SEQFORMER_LOCAL void gather_channel(
 template <typename E, typename T>
 SEQFORMER_LOCAL void gather(
     const Samples<E>& samples, int64_t count, const T* slice, int64_t stride, int64_t channels, T* output) {
-  constexpr int kBlock = 128 / SEQFORMER_VECTOR_BYTES * (sizeof(E) / 4);  // vectors of 32 channels
+  using Wide = typename WideSums<E, T>::type;
   constexpr int64_t n = kLanes<E>;
   int64_t c = 0;
-  for (; c + kBlock * n <= channels; c += kBlock * n) {
-    gather_vectors<E, T, kBlock>(samples, count, slice + c, stride, output + c);
+  for (; c + 32 <= channels; c += 32) {
+    gather_sums<Wide, 32 / Wide::kNumbers>(samples, count, slice + c, stride, output + c);
   }
-  for (; c + n <= channels; c += n) gather_vectors<E, T, 1>(samples, count, slice + c, stride, output + c);
+  for (; c + n <= channels; c += n) gather_sums<Sums<E, T>, 1>(samples, count, slice + c, stride, output + c);
   for (; c < channels; ++c) gather_channel<E, T>(samples, count, slice + c, stride, output + c);
 }
 

@@ -1,0 +1,75 @@
+"""Compiling the operator where something is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def checkout(repository: Path, tmp_path: Path) -> Path:
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repository / name, tmp_path)
+    sources = "projects/SeqFormer/seqformer"
+    shutil.copytree(repository / sources, tmp_path / sources, ignore=shutil.ignore_patterns("*.so"))
+    return tmp_path
+
+
+def build(checkout: Path, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Compiles in place; ``before`` runs first in the same process."""
+    code = f"{before}\nimport runpy, sys\nsys.argv = ['setup.py', 'build_ext', '--inplace']\n"
+    command = [sys.executable, "-c", code + "runpy.run_path('setup.py', run_name='__main__')"]
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("FORCE_CUDA", "SEQFORMER_REQUIRE_OP")
+    } | environment
+    return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True)
+
+
+def warnings(process: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in process.stderr.splitlines() if line.startswith("warning: the operator")]
+
+
+def test_without_a_compiler_there_is_one_warning(checkout):
+    process = build(checkout, CXX="false", CC="false", FORCE_CUDA="0")
+    assert process.returncode == 0, process.stderr
+    assert len(warnings(process)) == 1
+    assert "not compiled, and the slower one in plain PyTorch will be used: " in warnings(process)[0]
+    assert not list(checkout.rglob("*.so"))
+
+
+def test_without_pytorch_there_is_one_warning(checkout):
+    process = build(checkout, before="import sys; sys.modules['torch'] = None")
+    assert process.returncode == 0, process.stderr
+    assert len(warnings(process)) == 1
+    assert "PyTorch cannot be imported" in warnings(process)[0]
+
+
+def test_a_compiler_that_is_required_is_missed(checkout):
+    process = build(checkout, CXX="false", CC="false", FORCE_CUDA="0", SEQFORMER_REQUIRE_OP="1")
+    assert process.returncode != 0
+
+
+OTHER_CUDA = "import torch; torch.version.cuda = '99.1'"
+
+
+def test_cuda_that_is_required_and_impossible_is_one_line(checkout):
+    process = build(checkout, before=OTHER_CUDA, FORCE_CUDA="1")
+    assert process.returncode != 0
+    assert len(process.stderr.splitlines()) == 1
+    assert process.stderr.startswith("error: FORCE_CUDA=1, but ")
+    assert "CUDA 99.1" in process.stderr
+
+
+def test_another_toolkit_is_not_taken(checkout, tmp_path):
+    nvcc = tmp_path / "toolkit/bin/nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 98.0, V98.0.1\n")
+    nvcc.chmod(0o755)
+    environment = {"FORCE_CUDA": "1", "CUDA_HOME": str(tmp_path / "toolkit")}
+    process = build(checkout, before=OTHER_CUDA, **environment)
+    assert "PyTorch is built for CUDA 99.1, and " in process.stderr
