@@ -13,6 +13,7 @@ from seqformer.structures import RLE
 __all__ = ["decode_mask", "encode_masks", "rle_counts", "to_rle"]
 
 _SHORTEST_POLYGON = 6  # numbers, i.e. three corners
+_FARTHEST = 1e5  # pixels; pycocotools takes memory in proportion to a polygon's sides
 
 
 def rle_counts(counts: str | list[int]) -> np.ndarray:
@@ -79,7 +80,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
                 not isinstance(polygon, list)
                 or len(polygon) < _SHORTEST_POLYGON
                 or len(polygon) % 2
-                or not all(isinstance(number, int | float) for number in polygon)
+                or not all(isinstance(number, int | float) and abs(number) < _FARTHEST for number in polygon)
             ):
                 raise InputError("malformed polygon: it must be a list of x, y of at least three corners")
         rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
