@@ -1,4 +1,4 @@
-"""A small dataset of videos with known masks, on disk and as arrays, for round trips through other formats."""
+"""A small dataset of videos with known masks, on disk and as arrays, for round trips through formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""convert_results.py: what is written comes back through convert_dataset.py, pycocotools and the evaluation."""
+"""convert_results.py: what is written comes back, through convert_dataset.py, pycocotools or evaluation."""
 
 from __future__ import annotations
 

@@ -84,10 +84,11 @@ def _follow(truths: list[Track], found: list[Track], total: IdentityErrors) -> d
                 covers[g], covers[:, d] = False, False
             else:
                 del kept[g]
-        for g, d in zip(*linear_sum_assignment(-overlaps * covers), strict=True):
+        assigned = linear_sum_assignment(-overlaps * covers)
+        for g, d in zip(*(indices.tolist() for indices in assigned), strict=True):
             if covers[g, d]:
                 total.errors += g in last and last[g] != d
-                kept[int(g)] = int(d)
+                kept[g] = d
         last |= kept
     return last
 
