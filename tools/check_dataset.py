@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with exit_on_bad_input():
         dataset, problems = check_dataset(args.json, args.frames, args.decode)
     for problem in problems:
-        print(problem)
+        print(" ".join(problem.splitlines()))  # names in the JSON may hold anything
     content = (
         f"{len(dataset.videos)} videos, {sum(video.length for video in dataset.videos.values())} frames, "
         f"{len(dataset.annotations or ())} annotations, {len(dataset.names)} categories"

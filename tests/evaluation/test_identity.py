@@ -149,7 +149,7 @@ def slow_count(gt: dict[str, Any], results: list[dict[str, Any]]) -> tuple[int, 
     return errors, covered
 
 
-@settings(max_examples=20)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_slow_version_agrees(random_case: Callable, seed: int) -> None:
     gt, results = random_case(seed)
