@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,22 @@ def test_other_refusals(made: Any, capsys: pytest.CaptureFixture[str]) -> None:
         assert done.value.code == 2
         assert message in capsys.readouterr().err
     assert sorted(path.name for path in made.frames.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_commands(made: Any, repository: Path) -> None:
+    """As a user runs them: results to pictures, and pictures to a dataset."""
+    dataset, results = made.write()
+    masks, back = made.root / "masks", made.root / "back.json"
+    for tool, *arguments in (
+        ("convert_results", "davis", "--dataset", dataset, "--results", results, "--output", masks),
+        ("convert_dataset", "davis", "--annotations", masks / "Annotations", "--frames", made.frames)
+        + ("--output", back),
+    ):
+        command = [sys.executable, str(repository / "tools" / f"{tool}.py"), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{back}: 2 videos, 1 categories, 4 annotations\n"
 
 
 def test_too_many_instances_for_a_picture(made: Any, capsys: pytest.CaptureFixture[str]) -> None:
