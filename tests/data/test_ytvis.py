@@ -135,7 +135,7 @@ def _video(**values: Any) -> Callable[[dict], None]:
             _annotation(areas=[-1.0] + [None] * 7),
             "video 1, annotation 3, frame 0: an area must be a number of pixels, not -1.0",
         ),
-        (_annotation(id=2), "annotation ids must be integers, each used once; 2 is not"),
+        (_annotation(id=2), "video 1, annotation 2: ids must be integers, each used once"),
         (
             _video(file_names=["train_002/00000.jpg", "gone.jpg"], length=2),
             "video 2: 1 of 2 frames are missing",

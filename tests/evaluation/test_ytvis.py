@@ -245,7 +245,7 @@ def test_malformed_results_are_named(change: dict[str, Any], message: str) -> No
     [
         ({"category_id": 7}, "video 1, annotation 1: category_id 7 is not among the categories 1 to 2"),
         ({"video_id": 7}, "video 7, annotation 1: there is no video with that id"),
-        ({"id": "a"}, "annotation ids must be integers, each used once; a is not"),
+        ({"id": "a"}, "video 1, annotation a: ids must be integers, each used once"),
         ({"areas": [1]}, "video 1, annotation 1: 'areas' has 1 entries, the video 2 frames"),
         ({"areas": [1, "x"]}, "video 1, annotation 1, frame 1: an area must be a number of pixels, not 'x'"),
         ({"segmentations": [None]}, "video 1, annotation 1: 'segmentations' has 1 entries"),

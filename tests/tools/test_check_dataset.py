@@ -89,7 +89,7 @@ def test_everything_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixtur
         ": video 1, annotation 2, frame 0: malformed RLE: the runs cover 0 pixels, not 48 x 64 = 3072",
         ": video 1, annotation 2, frame 1: malformed RLE: the runs cover 5 pixels, not 48 x 64 = 3072",
         ": video 1, annotation 3: 'segmentations' has 1 entries, the video 3 frames",
-        ": annotation ids must be integers, each used once; 3 is not",
+        ": video 2, annotation 3: ids must be integers, each used once",
         ": video 2, annotation 5, frame 0: a box must be x, y, width and height in pixels, not 'box'",
         ": video 2, annotation 5: 'areas' has 2 entries, the video 3 frames",
         ": video 30, annotation 20: there is no video with that id",

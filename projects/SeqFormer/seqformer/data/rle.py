@@ -30,10 +30,13 @@ def rle_counts(counts: str | list[int]) -> np.ndarray:
         InputError: if ``counts`` is neither, or a string that is no run-length encoding.
     """
     if isinstance(counts, list):
-        integers = (isinstance(run, int | np.integer) and not isinstance(run, bool) for run in counts)
-        if not all(integers) or any(abs(run) > _LONGEST for run in counts):
+        try:
+            runs = np.asarray(counts)
+        except ValueError:  # lists in the list
+            runs = np.empty((0, 0))
+        if runs.ndim != 1 or runs.dtype.kind not in "iu" or runs.max() > _LONGEST:
             raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
-        return np.asarray(counts, dtype=np.int64)
+        return runs.astype(np.int64)
     if not isinstance(counts, str | bytes):
         raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
     # A character holds 5 bits from low to high, a flag that more follow, and is shifted by 48 into the

@@ -119,7 +119,8 @@ def parse_dataset(data: Any, source: str, report: Report, image_root: Path | Non
         for index, entry in enumerate(_objects(data, "annotations", source, report)):
             identity = entry.get("id", index)
             if not _is_integer(identity) or identity in identities:
-                report(f"{source}: annotation ids must be integers, each used once; {identity} is not")
+                where = f"{source}: video {entry.get('video_id')}, annotation {identity}"
+                report(f"{where}: ids must be integers, each used once")
                 continue
             identities.add(identity)
             annotation = _annotation(entry, identity, names, videos, source, report)
