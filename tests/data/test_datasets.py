@@ -109,6 +109,15 @@ def test_missing_datasets_are_one_line(root: Path, name: str) -> None:
     assert "\n" not in str(read.value)
 
 
+def test_missing_datasets_of_detectron2_are_one_line() -> None:
+    """Its names are bound to a folder on import, below which these tests have nothing."""
+    json_file = MetadataCatalog.get("coco_2017_train").json_file
+    if Path(json_file).is_file():
+        pytest.skip("COCO is installed here")
+    with pytest.raises(InputError, match=f"dataset 'coco_2017_train': no file '{json_file}'; is DET"):
+        resolve_datasets(["coco_2017_train"])
+
+
 def test_names_that_others_registered_stay_theirs(toy: Any, root: Path) -> None:
     DatasetCatalog.remove("ovis_val")
     MetadataCatalog.remove("ovis_val")

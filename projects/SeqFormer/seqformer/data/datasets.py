@@ -138,6 +138,9 @@ def _resolve(name: str) -> str:
             BUILTIN_DATASETS[name].locate(name)
         return name
     if name in DatasetCatalog.list():
+        json_file = MetadataCatalog.get(name).get("json_file")  # Detectron2's own COCO datasets have it, too
+        if json_file is not None and "://" not in json_file and not Path(json_file).is_file():
+            raise InputError(f"dataset '{name}': no file '{json_file}'; is DETECTRON2_DATASETS set?")
         return name
     if name.startswith(_PREFIX):
         json_file, _, image_root = name.removeprefix(_PREFIX).partition(":")
