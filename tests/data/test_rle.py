@@ -67,7 +67,13 @@ def test_encode_masks_gives_none_for_empty_frames() -> None:
     ("segmentation", "message"),
     [
         ({"size": [4, 5], "counts": [3, 4]}, "cover 7 pixels, not 4 x 5 = 20"),
-        ({"size": [4, 5], "counts": [-1, 21]}, "malformed RLE"),
+        ({"size": [4, 5], "counts": [-1, 21]}, "malformed RLE: a run of -1 pixels"),
+        ({"size": [4, 5], "counts": [2**30] * 4 + [20]}, "malformed RLE"),
+        ({"size": [4, 5], "counts": [2**64, 20]}, "list of integers"),
+        ({"size": [4, 5], "counts": [[], 20]}, "list of integers"),
+        ({"size": [4, 5], "counts": [2**62] * 4 + [20]}, "list of integers"),
+        ({"size": [4, 5], "counts": []}, "list of integers"),
+        ({"size": [4, 5], "counts": "\ud800"}, "no compressed"),
         ({"size": [4, 5], "counts": [1.5, 18.5]}, "list of integers"),
         ({"size": [4, 5], "counts": [[20]]}, "list of integers"),
         ({"size": [4, 5], "counts": "\x01"}, "no compressed"),
@@ -85,6 +91,8 @@ def test_encode_masks_gives_none_for_empty_frames() -> None:
         ([[1, 2, 3, 4, 5, 6, 7]], "three corners"),
         ([1, 2, 3, 4, 5, 6], "malformed polygon"),
         ([["1", "2", "3", "4", "5", "6"]], "malformed polygon"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "malformed polygon"),
+        ([[1, 2, 3, 4, 5, 1e9]], "malformed polygon"),
     ],
 )
 def test_malformed_masks_are_refused(segmentation: object, message: str) -> None:

@@ -127,7 +127,15 @@ def _video(**values: Any) -> Callable[[dict], None]:
             _annotation(segmentations=[None, "x"] + [None] * 6),
             "video 1, annotation 3, frame 1: a segmentation",
         ),
-        (_annotation(id=2), "annotation ids must be integers, each used once; 2 is not"),
+        (
+            _annotation(bboxes=[[1, 2, 3]] + [None] * 7),
+            "video 1, annotation 3, frame 0: a box must be x, y, width and height in pixels, not [1, 2, 3]",
+        ),
+        (
+            _annotation(areas=[-1.0] + [None] * 7),
+            "video 1, annotation 3, frame 0: an area must be a number of pixels, not -1.0",
+        ),
+        (_annotation(id=2), "video 1, annotation 2: ids must be integers, each used once"),
         (
             _video(file_names=["train_002/00000.jpg", "gone.jpg"], length=2),
             "video 2: 1 of 2 frames are missing",
@@ -144,6 +152,7 @@ def _video(**values: Any) -> Callable[[dict], None]:
         (lambda d: d.pop("categories"), "'categories' must be a list of objects"),
         (lambda d: d["categories"][0].pop("name"), "a category needs an integer 'id' and a 'name'"),
         (lambda d: d["categories"][0].update(id=2), "two categories have the id 2"),
+        (lambda d: d["categories"][0].update(name="square"), "two categories have the name 'square'"),
         (lambda d: d.update(annotations=[1]), "'annotations' must be a list of objects"),
     ],
 )
@@ -179,54 +188,3 @@ def test_registration_in_one_call(toy: Any) -> None:
         assert resolve_datasets(["toy_registered"]) == ("toy_registered",)
     finally:
         DatasetCatalog.remove("toy_registered")
-
-
-def test_names_that_hold_paths(toy: Any, tmp_path: Path) -> None:
-    names = resolve_datasets([f"ytvis:{toy.train}:{toy.frames}", f"ytvis:{toy.val}:{toy.frames}"])
-    assert names == (f"{toy.train.parent.name}_train", f"{toy.train.parent.name}_val")
-    assert [len(DatasetCatalog.get(name)) for name in names] == [3, 1]
-    assert resolve_datasets([f"ytvis:{toy.val}:{toy.frames}"]) == names[1:], "registered once"
-    other = tmp_path / toy.train.parent.name / "val.json"
-    other.parent.mkdir()
-    other.write_bytes(toy.train.read_bytes())
-    (name,) = resolve_datasets([f"ytvis:{other}:{toy.frames}"])
-    assert name == names[1] + "_2"
-    assert len(DatasetCatalog.get(name)) == 3
-
-
-def test_builtin_names_lie_below_the_datasets_folder(
-    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    with pytest.raises(InputError, match="ytvis_2021_val.*set DETECTRON2_DATASETS"):
-        resolve_datasets(["ytvis_2021_val"])
-    folder = tmp_path / "ytvis_2021"
-    folder.mkdir()
-    data = json.loads(toy.val.read_text())
-    for video in data["videos"]:
-        video["file_names"] = [str(toy.frames / name) for name in video["file_names"]]
-    (folder / "valid.json").write_text(json.dumps(data))
-    assert resolve_datasets(["ytvis_2021_val"]) == ("ytvis_2021_val",)
-    try:
-        assert len(DatasetCatalog.get("ytvis_2021_val")) == 1
-    finally:
-        DatasetCatalog.remove("ytvis_2021_val")
-        MetadataCatalog.remove("ytvis_2021_val")
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("coco_vis", "no dataset 'coco_vis'; known are ytvis_2019_train"),
-        ("ytvis:only.json", "write ytvis:JSON_FILE:FOLDER_OF_FRAMES"),
-        ("ytvis:/nowhere/a.json:/nowhere", "no file '/nowhere/a.json'"),
-    ],
-)
-def test_unknown_datasets(name: str, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        resolve_datasets([name])
-
-
-def test_frames_folder_must_exist(toy: Any) -> None:
-    with pytest.raises(InputError, match="no folder '/nowhere'"):
-        resolve_datasets([f"ytvis:{toy.val}:/nowhere"])

@@ -13,7 +13,7 @@ from seqformer.data.rle import encode_masks
 Case = tuple[dict[str, Any], list[dict[str, Any]]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_case() -> Callable[[int], Case]:
     """Ground truth and results by seed: boxes that drift, with gaps, crowds, ties, doubles and empty ones."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from seqformer.data import load_ytvis_json, register_ytvis_instances
-from seqformer.data.rle import decode_mask
+from seqformer.data.rle import decode_mask, encode_masks
 from seqformer.data.toy import make_toy_dataset
 from seqformer.errors import InputError
 from seqformer.evaluation import YTVISEvaluator
@@ -57,6 +59,8 @@ def test_perfect_model(toy: tuple[Path, Path], tmp_path: Path) -> None:
             evaluator.process(inputs, perfect_output(video))
         figures = evaluator.evaluate()["segm"]
     assert figures["AP"] == pytest.approx(100)
+    assert figures["identity_errors"] == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"], "no submission"
     assert {name for name in figures if name.startswith("AP-")} == {"AP-circle", "AP-square", "AP-triangle"}
     annotations = json.loads(toy[0].read_text())["annotations"]
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -93,8 +97,47 @@ def test_without_annotations_there_are_results_but_no_figures(toy: tuple[Path, P
     toy[0].write_text(json.dumps(data))
     evaluator = YTVISEvaluator(NAME, tmp_path / "out")
     evaluator.reset()
+    mask = torch.zeros(3, 48, 64, dtype=torch.bool)
+    mask[1:, 3:9, 4:8] = True
+    output = {"image_size": (48, 64), "pred_scores": [0.5], "pred_labels": [2], "pred_masks": [mask]}
+    evaluator.process([{"video_id": 2, "length": 3}], output)
     assert evaluator.evaluate() == {}
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+    (result,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    rle = encode_masks(mask.numpy())[1]
+    assert result == {"video_id": 2, "category_id": 3, "score": 0.5, "segmentations": [None, rle, rle]}
+    with zipfile.ZipFile(tmp_path / "out" / "results.zip") as submission:
+        assert submission.namelist() == ["results.json"]
+        assert json.loads(submission.read("results.json")) == [result]
+
+
+def test_results_are_in_the_order_of_the_dataset(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    evaluator = YTVISEvaluator(NAME, tmp_path)
+    evaluator.reset()
+    for video in reversed(load_ytvis_json(*toy)):
+        evaluator.process([{"video_id": video["video_id"], "length": 3}], perfect_output(video))
+    evaluator.evaluate()
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [result["video_id"] for result in results] == [1, 1, 1, 2, 2, 2]
+
+
+def test_results_in_memory_do_not_grow_with_pixels(toy: tuple[Path, Path]) -> None:
+    """A video of 360p with ten masks is 35 MB of pixels a 15 frames; what stays is a few RLEs."""
+    evaluator = YTVISEvaluator(NAME)
+    evaluator.reset()
+    masks = torch.zeros(10, 15, 360, 640, dtype=torch.bool)
+    masks[:, :, 30:200, 40:300] = True
+    output = {
+        "image_size": (360, 640),
+        "pred_scores": [0.5] * 10,
+        "pred_labels": [0] * 10,
+        "pred_masks": list(masks),
+    }
+    evaluator.process([{"video_id": 1, "length": 15}], output)
+    tracemalloc.start()
+    evaluator.process([{"video_id": 2, "length": 15}], output)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < masks.numel() / 100
 
 
 def test_class_that_the_dataset_lacks(toy: tuple[Path, Path]) -> None:

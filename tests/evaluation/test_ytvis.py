@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as mask_api
 
-from seqformer.data.rle import decode_mask, encode_masks
+from seqformer.data.rle import decode_mask, encode_masks, rle_counts
 from seqformer.errors import InputError
 from seqformer.evaluation import evaluate_ytvis
 from seqformer.evaluation.ytvis import METRICS
@@ -141,12 +144,32 @@ def test_official_figures(reference_dir: Path) -> None:
     assert by_category == pytest.approx(expected["AP_per_category"], abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_slow_version_agrees(random_case: Callable, seed: int) -> None:
+@settings(max_examples=12)
+@given(seed=st.integers(0, 2**32 - 1), forms=st.booleans())
+def test_slow_version_agrees(random_case: Callable, seed: int, forms: bool) -> None:
     gt, results = random_case(seed)
-    figures, slow = evaluate_ytvis(gt, results), slow_evaluate(gt, results)
+    slow_gt, slow_results = copy.deepcopy((gt, results))
+    if forms:
+        for number, entry in enumerate([*gt["annotations"], *results]):
+            entry["segmentations"] = [in_form(mask, number) for mask in entry["segmentations"]]
+    figures, slow = evaluate_ytvis(gt, results), slow_evaluate(slow_gt, slow_results)
     assert figures.pop("per_category") == pytest.approx(slow.pop("per_category"), abs=1e-9, nan_ok=True)
     assert figures == pytest.approx(slow, abs=1e-9, nan_ok=True)
+
+
+def in_form(mask: dict[str, Any] | None, number: int) -> Any:
+    """The same mask, as compressed or uncompressed RLE, or, since the cases' masks are boxes, a polygon."""
+    if mask is None:
+        return [None, []][number % 2]
+    if number % 3 == 0:
+        return mask
+    if number % 3 == 1:
+        return mask | {"counts": rle_counts(mask["counts"]).tolist()}
+    rows, columns = (np.flatnonzero(decode_mask(mask).any(axis=axis)) for axis in (1, 0))
+    top, bottom, left, right = rows[0] - 0.5, rows[-1] + 0.5, columns[0] - 0.5, columns[-1] + 0.5
+    polygon = [[float(v) for v in (left, top, right, top, right, bottom, left, bottom)]]
+    drawn = mask_api.merge(mask_api.frPyObjects(polygon, *mask["size"]))
+    return polygon if drawn["counts"].decode() == mask["counts"] else mask
 
 
 def test_perfect_results() -> None:
@@ -195,9 +218,9 @@ def test_at_most_a_hundred_results_of_a_class_count() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"video_id": 3}, r"result 0 \(video 3\): there is no video 3"),
+        ({"video_id": 3}, "results: video 3, result 0: there is no video 3 in ground truth"),
         ({"video_id": None}, "there is no video None"),
-        ({"category_id": 3}, r"result 0 \(video 1\): there is no category 3"),
+        ({"category_id": 3}, "results: video 1, result 0: there is no category 3"),
         ({"score": None}, "'score' must be a finite number, not None"),
         ({"score": math.nan}, "'score' must be a finite number, not nan"),
         ({"segmentations": [None]}, "'segmentations' has 1 entries, the video 2 frames"),
@@ -217,13 +240,61 @@ def test_malformed_results_are_named(change: dict[str, Any], message: str) -> No
         evaluate_ytvis(ground_truth(), [track(1, 1, 500, score=0.5) | change])
 
 
-def test_malformed_ground_truth_is_named() -> None:
-    with pytest.raises(InputError, match="ground truth, video 1, annotation 1: there is no category 7"):
-        evaluate_ytvis(ground_truth(track(1, 7, 500)), [])
-    with pytest.raises(InputError, match="'annotations' must be a list of objects"):
-        evaluate_ytvis({"videos": [], "categories": []}, [])
-    with pytest.raises(InputError, match="results must be a list"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"category_id": 7}, "video 1, annotation 1: category_id 7 is not among the categories 1 to 2"),
+        ({"video_id": 7}, "video 7, annotation 1: there is no video with that id"),
+        ({"id": "a"}, "video 1, annotation a: ids must be integers, each used once"),
+        ({"areas": [1]}, "video 1, annotation 1: 'areas' has 1 entries, the video 2 frames"),
+        ({"areas": [1, "x"]}, "video 1, annotation 1, frame 1: an area must be a number of pixels, not 'x'"),
+        ({"segmentations": [None]}, "video 1, annotation 1: 'segmentations' has 1 entries"),
+        (
+            {"segmentations": [{"size": [100, 1000], "counts": "1"}, None]},
+            "video 1, annotation 1, frame 0: malformed RLE",
+        ),
+    ],
+)
+def test_malformed_annotations_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    gt = ground_truth(track(1, 1, 500) | {"id": 1} | change)
+    with pytest.raises(InputError, match=f"ground truth: {message}"):
+        evaluate_ytvis(gt, [])
+    path = tmp_path / "gt.json"
+    path.write_text(json.dumps(gt))
+    with pytest.raises(InputError, match=f"{path}: {message}"):
+        evaluate_ytvis(path, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"annotations": None}, "ground truth: no annotations, so there is nothing to compare with"),
+        ({"annotations": 1}, "ground truth: 'annotations' must be a list of objects"),
+        ({"videos": [{"id": 1}]}, "ground truth: video 1: 'height' must be a positive integer"),
+        ({"categories": [{"id": 1}]}, "ground truth: a category needs an integer 'id' and a 'name'"),
+    ],
+)
+def test_malformed_ground_truth_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate_ytvis(ground_truth() | change, [])
+
+
+def test_results_must_be_a_list() -> None:
+    with pytest.raises(InputError, match="results: not a list of objects"):
         evaluate_ytvis(ground_truth(), {})
+
+
+def test_files_and_their_content_give_the_same(random_case: Callable, tmp_path: Path) -> None:
+    case = random_case(3)
+    paths = tmp_path / "gt.json", tmp_path / "results.json"
+    for path, content in zip(paths, case, strict=True):
+        path.write_text(json.dumps(content))
+    figures = evaluate_ytvis(*case)
+    assert figures["AP"] > 0
+    by_category = figures.pop("per_category")
+    for again in (evaluate_ytvis(*paths), evaluate_ytvis(str(paths[0]), case[1])):
+        assert again.pop("per_category") == pytest.approx(by_category, abs=0, nan_ok=True)
+        assert again == pytest.approx(figures, abs=0, nan_ok=True)
 
 
 def test_command(tmp_path: Path) -> None:
@@ -234,7 +305,8 @@ def test_command(tmp_path: Path) -> None:
     done = subprocess.run([*command, str(results)], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.splitlines()[2].split("|")[1].strip() == "100"
-    assert done.stdout.splitlines()[-2:] == ["| one        | 100.00 |", "| two        |      - |"]
+    assert done.stdout.splitlines()[-4:-2] == ["| one        | 100.00 |", "| two        |      - |"]
+    assert done.stdout.splitlines()[-1].startswith("identity errors: 0; 1 of 1 instances covered")
     done = subprocess.run([*command, str(tmp_path / "gone.json")], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == f"error: no file '{tmp_path / 'gone.json'}'"

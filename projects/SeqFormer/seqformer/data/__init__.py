@@ -1,16 +1,25 @@
-"""Datasets in YouTube-VIS format, clips and their augmentation."""
+"""Datasets in YouTube-VIS format, clips and their augmentation.
+
+Importing it registers the names of the published datasets with Detectron2; no file is read.
+"""
 
 from seqformer.data.build import build_test_loader, build_train_loader
 from seqformer.data.clip_sampler import ClipSampler
+from seqformer.data.coco import load_coco_as_ytvis
+from seqformer.data.datasets import register_builtin_datasets, resolve_datasets
 from seqformer.data.mapper import YTVISDatasetMapper
-from seqformer.data.ytvis import load_ytvis_json, register_ytvis_instances, resolve_datasets
+from seqformer.data.ytvis import load_ytvis_json, register_ytvis_instances
+
+register_builtin_datasets()
 
 __all__ = [
     "ClipSampler",
     "YTVISDatasetMapper",
     "build_test_loader",
     "build_train_loader",
+    "load_coco_as_ytvis",
     "load_ytvis_json",
+    "register_builtin_datasets",
     "register_ytvis_instances",
     "resolve_datasets",
 ]

@@ -13,6 +13,8 @@ from seqformer.structures import RLE
 __all__ = ["decode_mask", "encode_masks", "rle_counts", "to_rle"]
 
 _SHORTEST_POLYGON = 6  # numbers, i.e. three corners
+_LONGEST = 2**32  # pixels in a run
+_FARTHEST = 1e5  # pixels; pycocotools takes memory in proportion to a polygon's sides
 
 
 def rle_counts(counts: str | list[int]) -> np.ndarray:
@@ -28,8 +30,11 @@ def rle_counts(counts: str | list[int]) -> np.ndarray:
         InputError: if ``counts`` is neither, or a string that is no run-length encoding.
     """
     if isinstance(counts, list):
-        runs = np.asarray(counts)
-        if runs.ndim != 1 or runs.dtype.kind not in "iu":
+        try:
+            runs = np.asarray(counts)
+        except ValueError:  # lists in the list
+            runs = np.empty((0, 0))
+        if runs.ndim != 1 or runs.dtype.kind not in "iu" or runs.max() > _LONGEST:
             raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
         return runs.astype(np.int64)
     if not isinstance(counts, str | bytes):
@@ -37,7 +42,9 @@ def rle_counts(counts: str | list[int]) -> np.ndarray:
     # A character holds 5 bits from low to high, a flag that more follow, and is shifted by 48 into the
     # printable range; the last character's bit 4 is the sign. From the third number on they are
     # differences to the number two before.
-    characters = np.frombuffer(counts if isinstance(counts, bytes) else counts.encode("utf-8"), np.uint8)
+    characters = np.frombuffer(
+        counts if isinstance(counts, bytes) else counts.encode("utf-8", "surrogatepass"), np.uint8
+    )
     if not len(characters):
         raise InputError("malformed RLE: 'counts' is empty")
     values = characters.astype(np.int64) - 48
@@ -79,7 +86,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
                 not isinstance(polygon, list)
                 or len(polygon) < _SHORTEST_POLYGON
                 or len(polygon) % 2
-                or not all(isinstance(number, int | float) for number in polygon)
+                or not all(isinstance(number, int | float) and abs(number) < _FARTHEST for number in polygon)
             ):
                 raise InputError("malformed polygon: it must be a list of x, y of at least three corners")
         rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
@@ -93,7 +100,9 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
         raise InputError(f"the mask's size is {size}, the frame's [{height}, {width}]")
     counts = segmentation["counts"]
     runs = rle_counts(counts)
-    if runs.min(initial=0) < 0 or runs.sum() != height * width:
+    if runs.min(initial=0) < 0:
+        raise InputError(f"malformed RLE: a run of {runs.min()} pixels")
+    if runs.sum() != height * width:
         raise InputError(
             f"malformed RLE: the runs cover {runs.sum()} pixels, not {height} x {width} = {height * width}"
         )

@@ -1,7 +1,16 @@
-"""AP of tracked instances, Detectron2's evaluator, and results.json."""
+"""AP and identity errors of tracked instances, Detectron2's evaluator, and results.json."""
 
 from seqformer.evaluation.evaluator import YTVISEvaluator
-from seqformer.evaluation.results import tracklets_to_results, write_results
+from seqformer.evaluation.identity import IdentityErrors, count_identity_errors
+from seqformer.evaluation.results import tracklets_to_results, write_results, write_submission
 from seqformer.evaluation.ytvis import evaluate_ytvis
 
-__all__ = ["YTVISEvaluator", "evaluate_ytvis", "tracklets_to_results", "write_results"]
+__all__ = [
+    "IdentityErrors",
+    "YTVISEvaluator",
+    "count_identity_errors",
+    "evaluate_ytvis",
+    "tracklets_to_results",
+    "write_results",
+    "write_submission",
+]

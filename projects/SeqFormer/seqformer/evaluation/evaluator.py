@@ -1,4 +1,4 @@
-"""Detectron2's side of the evaluation: collects a model's output, writes results.json, computes AP."""
+"""Detectron2's side of the evaluation: collects a model's output, writes results, computes AP."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from seqformer.data.files import read_json
 from seqformer.data.rle import encode_masks
-from seqformer.data.ytvis import read_json
-from seqformer.errors import InputError
-from seqformer.evaluation.results import tracklets_to_results, write_results
-from seqformer.evaluation.table import format_table
-from seqformer.evaluation.ytvis import METRICS, evaluate_ytvis
+from seqformer.evaluation.identity import identity_errors
+from seqformer.evaluation.results import tracklets_to_results, write_results, write_submission
+from seqformer.evaluation.table import format_identity_errors, format_table
+from seqformer.evaluation.tracks import read_tracks
+from seqformer.evaluation.ytvis import METRICS, average_precision
 from seqformer.structures import RLE, Tracklet, VideoResult
 
 __all__ = ["YTVISEvaluator"]
@@ -27,11 +28,14 @@ __all__ = ["YTVISEvaluator"]
 class YTVISEvaluator(DatasetEvaluator):
     """Evaluates on a dataset registered with :func:`seqformer.data.register_ytvis_instances`.
 
-    Masks become RLEs as soon as they come, so memory grows with what is found and not with pixels.
+    Masks become RLEs as soon as they come, so memory grows with what is found and not with pixels. With
+    several processes every one takes in its share of the videos; the first brings the results together, in
+    the order of the dataset, so that the files are those of one process.
 
     Args:
         dataset_name: the registered name.
-        output_dir: folder that results.json goes to; None for no file.
+        output_dir: folder that results.json goes to, and results.zip for the evaluation server if the
+            dataset has no annotations; None for no files.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | Path | None = None):
@@ -40,7 +44,7 @@ class YTVISEvaluator(DatasetEvaluator):
             DatasetCatalog.get(dataset_name)  # sets it
         contiguous = metadata.thing_dataset_id_to_contiguous_id
         self._category_ids = sorted(contiguous, key=contiguous.__getitem__)
-        self._json_file = metadata.json_file
+        self._json_file = Path(metadata.json_file)
         self._output_dir = Path(output_dir) if output_dir is not None else None
         self._logger = logging.getLogger(__name__)
         self._results: list[dict[str, Any]] = []
@@ -75,11 +79,14 @@ class YTVISEvaluator(DatasetEvaluator):
         self._results += tracklets_to_results(video, inputs[0]["video_id"], self._category_ids)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """Writes results.json and, if the dataset has annotations, computes the figures.
+        """Writes the results and, if the dataset has annotations, computes the figures.
 
         Returns:
-            {"segm": figures}: percentages by the protocol's names, and "AP-<class>" of every class. Empty
-            without annotations. None in processes other than the first.
+            {"segm": figures}: percentages by the protocol's names, "AP-<class>" of every class, and
+            "identity_errors", a count. Empty without annotations. None in processes other than the first.
+
+        Raises:
+            InputError: if the dataset's JSON is malformed, or a file cannot be written.
         """
         if comm.get_world_size() > 1:
             comm.synchronize()
@@ -87,19 +94,24 @@ class YTVISEvaluator(DatasetEvaluator):
             if not comm.is_main_process():
                 return None
             self._results = list(itertools.chain.from_iterable(gathered))
+        ground_truth = read_json(self._json_file)
+        places = {video["id"]: place for place, video in enumerate(ground_truth["videos"])}
+        self._results.sort(key=lambda result: places[result["video_id"]])
+        annotated = bool(ground_truth.get("annotations"))
         if self._output_dir is not None:
             path = self._output_dir / "results.json"
             write_results(path, self._results)
             self._logger.info("%d results written to %s", len(self._results), path)
-        ground_truth = read_json(self._json_file)
-        if not ground_truth.get("annotations"):
+            if not annotated:
+                write_submission(path.with_suffix(".zip"), path)
+                self._logger.info("for the evaluation server: %s", path.with_suffix(".zip"))
+        if not annotated:
             self._logger.info("%s has no annotations, so there is nothing to compare with", self._json_file)
             return OrderedDict()
-        try:
-            figures = evaluate_ytvis(ground_truth, self._results)
-        except InputError as error:
-            raise InputError(f"{self._json_file}: {error}") from error
-        self._logger.info("\n%s", format_table(figures))
+        tracks = read_tracks(self._json_file, self._results)
+        figures, identity = average_precision(tracks), identity_errors(tracks)
+        self._logger.info("\n%s\n\n%s", format_table(figures), format_identity_errors(identity))
         segm = {name: figures[name] for name in METRICS}
         segm |= {f"AP-{name}": value for name, value in figures["per_category"].items()}
+        segm["identity_errors"] = float(identity.errors)
         return OrderedDict(segm=segm)

@@ -1,18 +1,17 @@
-"""results.json of YouTube-VIS: a list with an entry for every instance found."""
+"""results.json of YouTube-VIS, a list with an entry for every instance found, and its submission."""
 
 from __future__ import annotations
 
-import json
-import os
+import zipfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from seqformer.data.files import replaced_when_complete, write_json
 from seqformer.errors import InputError
 from seqformer.structures import VideoResult
 
-__all__ = ["tracklets_to_results", "write_results"]
+__all__ = ["tracklets_to_results", "write_results", "write_submission"]
 
 
 def tracklets_to_results(
@@ -55,15 +54,17 @@ def write_results(path: str | Path, results: list[dict[str, Any]]) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(results, file)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    write_json(path, results)
+
+
+def write_submission(path: str | Path, results_json: str | Path) -> None:
+    """Writes the zip file that the evaluation servers take: results.json alone, at its root.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with (
+        replaced_when_complete(path) as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.write(results_json, "results.json")

@@ -7,9 +7,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from seqformer.evaluation.identity import SCORE_THRESHOLD, IdentityErrors
 from seqformer.evaluation.ytvis import METRICS
 
-__all__ = ["format_table"]
+__all__ = ["format_identity_errors", "format_table"]
 
 
 def format_table(figures: dict[str, Any]) -> str:
@@ -21,6 +22,14 @@ def format_table(figures: dict[str, Any]) -> str:
     overall = tabulate([[_text(figures[name]) for name in METRICS]], METRICS, "pipe", stralign="right")
     rows = [[name, _text(value)] for name, value in figures["per_category"].items()]
     return overall + "\n\n" + tabulate(rows, ("category", "AP"), "pipe", colalign=("left", "right"))
+
+
+def format_identity_errors(identity: IdentityErrors, score_threshold: float = SCORE_THRESHOLD) -> str:
+    """One line about :func:`seqformer.evaluation.count_identity_errors`."""
+    return (
+        f"identity errors: {identity.errors}; {identity.covered} of {identity.instances} instances covered "
+        f"by a result with a score of at least {score_threshold:g}"
+    )
 
 
 def _text(value: float) -> str:

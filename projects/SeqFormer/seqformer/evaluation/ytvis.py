@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
 
-from seqformer.data.rle import to_rle
-from seqformer.errors import InputError
-from seqformer.structures import RLE
+from seqformer.evaluation.tracks import Track, Tracks, read_tracks
 
-__all__ = ["METRICS", "evaluate_ytvis"]
+__all__ = ["METRICS", "average_precision", "evaluate_ytvis"]
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -27,15 +25,6 @@ _AREA_RANGES = ((0.0, 1e10), (0.0, 128.0**2), (128.0**2, 256.0**2), (256.0**2, 1
 
 
 @dataclass
-class _Track:
-    masks: list[RLE | None]
-    areas: np.ndarray  # (T,), 0 where there is no mask
-    area: float  # mean over frames with a mask
-    score: float = 0.0
-    crowd: bool = False
-
-
-@dataclass
 class _Match:
     """Detections of a category in a video, best score first, matched to the ground truth of an area range."""
 
@@ -45,17 +34,19 @@ class _Match:
     num_truths: int  # that count
 
 
-def evaluate_ytvis(gt: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+def evaluate_ytvis(
+    gt: dict[str, Any] | str | Path, results: list[dict[str, Any]] | str | Path
+) -> dict[str, Any]:
     """Evaluates results by the official YouTube-VIS protocol (Yang et al., ICCV 2019, section 5).
 
     It is COCO's with the overlap of two instances taken over space and time: the sum over frames of the
     intersections divided by that of the unions. Crowds are ignored, at the usual overlap.
 
     Args:
-        gt: content of a YouTube-VIS annotation file. "areas" of an annotation, if given, decide about its
-            area range, as in the official code; otherwise the masks do.
-        results: a dict for every instance found: video_id, category_id, score and segmentations (an RLE or
-            None for every frame).
+        gt: a YouTube-VIS annotation file, or its content. "areas" of an annotation, if given, decide about
+            its area range, as in the official code; otherwise the masks do.
+        results: a results.json, or its content: a dict for every instance found, with video_id, category_id,
+            score and segmentations (polygons, an RLE or None for every frame).
 
     Returns:
         percentages by the names of :data:`METRICS`, and AP of every class by name in "per_category". NaN
@@ -64,89 +55,35 @@ def evaluate_ytvis(gt: dict[str, Any], results: list[dict[str, Any]]) -> dict[st
     Raises:
         InputError: if something is missing or malformed; the message names it.
     """
-    videos = {video["id"]: video for video in _entries(gt, "videos")}
-    names = {category["id"]: category["name"] for category in _entries(gt, "categories")}
-    truths, detections = defaultdict(list), defaultdict(list)
-    for annotation in _entries(gt, "annotations"):
-        where = f"ground truth, video {annotation.get('video_id')}, annotation {annotation.get('id')}"
-        key = _key(annotation, videos, names, where)
-        track = _track(annotation, videos[key[0]], where)
-        track.crowd = bool(annotation.get("iscrowd"))
-        if isinstance(annotation.get("areas"), list):
-            track.area = _mean_area(np.asarray([area or 0 for area in annotation["areas"]], dtype=float))
-        truths[key].append(track)
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise InputError("results must be a list of objects, one for every instance found")
-    for index, result in enumerate(results):
-        where = f"result {index} (video {result.get('video_id')})"
-        key = _key(result, videos, names, where)
-        track = _track(result, videos[key[0]], where)
-        score = result.get("score")
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
-        track.score = float(score)
-        detections[key].append(track)
+    return average_precision(read_tracks(gt, results))
 
-    categories = sorted(names)
+
+def average_precision(tracks: Tracks) -> dict[str, Any]:
+    """:func:`evaluate_ytvis` on what is already read."""
+    categories = list(tracks.names)
     shape = (len(categories), len(_AREA_RANGES), len(_MAX_DETECTIONS), len(_IOU_THRESHOLDS))
     recall = np.full(shape, np.nan)
     precision = np.full((*shape, len(_RECALL_POINTS)), np.nan)
     for k, category in enumerate(categories):
-        keys = [
-            (v, category) for v in sorted(videos) if (v, category) in truths or (v, category) in detections
+        keys = [(video, category) for video in sorted(tracks.videos)]
+        matches = [
+            _match_all_ranges(tracks.detections.get(key, []), tracks.truths.get(key, []))
+            for key in keys
+            if key in tracks.truths or key in tracks.detections
         ]
-        matches = [_match_all_ranges(detections[key], truths[key]) for key in keys]
         for a in range(len(_AREA_RANGES)):
             for m, max_detections in enumerate(_MAX_DETECTIONS):
                 curve = _curve([match[a] for match in matches], max_detections)
                 if curve is not None:
                     precision[k, a, m], recall[k, a, m] = curve
     figures = _summary(precision, recall)
-    ap = [_percent(precision[k, _ALL, -1]) for k in range(len(categories))]
-    figures["per_category"] = {names[category]: ap[k] for k, category in enumerate(categories)}
+    figures["per_category"] = {
+        tracks.names[category]: _percent(precision[k, _ALL, -1]) for k, category in enumerate(categories)
+    }
     return figures
 
 
-def _entries(gt: Any, key: str) -> list[dict[str, Any]]:
-    entries = gt.get(key) if isinstance(gt, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"ground truth: '{key}' must be a list of objects; is it YouTube-VIS format?")
-    return entries
-
-
-def _key(entry: dict[str, Any], videos: dict, names: dict, where: str) -> tuple[int, int]:
-    video, category = entry.get("video_id"), entry.get("category_id")
-    if not isinstance(video, int) or video not in videos:
-        raise InputError(f"{where}: there is no video {video!r} in the ground truth")
-    if not isinstance(category, int) or category not in names:
-        raise InputError(f"{where}: there is no category {category!r} in the ground truth")
-    return video, category
-
-
-def _track(entry: dict[str, Any], video: dict[str, Any], where: str) -> _Track:
-    segmentations = entry.get("segmentations")
-    length = len(video["file_names"])
-    if not isinstance(segmentations, list) or len(segmentations) != length:
-        found = f"{len(segmentations)} entries" if isinstance(segmentations, list) else "no list"
-        raise InputError(f"{where}: 'segmentations' has {found}, the video {length} frames")
-    masks = []
-    for frame, segmentation in enumerate(segmentations):
-        try:
-            masks.append(to_rle(segmentation, video["height"], video["width"]))
-        except InputError as error:
-            raise InputError(f"{where}, frame {frame}: {error}") from None
-    areas = np.zeros(length)
-    seen = [frame for frame, mask in enumerate(masks) if mask is not None]
-    if seen:
-        areas[seen] = mask_api.area([masks[frame] for frame in seen])
-    return _Track(masks, areas, _mean_area(areas))
-
-
-def _mean_area(areas: np.ndarray) -> float:
-    return float(areas[areas > 0].mean()) if (areas > 0).any() else 0.0
-
-
-def _overlaps(detections: list[_Track], truths: list[_Track]) -> np.ndarray:
+def _overlaps(detections: list[Track], truths: list[Track]) -> np.ndarray:
     """Space-time IoU (D, G)."""
     intersection = np.zeros((len(detections), len(truths)))
     for frame in range(len(truths[0].masks)):
@@ -167,7 +104,7 @@ def _overlaps(detections: list[_Track], truths: list[_Track]) -> np.ndarray:
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def _match_all_ranges(detections: list[_Track], truths: list[_Track]) -> list[_Match]:
+def _match_all_ranges(detections: list[Track], truths: list[Track]) -> list[_Match]:
     """A match for every area range; ``detections`` and ``truths`` are of one video and category."""
     order = np.argsort([-track.score for track in detections], kind="stable")[: _MAX_DETECTIONS[-1]]
     detections = [detections[d] for d in order]

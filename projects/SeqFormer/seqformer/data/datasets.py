@@ -1,0 +1,170 @@
+"""Dataset names: the published datasets below $DETECTRON2_DATASETS, and names that hold paths."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from seqformer.data.categories import CATEGORIES
+from seqformer.data.coco import load_coco_as_ytvis
+from seqformer.data.ytvis import load_ytvis_json, register_ytvis_instances
+from seqformer.errors import InputError
+
+__all__ = ["BUILTIN_DATASETS", "BuiltinDataset", "register_builtin_datasets", "resolve_datasets"]
+
+_PREFIX = "ytvis:"
+
+
+@dataclass(frozen=True)
+class BuiltinDataset:
+    """Where a published dataset lies below $DETECTRON2_DATASETS (default: "datasets").
+
+    Attributes:
+        folder: of all its files.
+        json_files: names that its annotations have on people's disks; the first that exists is read.
+        frames: likewise, folders that file names in the JSON are relative to.
+        categories: of :data:`seqformer.data.categories.CATEGORIES`.
+        is_coco: images in COCO format instead of videos.
+    """
+
+    folder: str
+    json_files: tuple[str, ...]
+    frames: tuple[str, ...]
+    categories: str
+    is_coco: bool = False
+
+    def locate(self, name: str) -> tuple[Path, Path]:
+        """JSON and folder of frames.
+
+        Raises:
+            InputError: if there is no JSON; the message names all that were looked for.
+        """
+        root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"), self.folder)
+        for json_file in (root / file for file in self.json_files):
+            if json_file.is_file():
+                folders = [root / folder for folder in self.frames]
+                return json_file, next((folder for folder in folders if folder.is_dir()), folders[0])
+        raise InputError(
+            f"dataset '{name}': no file '{root / self.json_files[0]}'"
+            + "".join(f" or '{file}'" for file in self.json_files[1:])
+            + "; set DETECTRON2_DATASETS to the folder of datasets"
+        )
+
+
+def _videos(folder: str, split: str, categories: str) -> BuiltinDataset:
+    longer = {"val": "valid"}.get(split, split)
+    json_files = (f"{longer}.json", f"annotations/instances_{split}_sub.json")
+    frames = dict.fromkeys((f"{longer}/JPEGImages", f"{split}/JPEGImages"))
+    if folder == "ovis":
+        json_files = (f"annotations_{longer}.json", *json_files)
+        frames |= dict.fromkeys((longer, split))
+    return BuiltinDataset(folder, json_files, tuple(frames), categories)
+
+
+def _coco(split: str, categories: str) -> BuiltinDataset:
+    json_file = f"annotations/instances_{split}2017.json"
+    return BuiltinDataset("coco", (json_file,), (f"{split}2017",), categories, is_coco=True)
+
+
+BUILTIN_DATASETS = {
+    **{
+        f"ytvis_{year}_{split}": _videos(f"ytvis_{year}", split, f"ytvis_{year}")
+        for year in (2019, 2021)
+        for split in ("train", "val", "test")
+    },
+    # The classes of 2022 are those of 2021; its training set is, too.
+    "ytvis_2022_val": _videos("ytvis_2022", "val", "ytvis_2021"),
+    "ovis_train": _videos("ovis", "train", "ovis"),
+    "ovis_val": _videos("ovis", "val", "ovis"),
+    **{
+        f"coco2{target.replace('_', '')}_{split}": _coco(split, target)
+        for target in CATEGORIES
+        for split in ("train", "val")
+    },
+}
+
+
+def register_builtin_datasets() -> None:
+    """Registers :data:`BUILTIN_DATASETS` with Detectron2, but for names already taken.
+
+    No file is looked at before a dataset is used, nor is $DETECTRON2_DATASETS.
+    """
+    for name, builtin in BUILTIN_DATASETS.items():
+        if name not in DatasetCatalog:
+            DatasetCatalog.register(name, partial(_load_builtin, name))
+            MetadataCatalog.get(name).set(evaluator_type="coco" if builtin.is_coco else "ytvis")
+
+
+def _load_builtin(name: str) -> list[dict[str, Any]]:
+    builtin = BUILTIN_DATASETS[name]
+    json_file, image_root = builtin.locate(name)
+    metadata = MetadataCatalog.get(name)
+    metadata.set(json_file=str(json_file), image_root=str(image_root))
+    if builtin.is_coco:
+        return load_coco_as_ytvis(json_file, image_root, builtin.categories, name)
+    videos = load_ytvis_json(json_file, image_root, name)
+    colors = {category.name: list(category.color) for category in CATEGORIES[builtin.categories]}
+    if set(metadata.thing_classes) <= colors.keys():
+        metadata.set(thing_colors=[colors[class_] for class_ in metadata.thing_classes])
+    return videos
+
+
+def resolve_datasets(names: Iterable[str]) -> tuple[str, ...]:
+    """Registers the datasets that are not yet, and makes sure that the built-in ones are there.
+
+    Args:
+        names: registered names, those of :data:`BUILTIN_DATASETS`, or ``ytvis:JSON:FRAMES_FOLDER`` for a
+            dataset that needs no registration.
+
+    Returns:
+        names under which they are registered. ``ytvis:pedestrians/val.json:...`` is "pedestrians_val".
+
+    Raises:
+        InputError: if there is no such dataset.
+    """
+    return tuple(_resolve(name) for name in names)
+
+
+def _resolve(name: str) -> str:
+    if name in BUILTIN_DATASETS:
+        register_builtin_datasets()
+        if MetadataCatalog.get(name).get("json_file") is None:  # not yet read, nor registered by others
+            BUILTIN_DATASETS[name].locate(name)
+        return name
+    if name in DatasetCatalog.list():
+        json_file = MetadataCatalog.get(name).get("json_file")  # Detectron2's own COCO datasets have it, too
+        if json_file is not None and "://" not in json_file and not Path(json_file).is_file():
+            raise InputError(f"dataset '{name}': no file '{json_file}'; is DETECTRON2_DATASETS set?")
+        return name
+    if name.startswith(_PREFIX):
+        json_file, _, image_root = name.removeprefix(_PREFIX).partition(":")
+        if not json_file or not image_root:
+            raise InputError(f"dataset '{name}': write ytvis:JSON_FILE:FOLDER_OF_FRAMES")
+        return _register_files(Path(json_file), Path(image_root))
+    raise InputError(
+        f"no dataset '{name}'; known are {', '.join(BUILTIN_DATASETS)}, and ytvis:JSON_FILE:FOLDER_OF_FRAMES"
+    )
+
+
+def _register_files(json_file: Path, image_root: Path) -> str:
+    if not json_file.is_file():
+        raise InputError(f"no file '{json_file}'")
+    if not image_root.is_dir():
+        raise InputError(f"no folder '{image_root}'")
+    json_file, image_root = json_file.resolve(), image_root.resolve()
+    stem = f"{json_file.parent.name}_{json_file.stem}"
+    name, copies = stem, 1
+    while name in DatasetCatalog.list():
+        known = MetadataCatalog.get(name)
+        if known.get("json_file") == str(json_file) and known.get("image_root") == str(image_root):
+            return name
+        copies += 1
+        name = f"{stem}_{copies}"
+    register_ytvis_instances(name, {}, json_file, image_root)
+    return name

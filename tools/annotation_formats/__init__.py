@@ -1,0 +1,1 @@
+"""Annotation formats that datasets are made from and results are turned into."""

@@ -1,0 +1,194 @@
+"""MOTS (KITTI-MOTS and MOTSChallenge): a text file or a folder of 16-bit PNGs a sequence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annotation_formats.builder import DatasetBuilder, VideoBuilder
+from annotation_formats.frames import frame_number, list_pictures, read_ids, subfolders
+from annotation_formats.results import FoundVideo, paint
+from seqformer.data.rle import encode_masks, to_rle
+from seqformer.errors import InputError
+
+__all__ = ["MOTS_CLASSES", "read_mots", "write_mots"]
+
+MOTS_CLASSES = {1: "car", 2: "pedestrian"}
+_IGNORE_CLASS = 10
+_IDS_OF_A_CLASS = 1000  # an object's id is its class times 1000 plus its number in the class
+_FIELDS = 6  # frame, object, class, height, width, RLE
+
+
+def read_mots(
+    annotations: Path, frames: Path, classes: dict[int, str], keep_ignored: bool = True
+) -> dict[str, Any]:
+    """YouTube-VIS JSON from MOTS annotations.
+
+    Args:
+        annotations: folder with NAME.txt, a folder NAME of PNGs, or NAME/gt/gt.txt for every sequence.
+        frames: folder with NAME/ or NAME/img1/ of pictures, named by the number of the frame that the
+            annotations give (from 0 in KITTI-MOTS, from 1 in MOTSChallenge). With PNGs, a sequence's frames
+            are those that have one.
+        classes: names by class id.
+        keep_ignored: regions to be ignored (class 10, id 10000) become crowd annotations, one of every
+            category, since YouTube-VIS ignores a region for one category only; otherwise they are dropped.
+
+    Raises:
+        InputError: names file, line or frame, and object if something is missing or inconsistent.
+    """
+    builder = DatasetBuilder(frames, classes)
+    for name, source in _sequences(annotations):
+        folder = frames / name
+        folder = folder / "img1" if (folder / "img1").is_dir() else folder
+        pictures = {frame_number(path): path for path in list_pictures(folder).values()}
+        if source.is_dir():
+            _add_pngs(builder, source, pictures, classes, keep_ignored)
+        else:
+            _add_text(builder, source, pictures, classes, keep_ignored)
+    return builder.to_json()
+
+
+def _sequences(annotations: Path) -> list[tuple[str, Path]]:
+    """Names, and the text file or folder of PNGs of each."""
+    found = {}
+    for folder in subfolders(annotations):
+        text = folder / "gt" / "gt.txt"
+        if text.is_file():
+            found[folder.name] = text
+        elif any(folder.glob("*.png")):
+            found[folder.name] = folder
+    for text in annotations.glob("*.txt"):
+        if text.stem in found:
+            raise InputError(f"'{text}' and '{found[text.stem]}' annotate the same sequence")
+        found[text.stem] = text
+    if not found:
+        raise InputError(f"'{annotations}': no NAME.txt, NAME/gt/gt.txt or folders of PNGs")
+    return sorted(found.items())
+
+
+def _add_text(
+    builder: DatasetBuilder,
+    path: Path,
+    pictures: dict[int, Path],
+    classes: dict[int, str],
+    keep_ignored: bool,
+) -> None:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"'{path}' is not MOTS text") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}") from error
+    if not pictures:
+        raise InputError(f"'{path}': there are no frames of it")
+    video = builder.add_video(list(pictures.values()))
+    places = {number: place for place, number in enumerate(pictures)}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        fields = line.split()
+        if len(fields) != _FIELDS or not all(field.isdecimal() for field in fields[:-1]):
+            raise InputError(f"{where}: a line must be: frame, object, class, height, width, RLE")
+        frame, object_, class_, height, width = map(int, fields[:-1])
+        if frame not in places:
+            raise InputError(f"{where}: there is no frame {frame}")
+        if class_ != _IGNORE_CLASS and class_ not in classes:
+            raise InputError(f"{where}: object {object_} is of class {class_}; known are {_known(classes)}")
+        try:
+            mask = to_rle({"size": [height, width], "counts": fields[-1]}, video.height, video.width)
+            if class_ == _IGNORE_CLASS:
+                if keep_ignored:
+                    _add_ignored(video, places[frame], mask, classes)
+            else:
+                video.add(places[frame], object_, classes[class_], mask)
+        except InputError as error:
+            raise InputError(f"{where}: frame {frame}, object {object_}: {error}") from None
+
+
+def _add_pngs(
+    builder: DatasetBuilder,
+    folder: Path,
+    pictures: dict[int, Path],
+    classes: dict[int, str],
+    keep_ignored: bool,
+) -> None:
+    pngs = {frame_number(path): path for path in list_pictures(folder).values()}
+    for number, path in pngs.items():
+        if number not in pictures:
+            raise InputError(f"'{path}' has no frame")
+    video = builder.add_video([pictures[number] for number in pngs])
+    for frame, path in enumerate(pngs.values()):
+        ids = read_ids(path)
+        if ids.shape != (video.height, video.width):
+            raise InputError(
+                f"'{path}' is {ids.shape[1]}x{ids.shape[0]} pixels, its frame {video.width}x{video.height}"
+            )
+        known = {}
+        for id_ in np.unique(ids).tolist():
+            class_ = id_ // _IDS_OF_A_CLASS
+            if class_ in classes:
+                known[id_] = classes[class_]
+            elif id_ and class_ != _IGNORE_CLASS:
+                raise InputError(f"'{path}': object {id_} is of class {class_}; known are {_known(classes)}")
+        video.add_ids(frame, ids, known)
+        ignored = encode_masks((ids // _IDS_OF_A_CLASS == _IGNORE_CLASS)[None])[0]
+        if keep_ignored and ignored is not None:
+            _add_ignored(video, frame, ignored, classes)
+
+
+def _add_ignored(video: VideoBuilder, frame: int, mask: Any, classes: dict[int, str]) -> None:
+    for name in classes.values():
+        video.add(frame, f"ignored region of {name}", name, mask, crowd=True)
+
+
+def _known(classes: dict[int, str]) -> str:
+    return ", ".join(f"{id_} ({name})" for id_, name in classes.items())
+
+
+def write_mots(videos: list[FoundVideo], folder: Path) -> None:
+    """A text file a video, named by the folder of its frames.
+
+    MOTS allows no overlap, so the instance with the higher score gets the pixels. The class is the dataset's
+    category id, the frame the number that its file is named by, or its place from 0 if it is not a number.
+
+    Raises:
+        InputError: if a video has more than 999 instances of a class, or two videos the same name.
+    """
+    written: dict[str, int] = {}
+    for video in videos:
+        name = _sequence_name(video.folder)
+        if name in written:
+            raise InputError(f"videos {written[name]} and {video.id} are both called '{name}'")
+        written[name] = video.id
+        counts: dict[int, int] = {}
+        numbers, classes = {}, {}
+        for instance in video.instances:
+            class_ = instance.category_id
+            counts[class_] = counts.get(class_, 0) + 1
+            if counts[class_] >= _IDS_OF_A_CLASS:
+                raise InputError(f"video {video.id}: too many instances; raise --score-threshold")
+            object_ = class_ * _IDS_OF_A_CLASS + counts[class_]
+            numbers[id(instance)], classes[object_] = object_, class_
+        numbered = all(stem.isdecimal() for stem in video.stems)
+        lines = []
+        for place, stem in enumerate(video.stems):
+            picture = paint(video, place, numbers)
+            objects = [object_ for object_ in np.unique(picture).tolist() if object_]
+            if not objects:
+                continue
+            masks = encode_masks(picture[None] == np.asarray(objects)[:, None, None])
+            for object_, mask in zip(objects, masks, strict=True):
+                number = int(stem) if numbered else place
+                size = f"{video.height} {video.width}"
+                lines.append(f"{number} {object_} {classes[object_]} {size} {mask['counts']}\n")
+        (folder / f"{name}.txt").write_text("".join(lines), encoding="ascii")
+
+
+def _sequence_name(folder: str) -> str:
+    parts = folder.split("/")
+    if parts[-1] == "img1" and len(parts) > 1:
+        parts.pop()
+    return parts[-1]
