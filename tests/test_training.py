@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from seqformer.data.toy import make_toy_dataset
 
@@ -129,3 +131,85 @@ def test_two_processes_train_as_one_with_the_whole_batch(toy: Toy, tmp_path: Pat
     for step in one:
         assert two[step][0] == pytest.approx(one[step][0], rel=1e-4, abs=1e-4), f"step {step}"
     assert abs(one[0][0]["total_loss"] - one[4][0]["total_loss"]) > 1, "nothing was learnt"
+
+
+def test_interrupted_processes_stop_after_the_same_step(toy: Toy, tmp_path: Path) -> None:
+    """SIGTERM as a cluster sends it before it ends a job: torchrun hands it on."""
+    options = toy.options(tmp_path, "SOLVER.MAX_ITER", "100000")
+    training = subprocess.Popen(
+        [sys.executable, *TORCHRUN, "2", *TRAIN, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, env=environment(),
+    )  # fmt: skip
+    for line in training.stdout:
+        if "iter: 2 " in line:
+            training.send_signal(signal.SIGTERM)
+            break
+    said, errors = training.communicate(timeout=TIMEOUT)
+    assert said.count("Stopping after this step") == 1
+    assert errors.count("interrupted; --resume goes on from the last checkpoint") == 2, errors
+    name = (tmp_path / "last_checkpoint").read_text()
+    checkpoint = torch.load(tmp_path / name, weights_only=True)
+    assert checkpoint["iteration"] == max(losses(tmp_path))
+
+
+def test_bad_input_in_two_processes(toy: Toy, tmp_path: Path) -> None:
+    options = toy.options(tmp_path, "SOLVER.IMS_PER_BATCH", "3")
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, "2", *TRAIN, *options], capture_output=True, text=True, timeout=TIMEOUT,
+        env=environment(),
+    )  # fmt: skip
+    assert done.returncode != 0
+    line = "error: SOLVER.IMS_PER_BATCH 3 must be a multiple of the number of processes, 2"
+    assert line in done.stderr.splitlines()
+    assert "exitcode  : 2" in done.stderr, "what torchrun says of its processes"
+
+
+@pytest.fixture(scope="module")
+def averaged(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A training with averaged weights and two test sets that has ended, and its options."""
+    output = tmp_path_factory.mktemp("averaged")
+    options = toy.options(
+        output,
+        *("DATASETS.TEST", f"('ytvis:{toy.val}:{toy.frames}', 'ytvis:{toy.train}:{toy.frames}')"),
+        *("SOLVER.EMA.ENABLED", "True", "SOLVER.EMA.DECAY", "0.5", "SOLVER.MAX_ITER", "6"),
+        *("TEST.EVAL_PERIOD", "3", "MODEL.SeqFormer.APPLY_CLS_THRES", "0.0", "INPUT.MIN_SIZE_TEST", "48"),
+        *("SOLVER.AMP.ENABLED", "True", "MODEL.SeqFormer.GRADIENT_CHECKPOINTING", "True"),
+    )
+    run(*TRAIN, *options)
+    return output, options
+
+
+def results(output: Path) -> dict[str, list]:
+    """Results by test set."""
+    return {
+        path.parent.name: json.loads(path.read_text()) for path in output.glob("inference/*/results.json")
+    }
+
+
+def test_averaged_weights_are_evaluated_on_every_test_set(
+    averaged: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    output, options = averaged
+    expected = results(output)
+    assert len(expected) == 2 and [len({r["video_id"] for r in found}) for found in expected.values()] != [0]
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
+    for average in (True, False):
+        folder = tmp_path / str(average)
+        more = ["OUTPUT_DIR", str(folder), "SOLVER.EMA.ENABLED", str(average)]
+        said = run(*TRAIN, "--eval-only", *options, *weights, *more).stdout
+        found = results(folder)
+        assert found.keys() == expected.keys()
+        for name, videos in found.items():
+            assert f"Evaluation results for {name} " in said
+            assert videos and (videos == expected[name]) == average
+
+
+def test_best_weights_and_curves_are_kept(averaged: tuple[Path, list[str]]) -> None:
+    output, _ = averaged
+    best = json.loads((output / "model_best.json").read_text())
+    assert best["metric"].endswith("val/segm/AP") and best["iteration"] in (2, 6)
+    weights = torch.load(output / "model_best.pth", weights_only=True)["model"]
+    assert weights.keys() == torch.load(output / "model_final.pth", weights_only=True)["model"].keys()
+    events = EventAccumulator(str(output)).Reload()
+    assert len(events.Scalars("total_loss")) == 6
+    assert {best["metric"]} < set(events.Tags()["scalars"])

@@ -6,6 +6,7 @@ on from a checkpoint sees what it would have seen without the interruption.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetFromList
 from detectron2.utils import comm
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from seqformer.errors import InputError
 
@@ -98,6 +99,10 @@ class TrainingOrder(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs of a sample's index and the seed of its random numbers."""
+        if get_worker_info() is not None:
+            # Ctrl-C, torchrun and clusters signal process groups. The training process decides what follows,
+            # and it needs the processes that load its data until then.
+            os.setpgrp()
         rank, world_size = comm.get_rank(), comm.get_world_size()
         for batch in islice(self._batches(), self.first_batch, None):
             for position, index in batch[rank::world_size]:
