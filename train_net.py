@@ -87,7 +87,7 @@ class Trainer(DefaultTrainer):
     what was computed since the last checkpoint is computed again.
 
     Ctrl-C and SIGTERM finish the step, save a checkpoint that ``--resume`` goes on from, and exit; a second
-    signal stops at once.
+    Ctrl-C stops at once.
     """
 
     def __init__(self, cfg: CfgNode):
@@ -236,8 +236,10 @@ class Trainer(DefaultTrainer):
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _interrupt(self, *_: Any) -> None:
+    def _interrupt(self, number: int, _: Any) -> None:
         if self._interrupted:
+            if number == signal.SIGTERM:  # which may come twice, from a cluster and from torchrun
+                return
             raise KeyboardInterrupt
         self._interrupted = True
         logger.warning("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
