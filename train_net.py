@@ -142,9 +142,10 @@ class Trainer(DefaultTrainer):
         period, names = cfg.TEST.EVAL_PERIOD, cfg.DATASETS.TEST
         built = [IterationTimer(), LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED:
-            built.append(
-                PreciseBN(period, self.model, self.build_train_loader(cfg), cfg.TEST.PRECISE_BN.NUM_ITER)
-            )
+            alone = cfg.clone()
+            alone.merge_from_list(["DATALOADER.NUM_WORKERS", 0])
+            loader = self.build_train_loader(alone)
+            built.append(PreciseBN(period, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if comm.is_main_process():
             built.append(PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         built.append(EvalHook(period, self._evaluate))
