@@ -103,22 +103,22 @@ def test_the_published_recipe(folder: str, backbone: str, joint: str, drops: tup
     cfg = load_config(CONFIGS / folder / f"seqformer_{backbone}{joint}.yaml")
     video_clips = 8 if joint else 16
     epoch = 61845 / video_clips
-    assert cfg.SOLVER.MAX_ITER == pytest.approx(12 * epoch, abs=1)
-    assert cfg.SOLVER.STEPS == pytest.approx([drop * epoch for drop in drops], abs=1)
+    assert pytest.approx(12 * epoch, abs=1) == cfg.SOLVER.MAX_ITER
+    assert pytest.approx([drop * epoch for drop in drops], abs=1) == cfg.SOLVER.STEPS
     assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH, cfg.INPUT.SAMPLING_FRAME_NUM) == (2e-4, 16, 5)
     assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == tuple(range(288, 513, 32)) and cfg.INPUT.MAX_SIZE_TRAIN == 768
     assert (cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE) == (True, "absolute_range")
     assert tuple(cfg.INPUT.CROP.SIZE) == (384, 600)
-    assert cfg.INPUT.MIN_SIZE_TEST == (480 if backbone == "SwinL" else 360)
+    assert (480 if backbone == "SwinL" else 360) == cfg.INPUT.MIN_SIZE_TEST
     data = {"ytvis19": "ytvis_2019", "ytvis21": "ytvis_2021", "ovis": "ovis"}[folder]
     coco = f"coco2{data.replace('ytvis_', 'ytvis')}_train"
-    assert cfg.DATASETS.TRAIN == ((f"{data}_train", coco) if joint else (f"{data}_train",))
+    assert ((f"{data}_train", coco) if joint else (f"{data}_train",)) == cfg.DATASETS.TRAIN
     assert len(cfg.DATASETS.TRAIN_RATIOS) == (2 if joint else 0)
-    assert cfg.DATASETS.TEST == (f"{data}_val",)
-    assert cfg.MODEL.SeqFormer.NUM_CLASSES == (25 if folder == "ovis" else 40)
+    assert (f"{data}_val",) == cfg.DATASETS.TEST
+    assert (25 if folder == "ovis" else 40) == cfg.MODEL.SeqFormer.NUM_CLASSES
     if joint:
         before = load_config(CONFIGS / "coco" / f"seqformer_{backbone}.yaml")
-        assert cfg.MODEL.WEIGHTS == f"{before.OUTPUT_DIR}/model_final.pth"
+        assert f"{before.OUTPUT_DIR}/model_final.pth" == cfg.MODEL.WEIGHTS
         assert before.MODEL.SeqFormer.NUM_CLASSES == 80 and before.INPUT.SAMPLING_FRAME_NUM == 1
         assert before.DATASETS.TRAIN == ("coco_2017_train",)
         assert before.MODEL.BACKBONE == cfg.MODEL.BACKBONE and before.MODEL.RESNETS == cfg.MODEL.RESNETS

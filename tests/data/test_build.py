@@ -131,7 +131,7 @@ def test_upright_videos_are_not_in_a_batch_with_others(cfg: CfgNode, images: str
 
 
 def test_datasets_that_detectron2_cannot_read_are_named(cfg: CfgNode) -> None:
-    DatasetCatalog.register("broken_images", lambda: open("nowhere.json"))
+    DatasetCatalog.register("broken_images", lambda: Path("nowhere.json").read_text())
     cfg.DATASETS.TRAIN = ("broken_images",)
     try:
         with pytest.raises(InputError, match="^dataset 'broken_images' cannot be read: .*nowhere.json"):
