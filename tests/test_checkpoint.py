@@ -160,3 +160,34 @@ def test_efficientnet_lite0_is_renamed(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], tensor) for name, tensor in renamed.items())
     with pytest.raises(InputError, match="not the weights of EfficientNet-Lite0"):
         convert_checkpoint.convert_efficientnet_lite0(dict(list(foreign.items())[::-1]))
+
+
+def test_a_checkpoint_is_complete_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, other = tiny_model(), tiny_model()
+    checkpointer = SeqFormerCheckpointer(model, str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+
+    def killed(data: object, file: object) -> None:
+        file.write(b"half of a checkpoint")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(torch, "save", killed)
+        checkpointer.save("model_0000002", iteration=2)
+    assert sorted(path.name for path in tmp_path.glob("model*.pth")) == [
+        "model_0000001.pth",
+        "model_0000002.partial.pth",
+    ]
+    rest = SeqFormerCheckpointer(other, str(tmp_path)).resume_or_load("", resume=True)
+    assert rest["iteration"] == 1 and equal_states(model, other)
+    checkpointer.save("model_0000002", iteration=2)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_weights_that_training_does_not_resume_from(tmp_path: Path) -> None:
+    model = tiny_model()
+    SeqFormerCheckpointer(model, str(tmp_path)).save("model_0000001")
+    SeqFormerCheckpointer(model, str(tmp_path), resumable=False).save("model_best")
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert (tmp_path / "model_best.pth").is_file()

@@ -93,6 +93,43 @@ def test_shipped_configs_load(path: Path) -> None:
     assert load_config(path).MODEL.META_ARCHITECTURE == "SeqFormer"
 
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize("folder", ["ytvis19", "ytvis21", "ovis"])
+@pytest.mark.parametrize("backbone", ["R50", "R101", "X101", "SwinL"])
+@pytest.mark.parametrize(("joint", "drops"), [("", (2, 10)), ("_joint", (4, 10))])
+def test_the_published_recipe(folder: str, backbone: str, joint: str, drops: tuple[int, int]) -> None:
+    cfg = load_config(CONFIGS / folder / f"seqformer_{backbone}{joint}.yaml")
+    video_clips = 8 if joint else 16
+    epoch = 61845 / video_clips
+    assert pytest.approx(12 * epoch, abs=1) == cfg.SOLVER.MAX_ITER
+    assert pytest.approx([drop * epoch for drop in drops], abs=1) == cfg.SOLVER.STEPS
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH, cfg.INPUT.SAMPLING_FRAME_NUM) == (2e-4, 16, 5)
+    assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == tuple(range(288, 513, 32)) and cfg.INPUT.MAX_SIZE_TRAIN == 768
+    assert (cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE) == (True, "absolute_range")
+    assert tuple(cfg.INPUT.CROP.SIZE) == (384, 600)
+    assert (480 if backbone == "SwinL" else 360) == cfg.INPUT.MIN_SIZE_TEST
+    data = {"ytvis19": "ytvis_2019", "ytvis21": "ytvis_2021", "ovis": "ovis"}[folder]
+    coco = f"coco2{data.replace('ytvis_', 'ytvis')}_train"
+    assert ((f"{data}_train", coco) if joint else (f"{data}_train",)) == cfg.DATASETS.TRAIN
+    assert len(cfg.DATASETS.TRAIN_RATIOS) == (2 if joint else 0)
+    assert (f"{data}_val",) == cfg.DATASETS.TEST
+    assert (25 if folder == "ovis" else 40) == cfg.MODEL.SeqFormer.NUM_CLASSES
+    if joint:
+        before = load_config(CONFIGS / "coco" / f"seqformer_{backbone}.yaml")
+        assert f"{before.OUTPUT_DIR}/model_final.pth" == cfg.MODEL.WEIGHTS
+        assert before.MODEL.SeqFormer.NUM_CLASSES == 80 and before.INPUT.SAMPLING_FRAME_NUM == 1
+        assert before.DATASETS.TRAIN == ("coco_2017_train",)
+        assert before.MODEL.BACKBONE == cfg.MODEL.BACKBONE and before.MODEL.RESNETS == cfg.MODEL.RESNETS
+        assert before.MODEL.SWIN == cfg.MODEL.SWIN
+
+
+def test_every_config_writes_to_a_folder_of_its_own() -> None:
+    folders = [load_config(path).OUTPUT_DIR for path in CONFIGS.glob("*/*.yaml")]
+    assert len(set(folders)) == len(folders) > 20
+
+
 @pytest.mark.parametrize(
     ("text", "opts", "message"),
     [

@@ -63,3 +63,25 @@ def test_inference_takes_one_video() -> None:
 def test_deep_supervision(deep: bool) -> None:
     losses = tiny_model(DEEP_SUPERVISION=deep).train()([two_moving_squares()])
     assert len(losses) == 5 * (3 if deep else 1)
+
+
+def test_recomputed_layers_give_the_same_losses_and_gradients() -> None:
+    results, calls = [], []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = tiny_model(GRADIENT_CHECKPOINTING=recompute, DROPOUT=0.1).train()
+        transformer = model.network.detr.transformer
+        layers = [*transformer.encoder.layers, *transformer.decoder.layers]
+        calls.append([])
+        for layer in layers:
+            layer.register_forward_pre_hook(lambda *_, count=calls[-1]: count.append(1))
+        torch.manual_seed(1)
+        losses = model([two_moving_squares()])
+        sum(losses.values()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        results.append((losses, gradients))
+    assert [len(count) for count in calls] == [2 + 3, 2 * (2 + 3)]
+    for first, second in zip(*results, strict=True):
+        assert first.keys() == second.keys()
+        for name in first:
+            torch.testing.assert_close(first[name], second[name], msg=name)

@@ -83,6 +83,46 @@ def test_crop_cuts_frames_and_masks_alike(image: np.ndarray) -> None:
     np.testing.assert_array_equal(transforms.apply_segmentation(image[..., 0]), changed[..., 0])
 
 
+def test_half_of_the_clips_are_resized_and_cropped_first(image: np.ndarray) -> None:
+    cfg = config(RANDOM_FLIP="none", MIN_SIZE_TRAIN=(0,))
+    cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", "absolute_range", "SIZE", [384, 600]])
+    shapes, cropped = [], 0
+    for _ in range(200):
+        changed, transforms = sample(cfg, image)  # of 60 x 80 pixels
+        kinds = [type(t).__name__ for t in transforms.transforms]
+        if "CropTransform" in kinds:
+            cropped += 1
+            resize, crop = transforms.transforms[:2]
+            assert (resize.new_h, resize.new_w) in [(400, 533), (500, 667), (600, 800)]
+            assert 384 <= crop.h <= min(600, resize.new_h) and 384 <= crop.w <= min(600, resize.new_w)
+            shapes.append(changed.shape[:2])
+        else:
+            assert changed.shape == image.shape
+    assert 75 < cropped < 125
+    assert min(map(min, shapes)) < 400 and max(map(max, shapes)) > 580
+
+
+def test_resize_follows_the_crop(image: np.ndarray) -> None:
+    cfg = config(RANDOM_FLIP="none", MIN_SIZE_TRAIN=(30, 45), MAX_SIZE_TRAIN=100)
+    cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", "absolute_range", "SIZE", [384, 600]])
+    assert {min(sample(cfg, image)[0].shape[:2]) for _ in range(40)} == {30, 45}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "message"),
+    [
+        ("absolute_range", [600, 384], "goes from low to high"),
+        ("square", [1, 1], "CROP.TYPE must be one of absolute, absolute_range, relative, relative_range"),
+        ("absolute", [20], "SIZE two numbers"),
+    ],
+)
+def test_crops_that_cannot_be(kind: str, size: list[int], message: str) -> None:
+    cfg = config()
+    cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", kind, "SIZE", size])
+    with pytest.raises(InputError, match=message):
+        build_clip_augmentation(cfg, is_train=True)
+
+
 @pytest.mark.parametrize(
     ("image_format", "luma"), [("RGB", (0.299, 0.587, 0.114)), ("BGR", (0.114, 0.587, 0.299))]
 )

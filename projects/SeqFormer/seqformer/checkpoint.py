@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,25 +14,57 @@ from torch import nn
 
 from seqformer.errors import InputError
 
-__all__ = ["SeqFormerCheckpointer", "read_metadata"]
+__all__ = ["SeqFormerCheckpointer", "read_metadata", "replace_file"]
+
+_PARTIAL = ".partial"  # in the name of a file while it is written
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a text file that is complete or as before, whenever the process ends."""
+    partial = path.with_name(path.name + _PARTIAL)
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
 
 
 class SeqFormerCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that also reads ``.safetensors`` files.
+
+    A file that it saves has its name once it is complete, so a process may be killed at any moment.
 
     Args:
         model: what to load into.
         save_dir: where checkpoints are saved.
         strict: refuse a file that lacks any of the model's tensors or holds others. Training leaves it
             off, since it starts from a backbone's weights or from other class counts.
+        resumable: training resumes from what was saved last; if off, what is saved does not count.
         checkpointables: what else to save and load, as in Detectron2.
 
     ``load`` raises InputError if the file is missing or unreadable, or, when strict, does not fit.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, strict: bool = False, **checkpointables: Any):
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        strict: bool = False,
+        resumable: bool = True,
+        **checkpointables: Any,
+    ):
         super().__init__(model, save_dir, **checkpointables)
         self.strict = strict
+        self.resumable = resumable
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """As in Detectron2: ``save_dir/name.pth`` with the model, the checkpointables and ``kwargs``."""
+        super().save(name + _PARTIAL, **kwargs)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Gives a file that is now written its name, and notes it as the one to resume from."""
+        name = last_filename_basename.replace(_PARTIAL, "")
+        os.replace(Path(self.save_dir, last_filename_basename), Path(self.save_dir, name))
+        if self.resumable:
+            replace_file(Path(self.save_dir, "last_checkpoint"), name)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As in Detectron2; ``path`` may end in .pth, .pkl or .safetensors, and may be "" for nothing."""

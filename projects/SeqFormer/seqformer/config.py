@@ -33,10 +33,15 @@ def add_seqformer_config(cfg: CN) -> None:
     cfg.INPUT.SAMPLING_FRAME_SHUFFLE = False
     # Clip augmentations besides resize, flip and crop: "brightness", "contrast", "saturation", "rotation".
     cfg.INPUT.AUGMENTATIONS = []
-    # Image datasets turned into pseudo-videos.
+    # Images as clips of random warps. Image datasets are known by their dicts and the frames of a clip share
+    # their crop, so COCO_PRETRAIN and PRETRAIN_SAME_CROP are here for published files and change nothing.
     cfg.INPUT.COCO_PRETRAIN = False
     cfg.INPUT.PRETRAIN_TYPE = "affine"
     cfg.INPUT.PRETRAIN_SAME_CROP = False
+
+    # How often a clip is of each dataset of DATASETS.TRAIN, in proportion, such as (3, 1). Empty: every
+    # video and image is drawn equally often.
+    cfg.DATASETS.TRAIN_RATIOS = ()
 
     cfg.MODEL.SeqFormer = CN()
     seqformer = cfg.MODEL.SeqFormer
@@ -53,6 +58,9 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.ENC_N_POINTS = 4
     seqformer.DEC_N_POINTS = 4
     seqformer.NUM_FEATURE_LEVELS = 4
+
+    # Computes encoder and decoder layers again in the backward pass instead of keeping what they computed.
+    seqformer.GRADIENT_CHECKPOINTING = False
 
     # Loss weights and matching costs (paper, section 3.4).
     seqformer.MASK_WEIGHT = 2.0
@@ -110,6 +118,16 @@ def add_seqformer_config(cfg: CN) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
     # "full_model" clips the gradient of all parameters together (CLIP_GRADIENTS.CLIP_TYPE).
 
+    # Mixed precision (AMP.ENABLED) on GPUs: "float16", with scaled gradients, or "bfloat16". On a CPU it is
+    # always bfloat16.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # An exponential moving average of the weights, which evaluation then uses.
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    cfg.SOLVER.EMA.DECAY = 0.999
+
+    # Steps from one line of metrics to the next; a line has the medians over these steps.
+    cfg.LOG_PERIOD = 20
     cfg.FIND_UNUSED_PARAMETERS = True
 
 

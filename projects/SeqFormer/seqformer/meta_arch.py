@@ -83,6 +83,7 @@ class SeqFormer(nn.Module):
             encoder_points=c.ENC_N_POINTS,
             decoder_layers=c.DEC_LAYERS,
             decoder_points=c.DEC_N_POINTS,
+            recompute=c.GRADIENT_CHECKPOINTING,
         )
         queries = QueryNetwork(build_backbone(cfg), transformer, c.NUM_OBJECT_QUERIES, c.NUM_CLASSES)
         matcher = HungarianMatcher(c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU, alpha=c.FOCAL_ALPHA)

@@ -3,17 +3,19 @@
 Importing it registers the names of the published datasets with Detectron2; no file is read.
 """
 
-from seqformer.data.build import build_test_loader, build_train_loader
+from seqformer.data.build import build_test_loader, build_train_loader, training_order
 from seqformer.data.clip_sampler import ClipSampler
 from seqformer.data.coco import load_coco_as_ytvis
 from seqformer.data.datasets import register_builtin_datasets, resolve_datasets
 from seqformer.data.mapper import YTVISDatasetMapper
+from seqformer.data.pseudo_clips import CocoClipDatasetMapper
 from seqformer.data.ytvis import load_ytvis_json, register_ytvis_instances
 
 register_builtin_datasets()
 
 __all__ = [
     "ClipSampler",
+    "CocoClipDatasetMapper",
     "YTVISDatasetMapper",
     "build_test_loader",
     "build_train_loader",
@@ -22,4 +24,5 @@ __all__ = [
     "register_builtin_datasets",
     "register_ytvis_instances",
     "resolve_datasets",
+    "training_order",
 ]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
 
 from seqformer.errors import InputError
 
-__all__ = ["RandomClipSaturation", "SaturationTransform", "build_clip_augmentation"]
+__all__ = ["RandomClipSaturation", "SaturationTransform", "augment_frames", "build_clip_augmentation"]
 
 _INTENSITY = (0.9, 1.1)  # of brightness, contrast and saturation
 _ANGLE = [-15.0, 15.0]  # degrees
 _ROTATION_CENTER = [(0.4, 0.4), (0.6, 0.6)]  # relative
 _LUMA_RGB = (0.299, 0.587, 0.114)
 _SUFFIX = "_by_clip"
+_CROP_TYPES = ("absolute", "absolute_range", "relative", "relative_range")
+# CROP.TYPE "absolute_range", as published: half of the clips get one of these short sides and a crop first.
+_CROP_SHORT_SIDES = (400, 500, 600)
+_CROP_PROBABILITY = 0.5
 
 
 class SaturationTransform(Transform):
@@ -73,6 +80,8 @@ def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     the other frames and to the masks. In order: crop (CROP), flip (RANDOM_FLIP), resize (MIN_SIZE_*,
     MAX_SIZE_*), AUGMENTATIONS ("brightness", "contrast", "saturation", "rotation"). The names "choice",
     "range", "horizontal" and "vertical" mean a choice a clip, too: "choice_by_clip" is the same as "choice".
+    CROP.TYPE "absolute_range" is the published scheme: half of the clips are resized to a short side of 400,
+    500 or 600 and cropped to sides between the two of CROP.SIZE. The other types crop every clip.
 
     Raises:
         InputError: if a value is none of those.
@@ -83,7 +92,7 @@ def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
         return T.AugmentationList([resize])
     augmentations: list[T.Augmentation] = []
     if options.CROP.ENABLED:
-        augmentations.append(T.RandomCrop(options.CROP.TYPE, options.CROP.SIZE))
+        augmentations.append(_crop(options.CROP.TYPE, options.CROP.SIZE))
     augmentations += _flip(options.RANDOM_FLIP)
     augmentations.append(_resize(options))
     photometric = {
@@ -99,6 +108,47 @@ def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
             )
         augmentations.append(photometric[name]())
     return T.AugmentationList(augmentations)
+
+
+def augment_frames(
+    augmentation: T.AugmentationList, frames: Iterable[np.ndarray], num_frames: int
+) -> tuple[torch.Tensor, T.TransformList]:
+    """Samples a transform with the first frame and applies it to all of them.
+
+    Args:
+        augmentation: of :func:`build_clip_augmentation`.
+        frames: T images (H, W, 3) uint8, writable; taken one by one.
+        num_frames: T.
+
+    Returns:
+        (T, 3, h, w) uint8, and the transform, to be applied to the masks.
+    """
+    images: np.ndarray | None = None
+    for index, frame in enumerate(frames):
+        if images is None:
+            first = T.AugInput(frame)
+            transforms = augmentation(first)
+            frame = first.image
+            # One array for all: data-loading processes hand it over with a single file descriptor.
+            images = np.empty((num_frames, 3, *frame.shape[:2]), dtype=np.uint8)
+        else:
+            frame = transforms.apply_image(frame)
+        images[index] = frame.transpose(2, 0, 1)
+    return torch.from_numpy(images), transforms
+
+
+def _crop(kind: str, size: tuple[float, float]) -> T.Augmentation:
+    if len(size) != 2 or kind not in _CROP_TYPES:
+        raise InputError(
+            f"INPUT.CROP.TYPE must be one of {', '.join(_CROP_TYPES)} and SIZE two numbers, not '{kind}' and "
+            f"{tuple(size)}"
+        )
+    if kind != "absolute_range":
+        return T.RandomCrop(kind, size)
+    if size[0] > size[1]:
+        raise InputError(f"INPUT.CROP.SIZE of an absolute_range goes from low to high, not {tuple(size)}")
+    resize = T.ResizeShortestEdge(_CROP_SHORT_SIDES, sample_style="choice")
+    return T.RandomApply(T.AugmentationList([resize, T.RandomCrop(kind, size)]), _CROP_PROBABILITY)
 
 
 def _resize(options: CfgNode) -> T.Augmentation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,14 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BitMasks, Boxes, Instances
 
-from seqformer.data.augmentation import build_clip_augmentation
+from seqformer.data.augmentation import augment_frames, build_clip_augmentation
 from seqformer.data.clip_sampler import ClipSampler
 from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
 
-__all__ = ["YTVISDatasetMapper"]
+__all__ = ["ATTEMPTS", "YTVISDatasetMapper", "clip_instances", "read_picture"]
 
-_ATTEMPTS = 10  # clips tried in a video before another video takes its place
+ATTEMPTS = 10  # clips tried in a video or image before another takes its place
 
 
 class YTVISDatasetMapper:
@@ -64,7 +65,7 @@ class YTVISDatasetMapper:
             tensors 3, h, w) and for training instances (list of T Instances of the same N instances:
             gt_boxes, absolute xyxy, right and bottom edge exclusive; gt_classes; gt_masks; gt_ids, -1 where
             not visible). Crowds and instances that no frame of the clip shows are left out. None if no clip
-            with an instance was found, upon which Detectron2 takes another video.
+            with an instance was found, upon which another video takes its place.
 
         Raises:
             InputError: if a frame cannot be read or has another size than the annotations say.
@@ -72,7 +73,7 @@ class YTVISDatasetMapper:
         if self.clip_sampler is None:
             images, _ = self._read_frames(video, range(video["length"]))
             return self._record(video, range(video["length"]), images)
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             frames = self.clip_sampler(video["length"])
             annotations = [
                 {a["id"]: a for a in video["annotations"][frame] if not a["iscrowd"]} for frame in frames
@@ -80,7 +81,9 @@ class YTVISDatasetMapper:
             if not any(annotations):
                 continue
             images, transforms = self._read_frames(video, frames)
-            instances = _instances(annotations, transforms, tuple(images.shape[-2:]))
+            classes = {id_: a["category_id"] for frame in annotations for id_, a in frame.items()}
+            masks = _augmented_masks(annotations, list(classes), transforms, tuple(images.shape[-2:]))
+            instances = clip_instances(masks, list(classes.values()))
             if len(instances[0]):
                 return self._record(video, frames, images) | {"instances": instances}
         return None
@@ -101,56 +104,79 @@ class YTVISDatasetMapper:
         self, video: dict[str, Any], frames: list[int] | range
     ) -> tuple[torch.Tensor, T.TransformList]:
         """Augmented frames (T, 3, h, w), uint8, and the transform they share."""
-        images: np.ndarray | None = None
-        for index, frame in enumerate(frames):
-            image = self._read_frame(video, frame)
-            if images is None:
-                first = T.AugInput(image)
-                transforms = self.augmentation(first)
-                image = first.image
-                # One array for all: data-loading processes hand it over with a single file descriptor.
-                images = np.empty((len(frames), 3, *image.shape[:2]), dtype=np.uint8)
-            else:
-                image = transforms.apply_image(image)
-            images[index] = image.transpose(2, 0, 1)
-        return torch.from_numpy(images), transforms
-
-    def _read_frame(self, video: dict[str, Any], frame: int) -> np.ndarray:
-        path = video["file_names"][frame]
-        try:
-            image = np.array(read_image(path, self.image_format))  # a copy, since transforms want to write
-        except (OSError, SyntaxError, ValueError) as error:
-            reason = str(error).replace("\n", " ")
-            raise InputError(f"video {video['video_id']}: frame '{path}' cannot be read: {reason}") from error
-        if image.shape[:2] != (video["height"], video["width"]):
-            raise InputError(
-                f"video {video['video_id']}: frame '{path}' is {image.shape[1]}x{image.shape[0]} pixels, the "
-                f"annotations are for {video['width']}x{video['height']}"
-            )
-        return image
+        size = (video["height"], video["width"])
+        pictures = (
+            read_picture(video["file_names"][t], self.image_format, size, f"video {video['video_id']}: frame")
+            for t in frames
+        )
+        return augment_frames(self.augmentation, pictures, len(frames))
 
 
-def _instances(
-    annotations: list[dict[int, dict[str, Any]]], transforms: T.TransformList, size: tuple[int, int]
-) -> list[Instances]:
-    """Instances of T frames from the annotations by id of each; those seen nowhere are left out."""
-    classes = {id_: a["category_id"] for frame in annotations for id_, a in frame.items()}
-    drawn = np.zeros((len(annotations), len(classes), *size), dtype=bool)
-    for t, frame in enumerate(annotations):
-        for n, id_ in enumerate(classes):
-            if id_ in frame:
-                drawn[t, n] = transforms.apply_segmentation(decode_mask(frame[id_]["segmentation"]))
-    masks = torch.from_numpy(drawn)
-    visible = masks.flatten(2).any(dim=2)  # T, N
+def read_picture(path: str, image_format: str, size: tuple[int, int], what: str) -> np.ndarray:
+    """Reads a picture.
+
+    Args:
+        path: the file.
+        image_format: channel order, "RGB" or "BGR".
+        size: height and width that it must have, pixels.
+        what: how the message calls it, such as "video 3: frame".
+
+    Returns:
+        (H, W, 3) uint8, writable.
+
+    Raises:
+        InputError: if it cannot be read or has another size.
+    """
+    try:
+        image = np.array(read_image(path, image_format))  # a copy, since transforms want to write
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"{what} '{path}' cannot be read: {reason}") from error
+    if image.shape[:2] != size:
+        raise InputError(
+            f"{what} '{path}' is {image.shape[1]}x{image.shape[0]} pixels, the annotations are for "
+            f"{size[1]}x{size[0]}"
+        )
+    return image
+
+
+def clip_instances(masks: np.ndarray, labels: Sequence[int]) -> list[Instances]:
+    """What a clip shows, as the model takes it; instances seen in no frame are left out.
+
+    Args:
+        masks: (T, N, h, w) bool, augmented.
+        labels: N classes, 0-based.
+
+    Returns:
+        T Instances of the same instances; see :meth:`YTVISDatasetMapper.__call__`.
+    """
+    drawn = torch.from_numpy(masks)
+    visible = drawn.flatten(2).any(dim=2)  # T, N
     kept = visible.any(dim=0)
     if not kept.all():
-        masks, visible = masks[:, kept], visible[:, kept]
-    labels = torch.tensor(list(classes.values()), dtype=torch.long)[kept]
-    ids = torch.arange(len(labels)).expand_as(visible).where(visible, -1)
-    boxes = BitMasks(masks.flatten(0, 1)).get_bounding_boxes().tensor.view(*visible.shape, 4)
+        drawn, visible = drawn[:, kept], visible[:, kept]
+    classes = torch.tensor(list(labels), dtype=torch.long)[kept]
+    ids = torch.arange(len(classes)).expand_as(visible).where(visible, -1)
+    boxes = BitMasks(drawn.flatten(0, 1)).get_bounding_boxes().tensor.view(*visible.shape, 4)
+    size = tuple(masks.shape[-2:])
     return [
         Instances(
-            size, gt_boxes=Boxes(boxes[t]), gt_classes=labels, gt_masks=BitMasks(masks[t]), gt_ids=ids[t]
+            size, gt_boxes=Boxes(boxes[t]), gt_classes=classes, gt_masks=BitMasks(drawn[t]), gt_ids=ids[t]
         )
-        for t in range(len(annotations))
+        for t in range(len(masks))
     ]
+
+
+def _augmented_masks(
+    annotations: list[dict[int, dict[str, Any]]],
+    identities: Sequence[int],
+    transforms: T.TransformList,
+    size: tuple[int, int],
+) -> np.ndarray:
+    """Masks (T, N, h, w) of the instances, from the annotations by id of each frame."""
+    masks = np.zeros((len(annotations), len(identities), *size), dtype=bool)
+    for t, frame in enumerate(annotations):
+        for n, identity in enumerate(identities):
+            if identity in frame:
+                masks[t, n] = transforms.apply_segmentation(decode_mask(frame[identity]["segmentation"]))
+    return masks

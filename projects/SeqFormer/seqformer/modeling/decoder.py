@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid
+from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid, run_layer
 
 __all__ = ["Decoder", "DecoderLayer", "DecoderOutput"]
 
@@ -118,11 +118,16 @@ class Decoder(nn.Module):
     """A stack of decoder layers; each one's boxes are the next one's references.
 
     ``bbox_embed``, one box head a layer, is set by the network, which holds it too.
+
+    Args:
+        layers: applied one after the other.
+        recompute: compute layers again in the backward pass instead of keeping what they computed.
     """
 
-    def __init__(self, layers: list[DecoderLayer]):
+    def __init__(self, layers: list[DecoderLayer], recompute: bool = False):
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.recompute = recompute
         self.bbox_embed: nn.ModuleList
 
     @staticmethod
@@ -164,8 +169,16 @@ class Decoder(nn.Module):
         outputs = []
         for layer, box_head in zip(self.layers, self.bbox_embed, strict=True):
             scale = ratios if reference.shape[-1] == 2 else torch.cat((ratios, ratios), dim=-1)
-            instance, box, weights = layer(
-                instance, box, position, reference.unsqueeze(3) * scale, memory, padding_mask, levels
+            instance, box, weights = run_layer(
+                layer,
+                instance,
+                box,
+                position,
+                reference.unsqueeze(3) * scale,
+                memory,
+                padding_mask,
+                levels,
+                recompute=self.recompute,
             )
             boxes = self.refine(box_head(box), reference)
             outputs.append(DecoderOutput(instance, box, reference, boxes, weights))

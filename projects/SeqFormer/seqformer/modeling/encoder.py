@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import Levels, MSDeformAttn
+from seqformer.modeling.layers import Levels, MSDeformAttn, run_layer
 
 __all__ = ["Encoder", "EncoderLayer"]
 
@@ -38,11 +38,17 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A stack of encoder layers. Source: SeqFormer, section 3.2, "Transformer encoder"."""
+    """A stack of encoder layers. Source: SeqFormer, section 3.2, "Transformer encoder".
 
-    def __init__(self, layers: list[EncoderLayer]):
+    Args:
+        layers: applied one after the other.
+        recompute: compute layers again in the backward pass instead of keeping what they computed.
+    """
+
+    def __init__(self, layers: list[EncoderLayer], recompute: bool = False):
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.recompute = recompute
 
     @staticmethod
     def reference_points(levels: Levels, valid_ratios: Tensor) -> Tensor:
@@ -82,5 +88,5 @@ class Encoder(nn.Module):
         """
         reference = self.reference_points(levels, valid_ratios)
         for layer in self.layers:
-            x = layer(x, position, reference, padding_mask, levels)
+            x = run_layer(layer, x, position, reference, padding_mask, levels, recompute=self.recompute)
         return x

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from seqformer.ops import ms_deform_attn_fused
 
-__all__ = ["MLP", "Levels", "MSDeformAttn", "inverse_sigmoid"]
+__all__ = ["MLP", "Levels", "MSDeformAttn", "inverse_sigmoid", "run_layer"]
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
     """The logit of ``x``; values and their complements below ``eps`` are raised to it."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
+
+
+def run_layer(layer: nn.Module, *args: Any, recompute: bool) -> Any:
+    """``layer(*args)``, which the backward pass computes again if ``recompute``: less memory, more time."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(layer, *args, use_reentrant=False)
+    return layer(*args)
 
 
 class MLP(nn.Module):

@@ -58,7 +58,10 @@ class EncodedFrames:
 
 
 class Transformer(nn.Module):
-    """Encoder and decoder. Source: SeqFormer, section 3.2."""
+    """Encoder and decoder. Source: SeqFormer, section 3.2.
+
+    ``recompute`` computes layers again in the backward pass instead of keeping what they computed.
+    """
 
     def __init__(
         self,
@@ -71,12 +74,17 @@ class Transformer(nn.Module):
         encoder_points: int,
         decoder_layers: int,
         decoder_points: int,
+        recompute: bool = False,
     ):
         super().__init__()
         shared = (dim, feedforward_dim, dropout, num_levels, num_heads)
         self.level_embed = nn.Parameter(torch.empty(num_levels, dim))
-        self.encoder = Encoder([EncoderLayer(*shared, encoder_points) for _ in range(encoder_layers)])
-        self.decoder = Decoder([DecoderLayer(*shared, decoder_points) for _ in range(decoder_layers)])
+        self.encoder = Encoder(
+            [EncoderLayer(*shared, encoder_points) for _ in range(encoder_layers)], recompute
+        )
+        self.decoder = Decoder(
+            [DecoderLayer(*shared, decoder_points) for _ in range(decoder_layers)], recompute
+        )
         self.reference_points = nn.Linear(dim, 2)
         for parameter in self.parameters():
             if parameter.dim() > 1:

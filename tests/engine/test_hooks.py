@@ -1,0 +1,66 @@
+"""The best checkpoint: which evaluation it is of, also over restarts."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from detectron2.engine.hooks import EvalHook
+from detectron2.engine.train_loop import TrainerBase
+from torch import nn
+
+from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.engine import BestCheckpoint
+
+SCORES = {1: 10.0, 3: 30.0, 5: 20.0, 7: math.nan, 9: 25.0}  # by the step before the evaluation
+
+
+class Trainer(TrainerBase):
+    """Its weight is the number of steps done; evaluated every second step and at the end."""
+
+    def __init__(self, folder: Path, scores: dict[int, float]):
+        super().__init__()
+        self.model = nn.Linear(1, 1)
+        checkpointer = SeqFormerCheckpointer(self.model, str(folder), resumable=False)
+        evaluate = EvalHook(2, lambda: {"segm": {"AP": scores[2 * ((self.iter - 1) // 2) + 1]}})
+        self.register_hooks([evaluate, BestCheckpoint(2, checkpointer, "segm/AP")])
+
+    def run_step(self) -> None:
+        nn.init.constant_(self.model.weight, self.iter + 1)
+
+
+def best(folder: Path) -> tuple[float, float]:
+    """The weight and the value kept."""
+    weight = torch.load(folder / "model_best.pth", weights_only=True)["model"]["weight"].item()
+    return weight, json.loads((folder / "model_best.json").read_text())["value"]
+
+
+def test_the_best_of_all_evaluations(tmp_path: Path) -> None:
+    Trainer(tmp_path, SCORES).train(0, 10)
+    assert best(tmp_path) == (4, 30.0)
+
+
+def test_the_last_evaluation_counts(tmp_path: Path) -> None:
+    Trainer(tmp_path, SCORES | {9: 40.0}).train(0, 10)
+    assert best(tmp_path) == (10, 40.0)
+
+
+def test_a_resumed_training_knows_the_best_so_far(tmp_path: Path) -> None:
+    Trainer(tmp_path, SCORES).train(0, 5)
+    Trainer(tmp_path, SCORES).train(5, 10)
+    assert best(tmp_path) == (4, 30.0)
+
+
+def test_evaluations_that_come_again_do_not_count_before(tmp_path: Path) -> None:
+    Trainer(tmp_path, SCORES).train(0, 5)
+    # From a checkpoint before the evaluation that was best, and with other data.
+    Trainer(tmp_path, SCORES | {3: 5.0}).train(2, 10)
+    assert best(tmp_path) == (10, 25.0)
+
+
+def test_a_new_training_forgets_the_old_one(tmp_path: Path) -> None:
+    Trainer(tmp_path, SCORES).train(0, 10)
+    Trainer(tmp_path, {step: score / 10 for step, score in SCORES.items()}).train(0, 10)
+    assert best(tmp_path) == (4, 3.0)
