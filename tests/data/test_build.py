@@ -190,3 +190,12 @@ def test_configs_that_do_not_fit(cfg: CfgNode, key: str, value: Any, message: st
     cfg.merge_from_list([key, value])
     with pytest.raises(InputError, match=message):
         build_train_loader(cfg)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_test_set_needs_the_model_s_classes(cfg: CfgNode, count: int) -> None:
+    cfg.MODEL.SeqFormer.NUM_CLASSES = count
+    with pytest.raises(
+        InputError, match=f"has 3 classes, the model {count}: set MODEL.SeqFormer.NUM_CLASSES"
+    ):
+        build_test_loader(cfg, cfg.DATASETS.TEST[0])

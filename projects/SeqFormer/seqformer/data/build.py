@@ -145,9 +145,20 @@ def training_order(loader: Any) -> TrainingOrder:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Any:
-    """A loader of whole videos, one at a time."""
+    """A loader of whole videos, one at a time.
+
+    Raises:
+        InputError: if the dataset cannot be read, or the model has another number of classes.
+    """
+    videos = DatasetCatalog.get(dataset_name)
+    found, wanted = len(MetadataCatalog.get(dataset_name).thing_classes), cfg.MODEL.SeqFormer.NUM_CLASSES
+    if found != wanted:
+        raise InputError(
+            f"dataset '{dataset_name}' has {found} classes, the model {wanted}: "
+            "set MODEL.SeqFormer.NUM_CLASSES, or take weights that know these classes"
+        )
     return build_detection_test_loader(
-        dataset=DatasetCatalog.get(dataset_name),
+        dataset=videos,
         mapper=YTVISDatasetMapper(cfg, is_train=False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
