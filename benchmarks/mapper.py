@@ -17,6 +17,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+
+# isort: split
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog

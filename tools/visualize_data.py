@@ -14,6 +14,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+
+# isort: split
 import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
