@@ -2,8 +2,8 @@
 
     python benchmarks/evaluator.py --videos 300 --predictions 50
 
-Every video has instances of several categories, blobs that move; predictions are instances shifted by a few
-pixels. Another process makes both and writes them as JSON; what is timed is what ``python -m
+Every video has instances of several categories, blobs that move; predictions are one of a few copies of
+instances, shifted by a few pixels. Another process makes both and writes them as JSON; what is timed is what ``python -m
 seqformer.evaluation`` does: reading and checking the files, AP, and identity errors. Memory is the most that
 the process has held.
 """
@@ -31,6 +31,7 @@ from seqformer.evaluation.ytvis import average_precision
 
 CATEGORIES = 40
 INSTANCES = 4  # of a video
+VARIANTS = 3  # shifted copies of an instance that predictions are drawn from
 
 
 def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
@@ -45,12 +46,15 @@ def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
         for masks, category in zip(tracks, categories, strict=True):
             annotation = {"id": len(annotations) + 1, "video_id": video, "category_id": category}
             annotations.append(annotation | {"iscrowd": 0, "segmentations": encode_masks(masks)})
+        shifts = rng.integers(-12, 13, (INSTANCES, VARIANTS, 2)).tolist()
+        shifted = [
+            [encode_masks(np.roll(masks, shift, axis=(1, 2))) for shift in own]
+            for masks, own in zip(tracks, shifts, strict=True)
+        ]
         for _ in range(args.predictions):
-            n = int(rng.integers(INSTANCES))
-            shift = tuple(rng.integers(-12, 13, 2).tolist())
-            segmentations = encode_masks(np.roll(tracks[n], shift, axis=(1, 2)))
+            n, variant = int(rng.integers(INSTANCES)), int(rng.integers(VARIANTS))
             right = rng.random() < 0.5
-            result = {"video_id": video, "segmentations": segmentations, "score": float(rng.random())}
+            result = {"video_id": video, "segmentations": shifted[n][variant], "score": float(rng.random())}
             result["category_id"] = categories[n] if right else int(rng.integers(1, CATEGORIES + 1))
             results.append(result)
     named = [{"id": n, "name": f"category {n}"} for n in range(1, CATEGORIES + 1)]
