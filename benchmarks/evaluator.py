@@ -3,9 +3,9 @@
     python benchmarks/evaluator.py --videos 300 --predictions 50
 
 Every video has instances of several categories, blobs that move; predictions are one of a few copies of
-instances, shifted by a few pixels. Another process makes both and writes them as JSON; what is timed is what ``python -m
-seqformer.evaluation`` does: reading and checking the files, AP, and identity errors. Memory is the most that
-the process has held.
+instances, shifted by a few pixels. Another process makes both and writes them as JSON; what is timed is what
+``python -m seqformer.evaluation`` does: reading and checking the files, AP, and identity errors. Memory is
+the most that the process has held.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
         for _ in range(args.predictions):
             n, variant = int(rng.integers(INSTANCES)), int(rng.integers(VARIANTS))
             right = rng.random() < 0.5
-            result = {"video_id": video, "segmentations": shifted[n][variant], "score": float(rng.random())}
+            result = {"video_id": video, "score": float(rng.random()), "segmentations": shifted[n][variant]}
             result["category_id"] = categories[n] if right else int(rng.integers(1, CATEGORIES + 1))
             results.append(result)
     named = [{"id": n, "name": f"category {n}"} for n in range(1, CATEGORIES + 1)]
