@@ -106,9 +106,7 @@ def open_video(args: argparse.Namespace) -> Source:
     elif wanted is None or args.images is None:
         raise InputError("no frames: give --input, or --dataset, --images and --video-id")
     else:
-        source = ImageSequenceReader([args.images / name for name in wanted.names])
-        # Frames have the order of the dataset, not that of their names.
-        source.paths = [args.images / name for name in wanted.names]
+        source = ImageSequenceReader([args.images / name for name in wanted.names], keep_order=True)
     is_video = isinstance(source, VideoReader)
     length = sum(1 for _ in source) if is_video else source.length
     if source.problem:

@@ -19,7 +19,12 @@ _BETWEEN = 4  # pixels
 
 
 def side_by_side_size(size: tuple[int, int], count: int) -> tuple[int, int]:
-    """Height and width of what :func:`side_by_side` makes of frames of (height, width) and ``count`` methods."""
+    """Height and width, pixels, of what :func:`side_by_side` makes.
+
+    Args:
+        size: height and width of the frames.
+        count: of methods.
+    """
     height, width = _panel_size(size, count)
     return height + _title_height(height), count * width + (count - 1) * _BETWEEN
 
