@@ -83,9 +83,7 @@ class AttentionMeasure:
         frames = np.flatnonzero(visible)
         height, width = masks[frames[0]]["size"]
         boxes = mask_api.toBbox([masks[t] for t in frames]) / (width, height, width, height)  # xywh
-        low, high = (
-            corner[:, None, None, None, None] for corner in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:])
-        )
+        low, high = (corner[:, None, None, None] for corner in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:]))
         locations = trace.sampling_locations[:, frames, query]  # D, frames, M, L, P, 2
         inside = ((locations >= low) & (locations <= high)).all(-1)
         attention = trace.attention_weights[:, frames, query]

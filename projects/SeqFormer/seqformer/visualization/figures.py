@@ -285,7 +285,7 @@ def save_figure(figure: Figure, path: str | Path, format: str, dpi: int) -> None
 
 
 def _note(names: set[str], labels: bool, first: str | None) -> str:
-    parts = [f"class: {next(iter(names))}"] if labels and len(names) == 1 else []
+    parts = [f"all are of one class, {next(iter(names))}"] if labels and len(names) == 1 else []
     if first is not None:
         parts.append(f"dashed boxes: instances differ from those of {first}")
     return "; ".join(parts)

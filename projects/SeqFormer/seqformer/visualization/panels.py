@@ -166,7 +166,9 @@ def draw_labels(
     panel_width: float,
     with_class: bool,
 ) -> None:
-    """Writes class, score and id of instances above their masks, where they hide each other least.
+    """Writes class, score and id of instances near their masks, where they hide no other label.
+
+    Where there is room, they do not hide an instance either.
 
     Args:
         instances: those seen in frame ``t``, the best last; it is placed first.
@@ -177,8 +179,9 @@ def draw_labels(
     pixels = size[1] / (panel_width * 72)  # of the frame, to a point
     font = FontProperties(size=_LABEL_SIZE)
     placed: list[Box] = []
-    for instance in reversed(instances):
-        bounds = mask_bounds(decode_mask(instance.masks[t]))
+    all_bounds = [mask_bounds(decode_mask(instance.masks[t])) for instance in instances]
+    taken = [bounds for bounds in all_bounds if bounds is not None]
+    for instance, bounds in reversed(list(zip(instances, all_bounds, strict=True))):
         if bounds is None:
             continue
         score = "" if instance.score is None else f" {instance.score:.2f}"
@@ -186,7 +189,9 @@ def draw_labels(
         width, height, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
         padding = 2 * _LABEL_PADDING
         extent = round((height + padding) * pixels), round((width + padding) * pixels)
-        box = place_label(extent, bounds, placed, size)
+        box = place_label(extent, bounds, [*placed, *taken], size)
+        if any(box.overlap(other) for other in placed):
+            box = place_label(extent, bounds, placed, size)
         placed.append(box)
         axes.add_patch(
             Rectangle(
