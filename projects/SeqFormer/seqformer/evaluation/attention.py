@@ -52,6 +52,7 @@ class AttentionMeasure:
         self.instances = 0
         self.found = 0
         self.partly_hidden = 0
+        self._num_layers = 0
         self._visible: list[np.ndarray] = []  # each (frames, D)
         self._hidden: list[np.ndarray] = []
         self._points: list[np.ndarray] = []
@@ -65,6 +66,7 @@ class AttentionMeasure:
             truths: G instances times T masks of the frames that were traced, at the size of the trace's
                 masks; None where an instance is not seen.
         """
+        self._num_layers = trace.num_layers
         truths = [masks for masks in truths if any(masks)]
         self.instances += len(truths)
         overlaps = space_time_iou(trace.segmentations, truths)
@@ -96,9 +98,8 @@ class AttentionMeasure:
             self.instances,
             self.found,
             self.partly_hidden,
-            *(_mean(parts) for parts in (self._visible, self._hidden, self._points, self._attention)),
+            *map(self._mean, (self._visible, self._hidden, self._points, self._attention)),
         )
 
-
-def _mean(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts).mean(0) if parts else np.array([np.nan])
+    def _mean(self, parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(parts).mean(0) if parts else np.full(self._num_layers, np.nan)
