@@ -9,7 +9,8 @@
 
 Frames come from --input (a video, a folder, pictures) or from a video of a YouTube-VIS dataset (--dataset,
 --images, --video-id). With a dataset that has annotations, instances and compare show the ground truth, too.
-In sampling-points and temporal-weights the frames that are shown are the clip that the model sees.
+In sampling-points and temporal-weights the frames that are shown are the clip that the model sees. With an
+.mp4 as --output, compare writes all frames side by side.
 Without --config-file and --weights the shipped pedestrian model runs.
 """
 
@@ -79,11 +80,12 @@ class Source:
     def pick(self, numbers: Sequence[int]) -> Frames:
         """Reads the frames of these numbers; they may come in any order."""
         wanted, pictures = set(numbers), {}
-        for t, frame in enumerate(self.frames):
-            if t in wanted:
-                pictures[t] = frame
-            if len(pictures) == len(wanted):
-                break
+        with self.frames:  # may be left before its end
+            for t, frame in enumerate(self.frames):
+                if t in wanted:
+                    pictures[t] = frame
+                if len(pictures) == len(wanted):
+                    break
         return Frames([pictures[t] for t in numbers], numbers, self.fps)
 
 

@@ -58,7 +58,7 @@ def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
             masks,
             [instance.instance_id for instance in seen],
             [instance.label for instance in seen],
-            [instance.rank for instance in seen],
+            [instance.score for instance in seen],
         )
         if column:
             scale = np.array([width, height]) / (size[1], size[0])

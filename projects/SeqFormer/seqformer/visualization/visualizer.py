@@ -54,7 +54,7 @@ def draw_instances(
     masks: np.ndarray,
     instance_ids: Sequence[int],
     labels: Sequence[str],
-    scores: Sequence[float],
+    scores: Sequence[float | None],
     *,
     opacity: float = 0.45,
 ) -> np.ndarray:
@@ -68,7 +68,7 @@ def draw_instances(
         masks: (N, H, W) bool. An instance whose mask is empty is not drawn.
         instance_ids: N ids, which fix the colours.
         labels: N class names.
-        scores: N scores in [0, 1].
+        scores: N scores in [0, 1]; None for what has none, such as ground truth, which is on top.
         opacity: of the tint, in [0, 1].
 
     Returns:
@@ -86,7 +86,7 @@ def draw_instances(
     if masks.shape[1:] != frame.shape[:2]:
         raise ValueError(f"masks of {masks.shape[1:]} pixels on a frame of {frame.shape[:2]}")
 
-    worst_first = sorted(range(len(masks)), key=lambda i: scores[i])
+    worst_first = sorted(range(len(masks)), key=lambda i: math.inf if scores[i] is None else scores[i])
     short_side = min(frame.shape[:2])
     draw_masks(
         drawn, masks, instance_ids, worst_first, opacity=opacity, thickness=max(1, round(short_side / 360))
@@ -96,9 +96,9 @@ def draw_instances(
     for i in reversed(worst_first):
         bounds = mask_bounds(masks[i])
         if bounds is not None:
-            picture = _label(
-                f"{labels[i]} {scores[i]:.2f} #{instance_ids[i]}", instance_color(instance_ids[i]), font_size
-            )
+            score = "" if scores[i] is None else f" {scores[i]:.2f}"
+            text = f"{labels[i]}{score} #{instance_ids[i]}"
+            picture = _label(text, instance_color(instance_ids[i]), font_size)
             placed.append(place_label(picture.shape[:2], bounds, placed, frame.shape[:2]))
             _paste(drawn, picture, placed[-1])
     return drawn
