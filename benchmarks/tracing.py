@@ -13,6 +13,9 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
+import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+
+# isort: split
 import torch
 from detectron2.modeling import build_model
 
