@@ -11,7 +11,6 @@ found, in YouTube-VIS format.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -22,14 +21,10 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 
 # isort: split
 import numpy as np
-import torch
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from pycocotools import mask as mask_codec
 from tqdm import tqdm
 
-from seqformer.checkpoint import read_metadata
-from seqformer.config import load_config
+from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.results import tracklets_to_results, write_results
 from seqformer.inference import VideoPredictor
@@ -43,9 +38,6 @@ from seqformer.visualization import (
     open_writer,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_CONFIG = ROOT / "configs/pedestrians/seqformer_effnet_lite0.yaml"
-DEFAULT_WEIGHTS = ROOT / "demo/assets/seqformer_effnet_lite0_pedestrians.safetensors"
 DEFAULT_THRESHOLD = 0.4
 
 _VIDEO_ID = 1  # of the only video in the JSON
@@ -94,50 +86,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="change keys of the config, at the end of the command",
     )
     return parser.parse_args(argv)
-
-
-def setup_cfg(config_file: str, weights: str | None, opts: Sequence[str]) -> CfgNode:
-    """The frozen config of a command, with MODEL.WEIGHTS.
-
-    Raises:
-        InputError: if it cannot be used.
-    """
-    cfg = load_config(config_file, opts)
-    is_default = Path(config_file).resolve() == DEFAULT_CONFIG
-    if weights:
-        cfg.MODEL.WEIGHTS = weights
-    elif is_default and "MODEL.WEIGHTS" not in opts[::2]:
-        cfg.MODEL.WEIGHTS = str(DEFAULT_WEIGHTS)
-    if not cfg.MODEL.WEIGHTS:
-        raise InputError(f"no weights for config '{config_file}': give --weights")
-    if cfg.MODEL.META_ARCHITECTURE != "SeqFormer":
-        raise InputError(f"config '{config_file}' is for {cfg.MODEL.META_ARCHITECTURE}, not for SeqFormer")
-    try:
-        torch.empty(0, device=cfg.MODEL.DEVICE)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"MODEL.DEVICE '{cfg.MODEL.DEVICE}' cannot be used: {reason}") from error
-    cfg.freeze()
-    return cfg
-
-
-def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
-    """Names and dataset ids of the model's classes.
-
-    Names are those that the weights carry, else those of the config's test set if Detectron2 knows it; else
-    classes are numbered.
-    """
-    count = cfg.MODEL.SeqFormer.NUM_CLASSES
-    names = json.loads(read_metadata(cfg.MODEL.WEIGHTS).get("thing_classes", "[]"))
-    ids = list(range(1, count + 1))
-    for dataset in cfg.DATASETS.TEST[:1]:
-        if dataset in MetadataCatalog.list():
-            metadata = MetadataCatalog.get(dataset)
-            names = names or metadata.get("thing_classes", [])
-            contiguous = metadata.get("thing_dataset_id_to_contiguous_id", {})
-            if len(contiguous) == count:
-                ids = sorted(contiguous, key=contiguous.get)
-    return (list(names) if len(names) == count else [f"class {i}" for i in range(count)]), ids
 
 
 def with_progress(frames: Iterable[np.ndarray], total: int | None, what: str) -> Iterable[np.ndarray]:

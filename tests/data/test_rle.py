@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from seqformer.data.rle import decode_mask, encode_masks, rle_counts, to_rle
+from seqformer.data.rle import decode_mask, encode_masks, mask_areas, rle_counts, space_time_iou, to_rle
 from seqformer.errors import InputError
 
 
@@ -108,3 +108,19 @@ def test_random_strings_never_reach_pycocotools_unchecked(counts: str) -> None:
         return
     assert decode_mask(rle).shape == (6, 7)
     assert rle_counts(counts).sum() == 42
+
+
+def test_space_time_iou_counts_pixels_of_all_frames() -> None:
+    rng = np.random.default_rng(0)
+    tracks = rng.random((5, 4, 9, 8)) < 0.4
+    tracks[1, 2] = tracks[3] = False
+    encoded = [encode_masks(track) for track in tracks]
+    found = space_time_iou(encoded[:2], encoded)
+    assert found.shape == (2, 5) and found[0, 0] == found[1, 1] == 1 and found[0, 3] == 0
+    for a in range(2):
+        for b in range(5):
+            shared, either = (tracks[a] & tracks[b]).sum(), (tracks[a] | tracks[b]).sum()
+            assert found[a, b] == pytest.approx(shared / either)
+    np.testing.assert_array_equal(mask_areas(encoded[1]), tracks[1].sum((1, 2)))
+    assert space_time_iou(encoded[3:4], encoded[3:4]) == 0
+    assert space_time_iou([], encoded).shape == (0, 5)

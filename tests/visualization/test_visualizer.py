@@ -62,6 +62,17 @@ def test_the_higher_score_is_on_top():
         np.testing.assert_array_equal(drawn[150, 200], instance_color(7))
 
 
+def test_what_has_no_score_is_on_top_and_has_a_shorter_label():
+    frame, masks = scene((60, 80, 160, 200), (120, 80, 220, 200))
+    drawn = draw_instances(frame, masks, [4, 7], ["person"] * 2, [None, 0.9], opacity=1)
+    np.testing.assert_array_equal(drawn[150, 140], instance_color(4))
+    widths = [
+        label_boxes(draw_instances(frame, masks[:1], [4], ["person"], [score]), masks[:1])[0][2]
+        for score in (None, 0.9)
+    ]
+    assert widths[0] < 0.8 * widths[1]
+
+
 def test_labels_stay_inside_and_apart():
     corners = [(0, 0, 12, 30), (308, 0, 320, 30), (0, 215, 12, 240), (308, 215, 320, 240)]
     crowd = [(140 + 6 * i, 120, 150 + 6 * i, 200) for i in range(3)]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_api
 
 from seqformer.data.files import read_json
+from seqformer.data.rle import mask_areas
 from seqformer.data.ytvis_format import Dataset, Video, parse_dataset, parse_segmentations, refuse
 from seqformer.errors import InputError
 from seqformer.structures import RLE
@@ -139,10 +139,7 @@ def _content(source: Any, name: str) -> tuple[Any, str]:
 
 
 def _track(masks: list[RLE | None]) -> Track:
-    areas = np.zeros(len(masks))
-    seen = [frame for frame, mask in enumerate(masks) if mask is not None]
-    if seen:
-        areas[seen] = mask_api.area([masks[frame] for frame in seen])
+    areas = mask_areas(masks)
     return Track(masks, areas, _mean_area(areas))
 
 

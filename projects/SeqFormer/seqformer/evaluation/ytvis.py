@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_api
 
+from seqformer.data.rle import space_time_iou
 from seqformer.evaluation.tracks import Track, Tracks, read_tracks
 
 __all__ = ["METRICS", "average_precision", "evaluate_ytvis"]
@@ -85,23 +85,11 @@ def average_precision(tracks: Tracks) -> dict[str, Any]:
 
 def _overlaps(detections: list[Track], truths: list[Track]) -> np.ndarray:
     """Space-time IoU (D, G)."""
-    intersection = np.zeros((len(detections), len(truths)))
-    for frame in range(len(truths[0].masks)):
-        rows = [d for d, track in enumerate(detections) if track.areas[frame]]
-        columns = [g for g, track in enumerate(truths) if track.areas[frame]]
-        if rows and columns:
-            # For crowds pycocotools divides the intersection by the first mask's area, from which the
-            # number of pixels is found exactly; one call serves all pairs.
-            share = mask_api.iou(
-                [detections[d].masks[frame] for d in rows],
-                [truths[g].masks[frame] for g in columns],
-                [1] * len(columns),
-            )
-            areas = np.asarray([detections[d].areas[frame] for d in rows])
-            intersection[np.ix_(rows, columns)] += np.rint(share * areas[:, None])
-    found, wanted = (np.asarray([track.areas.sum() for track in tracks]) for tracks in (detections, truths))
-    union = found[:, None] + wanted - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return space_time_iou(
+        [track.masks for track in detections],
+        [track.masks for track in truths],
+        tuple(np.stack([track.areas for track in tracks]) for tracks in (detections, truths)),
+    )
 
 
 def _match_all_ranges(detections: list[Track], truths: list[Track]) -> list[_Match]:

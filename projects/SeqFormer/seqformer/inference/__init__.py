@@ -1,5 +1,6 @@
-"""From queries to results: whole videos, clips, predictors."""
+"""From queries to results: whole videos, clips, predictors, and a look inside."""
 
 from seqformer.inference.predictor import VideoPredictor
+from seqformer.inference.tracing import Trace, trace
 
-__all__ = ["VideoPredictor"]
+__all__ = ["Trace", "VideoPredictor", "trace"]

@@ -14,6 +14,7 @@ from seqformer.checkpoint import SeqFormerCheckpointer
 from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
 from seqformer.inference.postprocess import output_masks
+from seqformer.inference.tracing import Trace, trace
 from seqformer.inference.video import VideoInference
 from seqformer.structures import RLE, Tracklet, VideoResult
 
@@ -70,6 +71,21 @@ class VideoPredictor:
             track += [None] * (source.count - len(track))
         tracklets = [Tracklet(i, label, score, segmentations[i]) for i, label, score in inference.results()]
         return VideoResult(*source.size, source.count, tracklets)
+
+    def trace(self, frames: Iterable[np.ndarray], *, with_masks: bool = True) -> Trace:
+        """What the decoder looks at in frames, which are one clip; see :func:`seqformer.inference.trace`.
+
+        Args:
+            frames: (H, W, 3) uint8 RGB arrays of one size, which is that of the masks, too.
+            with_masks: draw the masks, too.
+
+        Raises:
+            InputError: if there are no frames, or one has another size.
+        """
+        frames = list(frames)
+        size = frames[0].shape[:2] if frames else None
+        source = _Frames(frames, self.resize, self.input_format)
+        return trace(self.model, source, size, with_masks=with_masks)
 
 
 class _Frames:

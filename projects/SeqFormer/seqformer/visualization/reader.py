@@ -184,13 +184,21 @@ class ImageSequenceReader:
     Args:
         pictures: a folder, a glob pattern, or picture files.
         fps: the frame rate that they are given.
+        keep_order: take picture files in the order given, as a dataset lists them.
 
     Raises:
         InputError: if there are no pictures, or one cannot be read or differs in size from the first.
     """
 
-    def __init__(self, pictures: str | Path | Sequence[str | Path], fps: Fraction = PICTURES_FPS):
-        self.paths = _expand([pictures] if isinstance(pictures, str | Path) else pictures)
+    def __init__(
+        self,
+        pictures: str | Path | Sequence[str | Path],
+        fps: Fraction = PICTURES_FPS,
+        *,
+        keep_order: bool = False,
+    ):
+        pictures = [pictures] if isinstance(pictures, str | Path) else pictures
+        self.paths = [Path(picture) for picture in pictures] if keep_order else _expand(pictures)
         self.fps = fps
         self.length: int | None = len(self.paths)
         self.name = self.paths[0].stem if self.length == 1 else self.paths[0].resolve().parent.name

@@ -11,7 +11,15 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["draw_instances", "instance_color"]
+__all__ = [
+    "Box",
+    "draw_instances",
+    "draw_masks",
+    "instance_color",
+    "mask_bounds",
+    "place_label",
+    "visible_parts",
+]
 
 _GOLDEN_TURN = (math.sqrt(5) - 1) / 2  # of the hue circle: any number of steps spreads evenly
 _LIGHTNESS = (
@@ -26,7 +34,7 @@ _LABEL_TEXT = (16, 16, 16)
 _SUPERSAMPLING = 4  # for the rounded corners of labels
 
 
-class _Box(NamedTuple):
+class Box(NamedTuple):
     """Pixels; right and bottom edge exclusive."""
 
     left: int
@@ -34,7 +42,7 @@ class _Box(NamedTuple):
     right: int
     bottom: int
 
-    def overlap(self, other: _Box) -> int:
+    def overlap(self, other: Box) -> int:
         """Area in common, pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
@@ -46,7 +54,7 @@ def draw_instances(
     masks: np.ndarray,
     instance_ids: Sequence[int],
     labels: Sequence[str],
-    scores: Sequence[float],
+    scores: Sequence[float | None],
     *,
     opacity: float = 0.45,
 ) -> np.ndarray:
@@ -60,7 +68,7 @@ def draw_instances(
         masks: (N, H, W) bool. An instance whose mask is empty is not drawn.
         instance_ids: N ids, which fix the colours.
         labels: N class names.
-        scores: N scores in [0, 1].
+        scores: N scores in [0, 1]; None for what has none, such as ground truth, which is on top.
         opacity: of the tint, in [0, 1].
 
     Returns:
@@ -78,31 +86,52 @@ def draw_instances(
     if masks.shape[1:] != frame.shape[:2]:
         raise ValueError(f"masks of {masks.shape[1:]} pixels on a frame of {frame.shape[:2]}")
 
+    worst_first = sorted(range(len(masks)), key=lambda i: math.inf if scores[i] is None else scores[i])
     short_side = min(frame.shape[:2])
-    worst_first = sorted(range(len(masks)), key=lambda i: scores[i])
+    draw_masks(
+        drawn, masks, instance_ids, worst_first, opacity=opacity, thickness=max(1, round(short_side / 360))
+    )
+    font_size = max(11, round(short_side / 44))
+    placed: list[Box] = []
+    for i in reversed(worst_first):
+        bounds = mask_bounds(masks[i])
+        if bounds is not None:
+            score = "" if scores[i] is None else f" {scores[i]:.2f}"
+            text = f"{labels[i]}{score} #{instance_ids[i]}"
+            picture = _label(text, instance_color(instance_ids[i]), font_size)
+            placed.append(place_label(picture.shape[:2], bounds, placed, frame.shape[:2]))
+            _paste(drawn, picture, placed[-1])
+    return drawn
+
+
+def draw_masks(
+    frame: np.ndarray,
+    masks: np.ndarray,
+    instance_ids: Sequence[int],
+    worst_first: Sequence[int],
+    *,
+    opacity: float = 0.45,
+    thickness: int = 1,
+) -> None:
+    """Tints and outlines instances, in place.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        masks: (N, H, W) bool.
+        instance_ids: N ids, which fix the colours.
+        worst_first: indices in the order in which they are drawn; the last is on top.
+        opacity: of the tint, in [0, 1].
+        thickness: of the outlines, pixels.
+    """
     colors = np.array([instance_color(i) for i in instance_ids], dtype=np.uint8)
-    visible = _visible_parts(masks, worst_first)
+    visible = visible_parts(masks, worst_first)
     covered = visible >= 0
     tint = colors[visible[covered]].astype(np.float32)
-    drawn[covered] = np.rint((1 - opacity) * frame[covered] + opacity * tint).astype(np.uint8)
-
-    thickness = max(1, round(short_side / 360))
+    frame[covered] = np.rint((1 - opacity) * frame[covered] + opacity * tint).astype(np.uint8)
     for i in worst_first:
         part = (visible == i).astype(np.uint8)
         contours, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, contours, -1, colors[i].tolist(), thickness, cv2.LINE_AA)
-
-    font_size = max(11, round(short_side / 44))
-    placed: list[_Box] = []
-    for i in reversed(worst_first):
-        bounds = _bounds(masks[i])
-        if bounds is not None:
-            picture = _label(
-                f"{labels[i]} {scores[i]:.2f} #{instance_ids[i]}", tuple(colors[i].tolist()), font_size
-            )
-            placed.append(_place(picture.shape[:2], bounds, placed, frame.shape[:2]))
-            _paste(drawn, picture, placed[-1])
-    return drawn
+        cv2.drawContours(frame, contours, -1, colors[i].tolist(), thickness, cv2.LINE_AA)
 
 
 @lru_cache(maxsize=4096)
@@ -140,7 +169,7 @@ def _gamma(linear: float) -> float:
     return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
 
 
-def _visible_parts(masks: np.ndarray, worst_first: Sequence[int]) -> np.ndarray:
+def visible_parts(masks: np.ndarray, worst_first: Sequence[int]) -> np.ndarray:
     """(H, W) index of the topmost instance of every pixel, -1 where there is none."""
     visible = np.full(masks.shape[1:], -1, dtype=np.int32)
     for i in worst_first:
@@ -148,9 +177,10 @@ def _visible_parts(masks: np.ndarray, worst_first: Sequence[int]) -> np.ndarray:
     return visible
 
 
-def _bounds(mask: np.ndarray) -> _Box | None:
+def mask_bounds(mask: np.ndarray) -> Box | None:
+    """The tight box of a mask (H, W); None if it is empty."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return _Box(left, top, left + width, top + height) if width else None
+    return Box(left, top, left + width, top + height) if width else None
 
 
 @lru_cache(maxsize=16)
@@ -176,13 +206,15 @@ def _label(text: str, color: tuple[int, int, int], font_size: int) -> np.ndarray
     return np.asarray(picture)
 
 
-def _place(size: tuple[int, int], bounds: _Box, placed: Sequence[_Box], frame_size: tuple[int, int]) -> _Box:
+def place_label(
+    size: tuple[int, int], bounds: Box, placed: Sequence[Box], frame_size: tuple[int, int]
+) -> Box:
     """Where a label of (height, width) stands: the first free place, else the least covered."""
     best, least = None, math.inf
     for left, top in _places(size, bounds):
         left = max(0, min(left, frame_size[1] - size[1]))
         top = max(0, min(top, frame_size[0] - size[0]))
-        box = _Box(left, top, left + size[1], top + size[0])
+        box = Box(left, top, left + size[1], top + size[0])
         covered = sum(box.overlap(other) for other in placed)
         if covered < least:
             best, least = box, covered
@@ -191,7 +223,7 @@ def _place(size: tuple[int, int], bounds: _Box, placed: Sequence[_Box], frame_si
     return best
 
 
-def _places(size: tuple[int, int], bounds: _Box) -> Iterator[tuple[int, int]]:
+def _places(size: tuple[int, int], bounds: Box) -> Iterator[tuple[int, int]]:
     """Left and top of a label's places: centred above the mask, then those nearest to that, then below."""
     height, width = size
     gap = max(1, height // 6)
@@ -202,7 +234,7 @@ def _places(size: tuple[int, int], bounds: _Box) -> Iterator[tuple[int, int]]:
     yield left, bounds.bottom + gap
 
 
-def _paste(frame: np.ndarray, picture: np.ndarray, box: _Box) -> None:
+def _paste(frame: np.ndarray, picture: np.ndarray, box: Box) -> None:
     """Lays an RGBA picture over the frame, in place; what exceeds the frame is cut off."""
     region = frame[box.top : box.bottom, box.left : box.right]
     picture = picture[: region.shape[0], : region.shape[1]]

@@ -1,0 +1,236 @@
+"""What the decoder looks at: sampling locations, attention weights and temporal weights of a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seqformer.data.rle import encode_masks
+from seqformer.errors import InputError
+from seqformer.inference.postprocess import output_masks, select_queries
+from seqformer.modeling.layers import Levels, MSDeformAttn
+from seqformer.modeling.network import EncodedFrames
+from seqformer.ops.reference import attention_weights, sampling_locations
+from seqformer.structures import RLE
+
+if TYPE_CHECKING:
+    from seqformer.meta_arch import SeqFormer
+
+__all__ = ["SampledPoints", "Trace", "record_sampling", "trace"]
+
+_ENCODED_TOGETHER = 4  # frames
+_DRAWN_TOGETHER = 8  # frames whose masks are brought to the output's size together
+
+
+@dataclass
+class SampledPoints:
+    """Where one call of deformable attention samples; N images, Q queries, M heads, L levels, P points.
+
+    Attributes:
+        locations: (N, Q, M, L, P, 2), xy, normalised to each padded level.
+        weights: (N, Q, M, L, P), sum to 1 over L and P together.
+    """
+
+    locations: Tensor
+    weights: Tensor
+
+
+@dataclass
+class Trace:
+    """What the decoder did with one clip of T frames.
+
+    D decoder layers, Q queries, M heads, L levels, P points, K classes. Layers are counted from 1 in methods
+    and messages; arrays hold layer 1 at index 0. All coordinates are x before y, normalised to the unpadded
+    frame, float32; sampling locations and boxes may leave [0, 1].
+
+    The fused operator never writes locations and weights out. They are computed anew from its inputs by
+    :mod:`seqformer.ops.reference`, with which the operator agrees.
+
+    Attributes:
+        sampling_locations: (D, T, Q, M, L, P, 2).
+        attention_weights: (D, T, Q, M, L, P), sum to 1 over L and P together.
+        reference_points: (T, Q, 2), where layer 1 starts from, the same in all frames.
+        boxes: (D, T, Q, 4), cxcywh, refined by each layer. Layer l + 1 starts from those of layer l.
+        temporal_weights: (D, T, Q), sum to 1 over T.
+        class_probabilities: (D, Q, K), by each layer's class head.
+        queries: (N,) int64, the queries kept, best first. Position in it is the instance's id, as it is in
+            the results of a video that is one clip.
+        segmentations: N instances times T masks at the output's size, None where one is empty; None if masks
+            were not asked for.
+
+    Source: SeqFormer, section 3.2, and figures 2 and 3 of its supplement.
+    """
+
+    sampling_locations: np.ndarray
+    attention_weights: np.ndarray
+    reference_points: np.ndarray
+    boxes: np.ndarray
+    temporal_weights: np.ndarray
+    class_probabilities: np.ndarray
+    queries: np.ndarray
+    segmentations: list[list[RLE | None]] | None
+
+    @property
+    def num_layers(self) -> int:
+        """D."""
+        return len(self.boxes)
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return self.boxes.shape[1]
+
+    @property
+    def num_levels(self) -> int:
+        """L."""
+        return self.attention_weights.shape[4]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64, the most likely class of every instance, 0-based, by the last layer."""
+        return self.class_probabilities[-1, self.queries].argmax(1)
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(N,) the probability of that class."""
+        return self.class_probabilities[-1, self.queries].max(1)
+
+    def references(self, layer: int) -> np.ndarray:
+        """What a layer samples around: points (T, Q, 2) for layer 1, boxes (T, Q, 4) cxcywh for later ones.
+
+        Raises:
+            InputError: if there is no such layer.
+        """
+        self.check_layer(layer)
+        return self.reference_points if layer == 1 else self.boxes[layer - 2]
+
+    def check_layer(self, layer: int) -> None:
+        """Raises an InputError if the decoder has no layer of that number, counted from 1."""
+        if not 1 <= layer <= self.num_layers:
+            raise InputError(f"there is no decoder layer {layer}: the model has 1 to {self.num_layers}")
+
+    def check_instance(self, instance: int) -> None:
+        """Raises an InputError if there is no instance of that id."""
+        if not 0 <= instance < len(self.queries):
+            raise InputError(
+                f"there is no instance {instance}: the model keeps 0 to {len(self.queries) - 1}, best first"
+            )
+
+
+@contextmanager
+def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]]:
+    """Records where decoder layers sample while the block runs.
+
+    Forward hooks on the layers' ``cross_attn`` do it. The network does not know of them, and none is left
+    behind, also after an error.
+
+    Args:
+        layers: decoder layers, or any modules with a ``cross_attn``.
+
+    Yields:
+        a list to which every call adds its points, on the device of the network.
+
+    Example:
+        >>> with record_sampling(network.detr.transformer.decoder.layers) as sampled:
+        ...     outputs = network.decode(frames, len(frames))
+        >>> sampled[0].locations.shape
+    """
+    sampled: list[SampledPoints] = []
+
+    def record(
+        module: MSDeformAttn, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Levels], _: Tensor
+    ) -> None:
+        query, reference, _, _, levels = inputs
+        n, q, _ = query.shape
+        shape = (n, q, module.num_heads, module.num_levels, module.num_points)
+        offsets = module.sampling_offsets(query).to(reference.dtype).view(*shape, 2)
+        logits = module.attention_weights(query).to(reference.dtype).view(shape)
+        locations = sampling_locations(reference, offsets, levels.spatial_shapes)
+        sampled.append(SampledPoints(locations, attention_weights(logits)))
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.callback(layer.cross_attn.register_forward_hook(record).remove)
+        yield sampled
+
+
+@torch.no_grad()
+def trace(
+    model: SeqFormer,
+    frames: Iterable[Tensor],
+    output_size: tuple[int, int] | None = None,
+    *,
+    with_masks: bool = True,
+) -> Trace:
+    """Runs a model over frames and tells what its decoder looked at.
+
+    All frames are one clip, whatever the model's options say of clips: temporal weights are a softmax over
+    the frames that are decoded together. Memory grows with their number.
+
+    :meth:`seqformer.inference.VideoPredictor.trace` takes RGB arrays and brings them to the model's size.
+
+    Args:
+        model: a SeqFormer in eval mode.
+        frames: T images of one size, (3, h, w) each, values 0 to 255, channels as in INPUT.FORMAT.
+        output_size: height and width of the masks; the frames' own by default.
+        with_masks: draw the masks, too.
+
+    Raises:
+        InputError: if there are no frames.
+
+    Example:
+        >>> result = trace(model, frames)
+        >>> layer, best = -1, result.queries[0]
+        >>> result.temporal_weights[layer, :, best]
+    """
+    remaining = iter(frames)
+    parts, image_size = [], (0, 0)
+    while batch := list(islice(remaining, _ENCODED_TOGETHER)):
+        image_size = tuple(batch[0].shape[-2:])
+        parts.append(model.encode(batch))
+    if not parts:
+        raise InputError("the video has no frames")
+    encoded = EncodedFrames.cat(parts)
+    network = model.network
+    with record_sampling(network.detr.transformer.decoder.layers) as sampled:
+        outputs = network.decode(encoded, len(encoded))
+    classes = torch.stack([network.classify(i, o)[0].float().sigmoid() for i, o in enumerate(outputs)])
+    queries = select_queries(classes[-1], model.options)
+    segmentations = None
+    if with_masks:
+        reference = outputs[-1].reference[0, :, queries]
+        masks = network.masks(encoded, outputs[-1].instance_queries[0, queries], reference)
+        segmentations = _encode(masks, image_size, output_size or image_size)
+    ratios = encoded.valid_ratios[:, None, None, :, None]  # T, 1, 1, L, 1, 2
+    return Trace(
+        sampling_locations=_array(torch.stack([points.locations / ratios for points in sampled])),
+        attention_weights=_array(torch.stack([points.weights for points in sampled])),
+        reference_points=_array(outputs[0].reference[0]),
+        boxes=_array(torch.cat([output.boxes for output in outputs])),
+        temporal_weights=_array(torch.cat([output.temporal_weights for output in outputs])),
+        class_probabilities=_array(classes),
+        queries=queries.cpu().numpy(),
+        segmentations=segmentations,
+    )
+
+
+def _encode(
+    logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]
+) -> list[list[RLE | None]]:
+    segmentations: list[list[RLE | None]] = [[] for _ in logits]
+    for part in logits.split(_DRAWN_TOGETHER, dim=1):
+        masks = output_masks(part, image_size, output_size).cpu().numpy()
+        for track, mask in zip(segmentations, masks, strict=True):
+            track += encode_masks(mask)
+    return segmentations
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.float().cpu().numpy()

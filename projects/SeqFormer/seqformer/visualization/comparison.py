@@ -1,0 +1,90 @@
+"""Results of several methods side by side, frame by frame, for a video."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from seqformer.data.rle import decode_mask
+from seqformer.visualization.rows import Row, difference_boxes
+from seqformer.visualization.visualizer import draw_instances
+
+__all__ = ["side_by_side", "side_by_side_size"]
+
+_WIDEST = 1920  # pixels of all methods together
+_BETWEEN = 4  # pixels
+
+
+def side_by_side_size(size: tuple[int, int], count: int) -> tuple[int, int]:
+    """Height and width, pixels, of what :func:`side_by_side` makes.
+
+    Args:
+        size: height and width of the frames.
+        count: of methods.
+    """
+    height, width = _panel_size(size, count)
+    return height + _title_height(height), count * width + (count - 1) * _BETWEEN
+
+
+def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
+    """One frame as several methods see it, their names above; boxes show where one differs from the first.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB. Wide ones are made smaller, so that all are 1920 pixels wide together.
+        rows: the methods, colours matched (:func:`seqformer.visualization.rows.match_colors`).
+        t: the frame's place in the video.
+
+    Returns:
+        uint8 RGB of the size that :func:`side_by_side_size` gives.
+    """
+    size = frame.shape[:2]
+    height, width = _panel_size(size, len(rows))
+    way = cv2.INTER_AREA if width < size[1] else cv2.INTER_LINEAR
+    small = cv2.resize(frame, (width, height), interpolation=way)
+    title_height = _title_height(height)
+    picture = np.full((height + title_height, len(rows) * (width + _BETWEEN) - _BETWEEN, 3), 255, np.uint8)
+    reference = rows[0].id_map(t, size)
+    for column, row in enumerate(rows):
+        seen = row.seen(t)
+        masks = np.zeros((len(seen), height, width), dtype=bool)
+        for mask, instance in zip(masks, seen, strict=True):
+            decoded = decode_mask(instance.masks[t]).astype(np.float32)
+            mask[:] = cv2.resize(decoded, (width, height), interpolation=way) > 0.5
+        panel = draw_instances(
+            small,
+            masks,
+            [instance.instance_id for instance in seen],
+            [instance.label for instance in seen],
+            [instance.score for instance in seen],
+        )
+        if column:
+            scale = np.array([width, height]) / (size[1], size[0])
+            for box in difference_boxes(reference, row.id_map(t, size)):
+                corners = [
+                    tuple(np.rint(np.array(p) * scale).astype(int).tolist()) for p in (box[:2], box[2:])
+                ]
+                cv2.rectangle(panel, *corners, (0, 0, 0), 3)
+                cv2.rectangle(panel, *corners, (255, 255, 255), 1)
+        left = column * (width + _BETWEEN)
+        picture[:title_height, left : left + width] = _title(row.name, width, title_height)
+        picture[title_height:, left : left + width] = panel
+    return picture
+
+
+def _panel_size(size: tuple[int, int], count: int) -> tuple[int, int]:
+    scale = min(1.0, (_WIDEST - (count - 1) * _BETWEEN) / (count * size[1]))
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+
+
+def _title_height(height: int) -> int:
+    return max(18, round(height / 16))
+
+
+def _title(text: str, width: int, height: int) -> np.ndarray:
+    picture = Image.new("RGB", (width, height), "white")
+    font = ImageFont.load_default(round(height * 0.65))
+    ImageDraw.Draw(picture).text((width / 2, height / 2), text, font=font, fill="black", anchor="mm")
+    return np.asarray(picture)
