@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from videos import cut, encode, frames, pictures
 
 import demo
-from seqformer import SeqFormer
+from seqformer import SeqFormer, commands
 from seqformer.structures import RLE, Tracklet, VideoResult
 from seqformer.visualization import VideoReader, instance_color
 
@@ -160,29 +160,29 @@ def test_labels(tmp_path, model, stub, monkeypatch):
 
 
 def test_class_names(tmp_path, model):
-    cfg = demo.setup_cfg(model[1], model[3], [])
-    assert demo.classes(cfg) == (["cat", "dog"], [1, 2])
+    cfg = commands.setup_cfg(model[1], model[3], [])
+    assert commands.classes(cfg) == (["cat", "dog"], [1, 2])
     save_file({}, tmp_path / "plain.safetensors")
     plain = str(tmp_path / "plain.safetensors")
     MetadataCatalog.get("animals").set(
         thing_classes=["sheep", "cow"], thing_dataset_id_to_contiguous_id={7: 1, 9: 0}
     )
     try:
-        known = demo.setup_cfg(model[1], plain, ["DATASETS.TEST", "('animals',)"])
-        assert demo.classes(known) == (["sheep", "cow"], [9, 7])
+        known = commands.setup_cfg(model[1], plain, ["DATASETS.TEST", "('animals',)"])
+        assert commands.classes(known) == (["sheep", "cow"], [9, 7])
         more = ["DATASETS.TEST", "('animals',)", "MODEL.SeqFormer.NUM_CLASSES", "3"]
-        fitting = demo.setup_cfg(model[1], plain, more)
-        assert demo.classes(fitting) == (["class 0", "class 1", "class 2"], [1, 2, 3])
+        fitting = commands.setup_cfg(model[1], plain, more)
+        assert commands.classes(fitting) == (["class 0", "class 1", "class 2"], [1, 2, 3])
     finally:
         MetadataCatalog.remove("animals")
 
 
 def test_weights(model):
     def chosen(*arguments) -> str:
-        return demo.setup_cfg(*arguments).MODEL.WEIGHTS
+        return commands.setup_cfg(*arguments).MODEL.WEIGHTS
 
-    default, config, given = str(demo.DEFAULT_CONFIG), model[1], model[3]
-    assert chosen(default, None, []) == str(demo.DEFAULT_WEIGHTS)
+    default, config, given = str(commands.DEFAULT_CONFIG), model[1], model[3]
+    assert chosen(default, None, []) == str(commands.DEFAULT_WEIGHTS)
     assert chosen(default, None, ["MODEL.WEIGHTS", given]) == given
     assert chosen(default, given, []) == given
     assert chosen(config, None, ["MODEL.WEIGHTS", given]) == given
