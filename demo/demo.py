@@ -3,9 +3,11 @@
 
     python demo/demo.py --input demo/assets/street.mp4 --output output/street.mp4
 
-The input is a video, a folder or glob pattern of frames, or picture files. The output is an .mp4, or a folder
-of pictures, with the drawn instances; beside the .mp4 (or in the folder) stands a JSON file with all that was
-found, in YouTube-VIS format.
+    python demo/demo.py --input camera:0 --output output/camera.mp4
+
+The input is a video, a folder or glob pattern of frames, picture files, a camera or an address. The output is
+an .mp4, or a folder of pictures, with the drawn instances; beside the .mp4 (or in the folder) stands a JSON
+file with all that was found, in YouTube-VIS format.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from pathlib import Path
 import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
 
 # isort: split
+import cv2
 import numpy as np
+from detectron2.config import CfgNode
 from pycocotools import mask as mask_codec
 from tqdm import tqdm
 
@@ -37,6 +41,7 @@ from seqformer.visualization import (
     open_source,
     open_writer,
 )
+from streaming_job import StreamingJob
 
 DEFAULT_THRESHOLD = 0.4
 
@@ -63,9 +68,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--input",
         nargs="+",
         metavar="PATH",
-        help="a video, a folder or quoted glob pattern of frames, or pictures (taken in natural order)",
+        help="a video, a folder or quoted glob pattern of frames, pictures (taken in natural order), a "
+        "camera (camera:0) or an address (rtsp://..., http://...)",
     )
     source.add_argument("--video-input", metavar="FILE", help="a video (the name in Detectron2's demo)")
+    source.add_argument("--webcam", action="store_true", help="the same as --input camera:0")
     parser.add_argument(
         "--output",
         metavar="PATH",
@@ -78,6 +85,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="SCORE",
         help="least score of an instance that is drawn (default: %(default)s); the JSON holds all",
     )
+    parser.add_argument(
+        "--streaming",
+        action="store_true",
+        help="track clip by clip, and write every frame as soon as it is final: memory does not grow, and "
+        "what a killed run leaves is valid; drawn are scores so far (always so for cameras and addresses)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted --streaming run, with the same ids"
+    )
+    parser.add_argument("--display", action="store_true", help="stream, and show frames in a window, too")
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -130,8 +147,12 @@ def run(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     if not 0 <= args.confidence_threshold <= 1:
         raise InputError(f"--confidence-threshold {args.confidence_threshold}: give a score from 0 to 1")
+    streaming = args.streaming or args.resume or args.display
     cfg = setup_cfg(args.config_file, args.weights, args.opts)
-    with open_source(args.input or args.video_input) as source:
+    with open_source("camera:0" if args.webcam else args.input or args.video_input) as source:
+        if streaming or not source.paths:
+            run_streaming(args, cfg, source)
+            return
         output = Path(args.output or Path("output") / f"{source.name}.mp4")
         # Entered before the long part, so that an output that cannot be written is found out now.
         with open_writer(output, source) as writer:
@@ -152,6 +173,59 @@ def run(args: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     shown = f"{len(tracklets)} instances with a score of at least {args.confidence_threshold:g}"
     print(f"{shown} in {result.length} frames, {seconds:.1f} seconds\n{output}\n{json_path}")
+
+
+def run_streaming(args: argparse.Namespace, cfg: CfgNode, source: FrameSource) -> None:
+    """One video, frame by frame.
+
+    Raises:
+        InputError: if the input, the model or the output cannot be used.
+    """
+    start = time.perf_counter()
+    if args.resume and not source.paths:
+        raise InputError(f"--resume: what '{source.name}' has shown in the meantime is gone; start anew")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.SeqFormer.CLIP_MATCHING = True
+    cfg.freeze()
+    names, ids = classes(cfg)
+    job = StreamingJob(
+        Path(args.output or Path("output") / f"{source.name}.mp4"),
+        source,
+        names=names,
+        category_ids=ids,
+        video_id=_VIDEO_ID,
+        threshold=args.confidence_threshold,
+        resume=args.resume,
+        show=show_frame if args.display else None,
+    )
+    stream = VideoPredictor(cfg).stream()
+    try:
+        length = job.run(stream, lambda frames: with_progress(frames, source.length, "tracking"))
+    except KeyboardInterrupt:
+        print(f"\ninterrupted after {stream.num_final} frames, which are in '{job.output}'", file=sys.stderr)
+        print("the same command with --resume goes on from there", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    if source.problem:
+        print(f"warning: {source.problem}", file=sys.stderr)
+    seconds = time.perf_counter() - start
+    shown = f"{len(job.drawn)} instances with a score of at least {args.confidence_threshold:g}"
+    print(f"{shown} in {length} frames, {seconds:.1f} seconds\n{job.output}\n{job.json_path}")
+
+
+def show_frame(frame: np.ndarray) -> None:
+    """Shows an RGB frame in a window.
+
+    Raises:
+        InputError: if OpenCV has no windows.
+    """
+    try:
+        cv2.imshow("SeqFormer", frame[..., ::-1])
+        cv2.waitKey(1)
+    except cv2.error as error:
+        raise InputError(
+            "--display: this OpenCV has no windows; install opencv-python instead of opencv-python-headless"
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

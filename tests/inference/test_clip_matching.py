@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
@@ -93,32 +93,32 @@ def make_clips(seed: int, num_frames: int, length: int, stride: int) -> list[Cli
 
 
 def run(clips: list[ClipInstances], length: int, num_frames: int, limit: int = 3):
+    """The matcher as inference uses it; its bounds are checked on the way."""
     matcher = ClipMatcher(length)
-    logits, handed_out = {}, []
+    logits, handed_out, classes = {}, [], {}
     for number, clip in enumerate(clips):
-        matcher.update(clip)
+        ids = matcher.update(clip)
+        assert not set(ids) & set(classes), "a retired instance came back"
         end = clip.start + 1 if number + 1 < len(clips) else num_frames
         while (final := matcher.pop_final(end, limit)) is not None:
             frames = range(final.start, final.start + final.mask_logits.shape[1])
             assert len(frames) <= limit
             handed_out += frames
             for row, i in enumerate(final.ids):
+                assert i not in classes, "a mask of a retired instance"
                 for f in frames:
                     if final.present[row, f - final.start]:
                         logits[i, f] = final.mask_logits[row, f - final.start]
+        classes.update(matcher.pop_retired())
+        assert len(matcher._clips) <= length
+        assert len(matcher.instances()) <= sum(len(m.ids) for m in matcher._clips)
     assert handed_out == list(range(num_frames))
-    return list(matcher.instances().values()), logits
+    assert not matcher.instances(), "at the end every instance has retired"
+    return [classes[i] for i in sorted(classes)], logits
 
 
-@given(
-    seed=st.integers(0, 1000),
-    num_frames=st.integers(1, 14),
-    length=st.integers(1, 5),
-    stride=st.integers(1, 5),
-)
-def test_agrees_with_the_readable_version(seed: int, num_frames: int, length: int, stride: int) -> None:
-    stride = min(stride, length)
-    clips = make_clips(seed, num_frames, length, stride)
+def check(clips: list[ClipInstances], length: int, num_frames: int) -> None:
+    """The matcher agrees with the readable version."""
     classes, logits = run(clips, length, num_frames)
     expected_classes, expected_logits = readable_matching(clips, length, num_frames)
     assert len(classes) == len(expected_classes)
@@ -128,13 +128,59 @@ def test_agrees_with_the_readable_version(seed: int, num_frames: int, length: in
         torch.testing.assert_close(logits[key], expected)
 
 
-def test_state_does_not_grow_with_the_video() -> None:
-    matcher = ClipMatcher(3)
-    for clip in make_clips(0, 60, 3, 1):
-        matcher.update(clip)
-        while matcher.pop_final(clip.start + 1, 8) is not None:
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 1000),
+    num_frames=st.integers(1, 20),
+    length=st.integers(1, 6),
+    stride=st.integers(1, 6),
+    gap=st.integers(0, 4),
+)
+def test_agrees_with_the_readable_version(seed, num_frames, length, stride, gap) -> None:
+    """Any clips, without overlap (stride = length) and longer than the video; in a gap nothing is found."""
+    stride = min(stride, length)
+    clips = make_clips(seed, num_frames, length, stride)
+    for clip in clips[1 : 1 + gap]:
+        clip.mask_logits = clip.mask_logits[:0]
+        clip.class_probabilities = clip.class_probabilities[:0]
+    check(clips, length, num_frames)
+
+
+@pytest.mark.parametrize(("num_frames", "length", "stride"), [(9, 3, 3), (2, 5, 1), (1, 1, 1), (13, 4, 3)])
+def test_borderline_clips(num_frames: int, length: int, stride: int) -> None:
+    check(make_clips(3, num_frames, length, stride), length, num_frames)
+
+
+def test_hundreds_of_instances_with_a_state_that_does_not_grow() -> None:
+    """Ten new instances in every clip; those of the last clips are all that is remembered."""
+    generator = torch.Generator().manual_seed(0)
+    matcher, seen = ClipMatcher(3), 0
+    for start in range(60):
+        masks = torch.full((10, 3, 8, 8), -30.0)
+        masks[torch.arange(10), :, (torch.arange(10) + start) % 8, start % 7] = 30.0
+        matcher.update(ClipInstances(start, torch.rand(10, 2, generator=generator), masks))
+        while matcher.pop_final(start + 1, 8) is not None:
             pass
-    assert len(matcher._clips) == 3
+        seen += len(matcher.pop_retired())
+        assert len(matcher._clips) <= 2
+        assert len(matcher.instances()) <= 20
+    assert seen > 120
+    assert matcher._next_id == seen + len(matcher.instances())
+
+
+def test_goes_on_from_a_saved_state(tmp_path) -> None:
+    clips = make_clips(5, 20, 4, 2)
+    saved, whole = ClipMatcher(4), ClipMatcher(4)
+    for number, clip in enumerate(clips):
+        if number == 4:
+            torch.save(saved.state(), tmp_path / "state.pth")
+            saved = ClipMatcher(4)
+            saved.restore(torch.load(tmp_path / "state.pth", weights_only=True))
+        assert saved.update(clip) == whole.update(clip)
+        finals = saved.pop_final(clip.start + 1, 8), whole.pop_final(clip.start + 1, 8)
+        torch.testing.assert_close(finals[0].mask_logits, finals[1].mask_logits, rtol=0, atol=0)
+        assert (finals[0].start, finals[0].ids) == (finals[1].start, finals[1].ids)
+        torch.testing.assert_close(saved.pop_retired(), whole.pop_retired(), rtol=0, atol=0)
 
 
 def test_an_instance_that_vanishes_for_longer_than_the_memory_is_new() -> None:

@@ -12,7 +12,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from seqformer.errors import InputError
-from seqformer.inference.postprocess import InferenceOptions, output_masks
+from seqformer.inference.postprocess import InferenceOptions, best_results, output_masks
 from seqformer.inference.video import VideoInference
 from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.criterion import Criterion, LayerPrediction
@@ -210,6 +210,7 @@ class SeqFormer(nn.Module):
         output_size = (video.get("height", image_size[0]), video.get("width", image_size[1]))
         masks: dict[int, Tensor] = {}
         inference = VideoInference(self, self.options)
+        results: list[tuple[int, int, float]] = []
         for final in inference.run(images):
             drawn = output_masks(final.mask_logits, image_size, output_size)
             drawn &= final.present[..., None, None]
@@ -217,7 +218,11 @@ class SeqFormer(nn.Module):
                 if instance not in masks:
                     masks[instance] = torch.zeros(len(images), *output_size, dtype=torch.bool)
                 masks[instance][final.start : final.start + mask.shape[0]] = mask
-        results = inference.results()
+            for ended in inference.pop_retired():
+                results += [(ended.instance_id, label, score) for label, score in ended.scores]
+                if not ended.scores:
+                    del masks[ended.instance_id]
+        results = best_results(results, self.options)
         return {
             "image_size": output_size,
             "pred_scores": [score for _, _, score in results],

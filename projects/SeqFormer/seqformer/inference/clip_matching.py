@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -72,7 +73,12 @@ class _MatchedClip:
 class ClipMatcher:
     """Follows instances from clip to clip, with a state that does not grow with the video.
 
-    Only the last ``length`` clips are kept. Frames are handed out as soon as they are final.
+    A clip is forgotten when all its frames were handed out, and after ``length`` later ones in any case:
+    from then on it shares no frame with a new clip, so nothing can be matched with it. An instance that none
+    of the remaining clips holds is retired: no later clip can be matched with it, its probabilities are
+    final, and ``pop_retired`` hands them out. The live instances are those of at most ``length`` clips, so
+    there are never more than ``length`` times the instances of a clip, however many the video has; ids go on
+    counting.
 
     Args:
         length: frames in a clip, which is also how many previous clips a new one is compared with.
@@ -80,22 +86,71 @@ class ClipMatcher:
 
     def __init__(self, length: int):
         self._clips: deque[_MatchedClip] = deque(maxlen=length)
-        self._probabilities: dict[int, tuple[Tensor, int]] = {}  # sum over clips, how many
+        self._probabilities: dict[int, tuple[Tensor, int]] = {}  # of live instances: sum over clips, how many
+        self._retired: dict[int, Tensor] = {}
         self._final = 0  # frames before this one were handed out
+        self._next_id = 0
+
+    @property
+    def num_final(self) -> int:
+        """How many frames were handed out."""
+        return self._final
+
+    def state(self) -> dict[str, Any]:
+        """What is remembered, as tensors, numbers, lists and dicts, for ``restore``."""
+        clips = [
+            {
+                "start": m.clip.start,
+                "class_probabilities": m.clip.class_probabilities,
+                "mask_logits": m.clip.mask_logits,
+                "ids": m.ids,
+            }
+            for m in self._clips
+        ]
+        counters = {"final": self._final, "next_id": self._next_id}
+        return {"clips": clips, "probabilities": self._probabilities, "retired": self._retired, **counters}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where ``state`` was taken."""
+        self._clips.clear()
+        for saved in state["clips"]:
+            clip = ClipInstances(saved["start"], saved["class_probabilities"], saved["mask_logits"])
+            self._clips.append(_MatchedClip(clip, list(saved["ids"]), clip.mask_logits.sigmoid()))
+        self._probabilities, self._retired = dict(state["probabilities"]), dict(state["retired"])
+        self._final, self._next_id = state["final"], state["next_id"]
 
     def instances(self) -> dict[int, Tensor]:
-        """Mean class probabilities (K,) of every instance so far, in order of first appearance."""
-        return {i: total / count for i, (total, count) in self._probabilities.items()}
+        """Mean class probabilities (K,) so far of the instances that ``pop_retired`` has not handed out.
+
+        In order of first appearance.
+        """
+        live = {i: total / count for i, (total, count) in self._probabilities.items()}
+        return dict(sorted({**self._retired, **live}.items()))
+
+    def pop_retired(self) -> dict[int, Tensor]:
+        """Final mean class probabilities (K,) of the instances that retired since the last call."""
+        retired, self._retired = self._retired, {}
+        return retired
 
     def update(self, clip: ClipInstances) -> list[int]:
-        """Takes in the next clip; clips come in order. Returns its instances' ids."""
+        """Takes in the next clip, which begins after the last one. Returns its instances' ids."""
         probabilities = clip.mask_logits.sigmoid()
         ids = self._match(clip, probabilities)
         for i, classes in zip(ids, clip.class_probabilities, strict=True):
             total, count = self._probabilities.get(i, (0, 0))
             self._probabilities[i] = (total + classes, count + 1)
         self._clips.append(_MatchedClip(clip, ids, probabilities))
+        self._retire()
         return ids
+
+    def _retire(self) -> None:
+        """Forgets clips whose frames were all handed out, and instances that no clip holds any more."""
+        while self._clips and self._clips[0].clip.end <= self._final:
+            self._clips.popleft()
+        live = {i for m in self._clips for i in m.ids}
+        for i in [i for i in self._probabilities if i not in live]:
+            total, count = self._probabilities.pop(i)
+            self._retired[i] = total / count
 
     def _match(self, clip: ClipInstances, probabilities: Tensor) -> list[int]:
         known = sorted({i for previous in self._clips for i in previous.ids})
@@ -117,17 +172,16 @@ class ClipMatcher:
         for i, new in zip(*linear_sum_assignment(similarity.numpy(), maximize=True), strict=True):
             if similarity[i, new] > _MATCH_THRESHOLD:
                 ids[new] = known[i]
-        fresh = len(self._probabilities)
         for new, i in enumerate(ids):
             if i < 0:
-                ids[new] = fresh
-                fresh += 1
+                ids[new] = self._next_id
+                self._next_id += 1
         return ids
 
     def pop_final(self, end: int, limit: int) -> FinalFrames | None:
         """Hands out up to ``limit`` frames before ``end`` that were not yet; None if there are none.
 
-        Frames before the next clip's start are final.
+        Frames before the next clip's start are final; ``end`` must not be later than that.
         """
         start = self._final
         end = min(end, start + limit)
@@ -146,4 +200,5 @@ class ClipMatcher:
             here = slice(first - start, final - start)
             logits[rows, here] += m.clip.mask_logits[:, first - m.clip.start : final - m.clip.start]
             counts[rows, here] += 1
+        self._retire()
         return FinalFrames(start, ids, logits / counts.clamp(min=1), counts[..., 0, 0] > 0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["InferenceOptions", "output_masks", "scored_classes", "select_queries"]
+__all__ = ["InferenceOptions", "best_results", "output_masks", "scored_classes", "select_queries"]
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,28 @@ def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
 
 
 def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> list[tuple[int, int, float]]:
-    """Results (instance, class, probability) of instances' class probabilities (K,)."""
-    if options.top_pairs:
-        pairs = [
-            (i, label, p) for i, classes in instances.items() for label, p in enumerate(classes.tolist())
-        ]
-        return sorted(pairs, key=lambda pair: -pair[2])[: options.num_instances]
+    """Results (instance, class, probability) of instances' class probabilities (K,); classes are 0-based."""
     results = []
     for i, classes in instances.items():
         scores = classes.tolist()
         labels = range(len(scores)) if options.multi_class else [scores.index(max(scores))]
-        results += [(i, label, scores[label]) for label in labels if scores[label] > options.threshold]
-    return results
+        if options.top_pairs:
+            results += [(i, label, score) for label, score in enumerate(scores)]
+        else:
+            results += [(i, label, scores[label]) for label in labels if scores[label] > options.threshold]
+    return best_results(results, options)
+
+
+def best_results(
+    results: Iterable[tuple[int, int, float]], options: InferenceOptions
+) -> list[tuple[int, int, float]]:
+    """Those of a video's results that count, in their order; whatever ``results`` were split into.
+
+    Every one, in order of first appearance; with ``top_pairs`` the best few, best first.
+    """
+    if options.top_pairs:
+        return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[: options.num_instances]
+    return sorted(results, key=lambda r: r[:2])
 
 
 def output_masks(logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]) -> Tensor:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
 from seqformer.checkpoint import SeqFormerCheckpointer
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
-from seqformer.inference.postprocess import output_masks
+from seqformer.inference.postprocess import InferenceOptions, best_results
+from seqformer.inference.streaming import StreamingPredictor
 from seqformer.inference.tracing import Trace, trace
-from seqformer.inference.video import VideoInference
-from seqformer.structures import RLE, Tracklet, VideoResult
+from seqformer.inference.video import ENCODED_TOGETHER
+from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
 
-__all__ = ["VideoPredictor"]
+__all__ = ["TrackCollector", "VideoPredictor"]
 
 
 class VideoPredictor:
@@ -47,6 +46,20 @@ class VideoPredictor:
         self.input_format = cfg.INPUT.FORMAT
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
+    def stream(self, encoded_together: int = 1) -> StreamingPredictor:
+        """A predictor of one video that takes frames one by one.
+
+        Args:
+            encoded_together: frames that are encoded in one go; more may be faster on a GPU, and come later.
+        """
+        return StreamingPredictor(
+            self.model,
+            self.model.options,
+            resize=self.resize,
+            input_format=self.input_format,
+            encoded_together=encoded_together,
+        )
+
     def __call__(self, frames: Iterable[np.ndarray]) -> VideoResult:
         """Tracks the instances of one video.
 
@@ -56,21 +69,14 @@ class VideoPredictor:
         Raises:
             InputError: if there are no frames, or one has another size.
         """
-        inference = VideoInference(self.model, self.model.options)
-        source = _Frames(frames, self.resize, self.input_format)
-        segmentations: dict[int, list[RLE | None]] = {}
-        for final in inference.run(source):
-            masks = output_masks(final.mask_logits, source.resized, source.size)
-            for instance, mask, present in zip(final.ids, masks.cpu().numpy(), final.present, strict=True):
-                track = segmentations.setdefault(instance, [])
-                track += [None] * (final.start - len(track))
-                track += encode_masks(mask & present[:, None, None].cpu().numpy())
-        if not source.count:
+        stream = self.stream(ENCODED_TOGETHER)
+        tracks = TrackCollector()
+        for frame in frames:
+            tracks.add(stream.push(frame))
+        tracks.add(stream.finish())
+        if stream.size is None:
             raise InputError("the video has no frames")
-        for track in segmentations.values():
-            track += [None] * (source.count - len(track))
-        tracklets = [Tracklet(i, label, score, segmentations[i]) for i, label, score in inference.results()]
-        return VideoResult(*source.size, source.count, tracklets)
+        return tracks.result(stream.size, stream.count, self.model.options)
 
     def trace(self, frames: Iterable[np.ndarray], *, with_masks: bool = True) -> Trace:
         """What the decoder looks at in frames, which are one clip; see :func:`seqformer.inference.trace`.
@@ -82,34 +88,41 @@ class VideoPredictor:
         Raises:
             InputError: if there are no frames, or one has another size.
         """
-        frames = list(frames)
-        size = frames[0].shape[:2] if frames else None
-        source = _Frames(frames, self.resize, self.input_format)
-        return trace(self.model, source, size, with_masks=with_masks)
+        stream = self.stream()
+        images = [stream.prepare(frame) for frame in frames]
+        return trace(self.model, images, stream.size, with_masks=with_masks)
 
 
-class _Frames:
-    """Frames on their way into the network; knows their size and how many have passed."""
+class TrackCollector:
+    """Gathers frames' results into tracklets; forgets masks of an instance that ends without a result."""
 
-    def __init__(self, frames: Iterable[np.ndarray], resize: ResizeShortestEdge, input_format: str):
-        self.frames = frames
-        self.resize = resize
-        self.reverse = input_format == "BGR"
-        self.count = 0
-        self.size = (0, 0)
-        self.resized = (0, 0)
+    def __init__(self) -> None:
+        self._masks: dict[int, dict[int, RLE]] = {}  # by instance and frame
+        self._results: list[tuple[int, int, float]] = []
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        for frame in self.frames:
-            if not self.count:
-                self.size = frame.shape[:2]
-                transform = self.resize.get_transform(frame)
-            elif frame.shape[:2] != self.size:
-                raise InputError(
-                    f"frame {self.count} is {frame.shape[1]}x{frame.shape[0]}, "
-                    f"the first is {self.size[1]}x{self.size[0]}: frames must have one size"
-                )
-            self.count += 1
-            image = transform.apply_image(frame[..., ::-1] if self.reverse else frame)
-            self.resized = image.shape[:2]
-            yield torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    def add(self, frames: Iterable[FrameResult]) -> None:
+        """Takes in the next frames."""
+        for frame in frames:
+            for instance in frame.instances:
+                self._masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
+            for ended in frame.ended:
+                self._results += [(ended.instance_id, label, score) for label, score in ended.scores]
+                if not ended.scores:
+                    self._masks.pop(ended.instance_id, None)
+
+    def result(self, size: tuple[int, int], length: int, options: InferenceOptions) -> VideoResult:
+        """The video's tracklets.
+
+        Args:
+            size: height and width of the frames, pixels.
+            length: frames of the video.
+            options: those that the frames' results were made with.
+        """
+        segmentations: dict[int, list[RLE | None]] = {}
+        tracklets = []
+        for i, label, score in best_results(self._results, options):
+            if i not in segmentations:
+                masks = self._masks.get(i, {})
+                segmentations[i] = [masks.get(t) for t in range(length)]
+            tracklets.append(Tracklet(i, label, score, segmentations[i]))
+        return VideoResult(*size, length, tracklets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,13 +12,14 @@ from torch import Tensor
 from seqformer.inference.clip_matching import ClipInstances, ClipMatcher, FinalFrames
 from seqformer.inference.postprocess import InferenceOptions, scored_classes, select_queries
 from seqformer.modeling.network import EncodedFrames
+from seqformer.structures import EndedInstance
 
 if TYPE_CHECKING:
     from seqformer.meta_arch import SeqFormer
 
-__all__ = ["VideoInference"]
+__all__ = ["ENCODED_TOGETHER", "VideoInference"]
 
-_ENCODED_TOGETHER = 4  # frames; more takes memory and gains nothing on a CPU
+ENCODED_TOGETHER = 4  # frames; more takes memory and gains nothing on a CPU
 _FINISHED_TOGETHER = 8  # frames whose masks are brought to the output's size together
 
 
@@ -40,31 +41,70 @@ class VideoInference:
         self._frames: list[EncodedFrames] = []
         self._first = 0  # the frame that self._frames begins with
         self._seen = 0  # frames so far
+        self._next_start = 0  # first frame of the next clip
 
-    @torch.no_grad()
     def run(self, images: Iterable[Tensor]) -> Iterator[FinalFrames]:
         """Takes in all frames, (3, h, w) each and of one size, and yields them as they become final."""
-        length, stride = self.options.clip_length, self.options.clip_stride
-        next_start = 0
         remaining = iter(images)
-        while batch := list(islice(remaining, _ENCODED_TOGETHER)):
-            self._frames.append(self.model.encode(batch))
-            self._seen += len(batch)
-            while self.options.clip_matching and next_start + length <= self._seen:
-                self._decode(next_start, next_start + length)
-                yield from self._final(next_start + 1)  # a later clip begins later
-                next_start += stride
+        while batch := list(islice(remaining, ENCODED_TOGETHER)):
+            yield from self.push(batch)
+        yield from self.finish()
+
+    @torch.no_grad()
+    def push(self, images: list[Tensor]) -> Iterator[FinalFrames]:
+        """Takes in the next frames, (3, h, w) each, and yields those that became final by them.
+
+        What it yields must be taken to the end before the next call.
+        """
+        length, stride = self.options.clip_length, self.options.clip_stride
+        self._frames.append(self.model.encode(images))
+        self._seen += len(images)
+        while self.options.clip_matching and self._next_start + length <= self._seen:
+            self._decode(self._next_start, self._next_start + length)
+            yield from self._final(self._next_start + 1)  # a later clip begins later
+            self._next_start += stride
+
+    @torch.no_grad()
+    def finish(self) -> Iterator[FinalFrames]:
+        """Says that no frame follows, and yields the rest; afterwards every instance is retired."""
+        length, stride = self.options.clip_length, self.options.clip_stride
         if not self._seen:
             return
-        decoded = next_start - stride + length if next_start else 0
+        decoded = self._next_start - stride + length if self._next_start else 0
         if decoded < self._seen:
             start = max(self._seen - length, 0) if self.options.clip_matching else 0
             self._decode(start, self._seen)
         yield from self._final(self._seen)
 
-    def results(self) -> list[tuple[int, int, float]]:
-        """Results (instance, class, probability), classes 0-based, in order of first appearance."""
-        return scored_classes(self._matcher.instances(), self.options)
+    def scores_so_far(self) -> dict[int, Tensor]:
+        """Mean class probabilities (K,) of live instances and of those that are not yet popped."""
+        return self._matcher.instances()
+
+    def pop_retired(self) -> list[EndedInstance]:
+        """The instances that retired since the last call, in order of first appearance."""
+        retired = dict(sorted(self._matcher.pop_retired().items()))
+        scores: dict[int, list[tuple[int, float]]] = {i: [] for i in retired}
+        for i, label, score in scored_classes(retired, self.options):
+            scores[i].append((label, score))
+        return [EndedInstance(i, classes) for i, classes in scores.items()]
+
+    def state(self) -> dict[str, Any]:
+        """What the next frames need of the past, as tensors, numbers, lists and dicts; of bounded size.
+
+        Frames are not in it: those from ``num_final`` on come again.
+        """
+        return {"next_start": self._next_start, "matcher": self._matcher.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on where ``state`` was taken; the next frame is number ``num_final``."""
+        self._next_start = state["next_start"]
+        self._matcher.restore(state["matcher"])
+        self._frames, self._first, self._seen = [], self.num_final, self.num_final
+
+    @property
+    def num_final(self) -> int:
+        """How many frames were yielded."""
+        return self._matcher.num_final
 
     def _decode(self, start: int, end: int) -> None:
         frames = EncodedFrames.cat(self._frames)[start - self._first :]

@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
 from seqformer.errors import InputError
+from seqformer.visualization.live import LiveReader, is_address
 
 __all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
 
@@ -66,7 +67,8 @@ class VideoReader:
         path: the file; any container and codec of FFmpeg.
 
     Raises:
-        InputError: if the file is missing, empty or no video, or none of its frames can be decoded.
+        InputError: if the file is missing, empty or no video, or none of its frames can be decoded; while
+            reading, if frames change size.
 
     Example:
         >>> with VideoReader("street.mp4") as video:
@@ -120,6 +122,11 @@ class VideoReader:
         self.decoded, self._errors, self._end, self._completed = 0, 0, 0.0, False
         height, width = self._coded_size
         for frame in self._decode(self._container, stream):
+            if (frame.height, frame.width) != (height, width):
+                raise InputError(
+                    f"frame {self.decoded} of '{self.path}' is {frame.width}x{frame.height}, "
+                    f"the first is {width}x{height}: frames must have one size"
+                )
             self.decoded += 1
             self._end = (frame.time or 0.0) + float(1 / self.fps)
             image = self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
@@ -230,16 +237,21 @@ class ImageSequenceReader:
         return None
 
 
-def open_source(inputs: str | Path | Sequence[str | Path]) -> VideoReader | ImageSequenceReader:
+def open_source(
+    inputs: str | Path | Sequence[str | Path],
+) -> VideoReader | ImageSequenceReader | LiveReader:
     """The frames of what a user names.
 
     Args:
-        inputs: a video file, a folder of pictures, a glob pattern, or picture files.
+        inputs: a video file, a folder of pictures, a glob pattern, picture files, or one camera ("camera:0")
+            or address ("rtsp://...").
 
     Raises:
         InputError: if it cannot be read as one video.
     """
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if len(inputs) == 1 and is_address(str(inputs[0])):
+        return LiveReader(str(inputs[0]))
     paths = [path for name in inputs for path in _matches(name)]
     videos = [
         path for path in paths if not os.path.isdir(path) and path.suffix.lower() not in PICTURE_SUFFIXES

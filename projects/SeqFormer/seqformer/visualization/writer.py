@@ -1,4 +1,7 @@
-"""Frames into videos and pictures; a result gets its name only when everything is in it."""
+"""Frames into videos and pictures.
+
+A result gets its name only when everything is in it, or, from the growing writers, is valid at every moment.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import shutil
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import av
 import cv2
@@ -18,7 +21,14 @@ from PIL import Image
 from seqformer.errors import InputError
 from seqformer.visualization.reader import FrameSource
 
-__all__ = ["FrameFolderWriter", "FrameWriter", "VideoWriter", "open_writer"]
+__all__ = [
+    "FrameFolderWriter",
+    "FrameWriter",
+    "GrowingFolderWriter",
+    "GrowingVideoWriter",
+    "VideoWriter",
+    "open_writer",
+]
 
 _X264_OPTIONS = {"crf": "20", "preset": "medium"}
 
@@ -56,6 +66,8 @@ class VideoWriter:
         ...     writer.write(frame)
     """
 
+    _container_options: ClassVar[dict[str, str]] = {"movflags": "+faststart"}
+
     def __init__(self, path: str | Path, height: int, width: int, fps: Fraction):
         self.path = Path(path)
         self.height = height
@@ -72,7 +84,7 @@ class VideoWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary.touch()  # PyAV opens it with the first packet only
             self._container = av.open(
-                str(self._temporary), "w", format="mp4", options={"movflags": "+faststart"}
+                str(self._temporary), "w", format="mp4", options=self._container_options
             )
         except (av.error.FFmpegError, OSError) as error:
             raise _unwritable(self.path, error) from error
@@ -130,6 +142,57 @@ class VideoWriter:
             raise _unwritable(self.path, error) from error
 
 
+class GrowingVideoWriter(VideoWriter):
+    """A VideoWriter whose file can be played while it grows, and stays when the program is killed.
+
+    It is written as a fragmented .mp4, a fragment a second, under its own name. In the end it is copied,
+    without encoding anew, into the form of VideoWriter's. After an error it holds all frames so far.
+    """
+
+    _container_options: ClassVar[dict[str, str]] = {
+        "movflags": "+frag_keyframe+empty_moov+default_base_moof",
+        "flush_packets": "1",
+    }
+
+    def __enter__(self) -> GrowingVideoWriter:
+        self._existed = os.path.exists(self.path)
+        whole, self._temporary = self._temporary, self.path
+        super().__enter__()
+        self._temporary = whole
+        self._stream.gop_size = max(1, round(self.fps))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if self._frames:
+                self._encode(None)
+            self._container.close()
+            if not self._frames and not self._existed:
+                self.path.unlink(missing_ok=True)
+            elif self._frames and kind is None:
+                self._copy()
+                os.replace(self._temporary, self.path)
+        except (InputError, av.error.FFmpegError, OSError) as error:
+            if kind is None:  # an error that is on its way says more
+                raise error if isinstance(error, InputError) else _unwritable(self.path, error) from error
+        finally:
+            with suppress(av.error.FFmpegError, OSError):
+                self._container.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def _copy(self) -> None:
+        options = VideoWriter._container_options
+        with (
+            av.open(str(self.path)) as source,
+            av.open(str(self._temporary), "w", format="mp4", options=options) as target,
+        ):
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+
+
 class FrameFolderWriter:
     """Writes frames as 00000.jpg, 00001.jpg, ... into a new or empty folder.
 
@@ -178,23 +241,63 @@ class FrameFolderWriter:
                     self.path.rmdir()
 
 
-def open_writer(output: str | Path, source: FrameSource) -> VideoWriter | FrameFolderWriter:
+class GrowingFolderWriter(FrameFolderWriter):
+    """A FrameFolderWriter whose pictures appear one by one and stay when the program is killed.
+
+    Args:
+        folder: the folder, new or empty.
+        resumed: it may have pictures of an interrupted run, which are written again.
+    """
+
+    def __init__(self, folder: str | Path, resumed: bool = False):
+        super().__init__(folder)
+        self._resumed = resumed
+
+    def __enter__(self) -> GrowingFolderWriter:
+        if not (self._resumed and self.path.is_dir()):
+            super().__enter__()
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        return self
+
+    def write(self, frame: np.ndarray) -> None:
+        """Adds an (H, W, 3) uint8 RGB frame."""
+        part = self.path / f".{self._frames:05d}.part"
+        try:
+            Image.fromarray(frame).save(part, format="JPEG", quality=95)
+            os.replace(part, self.path / f"{self._frames:05d}.jpg")
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise _unwritable(self.path, error) from error
+        self._frames += 1
+
+    def __exit__(self, *_: object) -> None:
+        """Everything is in place."""
+
+
+def open_writer(
+    output: str | Path, source: FrameSource, *, growing: bool = False, resumed: bool = False
+) -> VideoWriter | FrameFolderWriter:
     """A writer, not yet entered, for frames of the size and rate of ``source``.
 
     Args:
         output: a name in .mp4 for a video, one without a suffix (or of a folder that exists) for a folder.
+        source: where the frames come from.
+        growing: what is written is valid at every moment, and stays after an error.
+        resumed: with ``growing``: it goes on with what an interrupted run left.
 
     Raises:
         InputError: if it names another kind of file, or what ``source`` reads.
     """
     path = Path(output)
     if os.path.isdir(path) or not path.suffix:
-        return FrameFolderWriter(path)
+        return GrowingFolderWriter(path, resumed) if growing else FrameFolderWriter(path)
     if path.suffix.lower() != ".mp4":
         raise InputError(f"output '{path}': name an .mp4 file, or a folder (without a suffix) for pictures")
     if os.path.exists(path) and any(path.samefile(read) for read in source.paths):
         raise InputError(f"output '{path}' is the input itself: choose another name")
-    return VideoWriter(path, source.height, source.width, source.fps)
+    kind = GrowingVideoWriter if growing else VideoWriter
+    return kind(path, source.height, source.width, source.fps)
 
 
 def _unwritable(path: Path, error: OSError | av.error.FFmpegError) -> InputError:

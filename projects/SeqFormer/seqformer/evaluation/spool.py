@@ -1,0 +1,131 @@
+"""Final frames of a long video on disk, one line each, and results.json made from them at any time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from seqformer.data.files import replaced_when_complete
+from seqformer.errors import InputError
+from seqformer.structures import RLE, EndedInstance, FrameInstance, FrameResult
+
+__all__ = ["ResultSpool", "read_spool"]
+
+
+class ResultSpool:
+    """A file that grows by a line of JSON for every final frame; nothing of it stays in memory.
+
+    A process that is killed leaves whole lines and at most one broken one at the end, which is not read.
+
+    Args:
+        path: the file.
+        keep: how many frames of an existing file to keep; with none it starts anew.
+
+    Raises:
+        InputError: if it cannot be written, or has fewer frames than to be kept.
+    """
+
+    def __init__(self, path: str | Path, keep: int = 0):
+        self.path = Path(path)
+        try:
+            if keep:
+                with open(self.path, "rb+") as file:
+                    for _ in range(keep):
+                        line = file.readline()
+                    if not line.endswith(b"\n"):
+                        raise InputError(f"'{self.path}' has fewer than {keep} frames: remove its folder")
+                    file.truncate()
+            else:
+                self.path.unlink(missing_ok=True)
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  closed in __exit__
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def __enter__(self) -> ResultSpool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def write(self, frame: FrameResult) -> None:
+        """Adds the next frame.
+
+        Raises:
+            InputError: if the disk is full.
+        """
+        try:
+            self._file.write(json.dumps(asdict(frame), separators=(",", ":")) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def write_results(self, path: str | Path, video_id: int, category_ids: Sequence[int]) -> None:
+        """Writes results.json of the frames so far; under its name there is never a half-written file.
+
+        An instance that has not ended has one entry, with its class and score so far. Other entries are as
+        in ``tracklets_to_results``. Takes the memory of all RLEs while it runs.
+
+        Raises:
+            InputError: if it cannot be written, or the model has a class that ``category_ids`` has not.
+        """
+        masks: dict[int, dict[int, RLE]] = {}
+        scores: dict[int, list[tuple[int, float]]] = {}
+        length = 0
+        for frame in read_spool(self.path):
+            length = frame.index + 1
+            for instance in frame.instances:
+                masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
+                scores[instance.instance_id] = [(instance.label, instance.score)]
+            for ended in frame.ended:
+                scores[ended.instance_id] = ended.scores
+                if not ended.scores:
+                    masks.pop(ended.instance_id, None)
+        entries = [(i, label, score) for i in sorted(scores) for label, score in scores[i]]
+        with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
+            file.write("[")
+            for number, (i, label, score) in enumerate(entries):
+                if label >= len(category_ids):
+                    raise InputError(
+                        f"the model found class {label} (counted from 0), but there are "
+                        f"{len(category_ids)} classes: are the weights made for another dataset?"
+                    )
+                entry = {
+                    "video_id": video_id,
+                    "category_id": category_ids[label],
+                    "score": score,
+                    "segmentations": [masks.get(i, {}).get(t) for t in range(length)],
+                }
+                file.write((", " if number else "") + json.dumps(entry))
+            file.write("]")
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"'{self.path}' cannot be written: {error.strerror or error}")
+
+
+def read_spool(path: str | Path) -> Iterator[FrameResult]:
+    """The frames of a spool file, up to a line that is not whole.
+
+    Raises:
+        InputError: if it cannot be read, or a line is no frame.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                if not line.endswith("\n"):
+                    return
+                frame = json.loads(line)
+                instances = [FrameInstance(**instance) for instance in frame["instances"]]
+                ended = [
+                    EndedInstance(instance["instance_id"], [tuple(pair) for pair in instance["scores"]])
+                    for instance in frame["ended"]
+                ]
+                yield FrameResult(frame["index"], instances, ended)
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"'{path}' is no file of final frames: {error}") from error

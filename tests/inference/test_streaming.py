@@ -1,0 +1,144 @@
+"""Frames one by one give what the whole video gives, as early as promised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import tiny_model
+
+from seqformer import SeqFormer
+from seqformer.data.rle import decode_mask
+from seqformer.errors import InputError
+from seqformer.inference import StreamingPredictor, TrackCollector
+from seqformer.structures import FrameResult, VideoResult
+
+
+class KeepSize:
+    """In the place of Detectron2's resize: frames as they are."""
+
+    def get_transform(self, frame: np.ndarray) -> KeepSize:
+        return self
+
+    def apply_image(self, frame: np.ndarray) -> np.ndarray:
+        return frame
+
+
+@pytest.fixture(scope="module")
+def model() -> SeqFormer:
+    torch.manual_seed(0)
+    model = tiny_model(CLIP_MATCHING=True)
+    for head in model.network.detr.class_embed:
+        torch.nn.init.constant_(head.bias, -1.0)
+    return model
+
+
+def make_frames(count: int) -> list[np.ndarray]:
+    """Noise that changes slowly, so that some instances are followed and others are not."""
+    noise = np.random.default_rng(0).random((count + 4, 40, 56, 3))
+    smooth = np.stack([noise[t : t + 4].mean(0) for t in range(count)])
+    return list((255 * smooth).astype(np.uint8))
+
+
+def stream(model: SeqFormer, length: int, stride: int, clips: bool = True, pairs: bool = False):
+    options = model.options.__class__(
+        clip_matching=clips, clip_length=length, clip_stride=stride, top_pairs=pairs, threshold=0.27
+    )
+    return StreamingPredictor(model, options, resize=KeepSize()), options
+
+
+def whole(model: SeqFormer, frames: list[np.ndarray], options) -> dict:
+    model.options = options
+    return model([{"image": [torch.from_numpy(f.transpose(2, 0, 1).copy()) for f in frames]}])
+
+
+def collect(results: list[FrameResult], count: int, options) -> VideoResult:
+    tracks = TrackCollector()
+    tracks.add(results)
+    return tracks.result((40, 56), count, options)
+
+
+@pytest.mark.parametrize(
+    ("count", "length", "stride", "clips", "pairs"),
+    [
+        (11, 3, 1, True, False),
+        (11, 4, 3, True, False),
+        (9, 3, 3, True, False),
+        (2, 5, 1, True, False),
+        (1, 1, 1, True, False),
+        (6, 5, 1, False, False),
+        (6, 5, 1, False, True),
+    ],
+)
+def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips, pairs) -> None:
+    frames = make_frames(count)
+    predictor, options = stream(model, length, stride, clips, pairs)
+    results = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
+    assert [result.index for result in results] == list(range(count))
+    found = collect(results, count, options)
+    expected = whole(model, frames, options)
+    assert found.tracklets
+    np.testing.assert_allclose([t.score for t in found.tracklets], expected["pred_scores"], rtol=1e-5)
+    assert [t.label for t in found.tracklets] == expected["pred_labels"]
+    differing = 0
+    for tracklet, masks in zip(found.tracklets, expected["pred_masks"], strict=True):
+        for rle, mask in zip(tracklet.segmentations, masks.numpy(), strict=True):
+            differing += (mask != (decode_mask(rle) if rle else 0)).sum()
+    assert differing <= 1e-3 * len(found.tracklets) * count * 40 * 56
+
+
+@pytest.mark.parametrize(("length", "stride"), [(3, 1), (4, 2), (3, 3)])
+def test_latency(model, length: int, stride: int) -> None:
+    """A frame is final with the last frame of the first clip that begins with it or later."""
+    predictor, _ = stream(model, length, stride)
+    for t, frame in enumerate(make_frames(10)):
+        for result in predictor.push(frame):
+            first_start = -(-result.index // stride) * stride
+            assert t == first_start + length - 1
+            assert length - 1 <= t - result.index <= length + stride - 2
+
+
+def test_every_instance_ends_once_and_is_not_seen_again(model) -> None:
+    predictor, _ = stream(model, 3, 3)  # clips without overlap: every one has new instances
+    results = [result for frame in make_frames(8) for result in predictor.push(frame)] + predictor.finish()
+    ended: set[int] = set()
+    seen: set[int] = set()
+    for result in results:
+        ids = {instance.instance_id for instance in result.instances}
+        seen |= ids
+        assert not ids & ended
+        gone = [instance.instance_id for instance in result.ended]
+        assert not ended & set(gone)
+        ended |= set(gone)
+    assert seen <= ended
+    assert len(results[-1].ended) < len(ended), "some ended before the video did"
+
+
+@pytest.mark.parametrize(("length", "stride", "pause"), [(3, 1, 6), (4, 3, 8), (3, 1, 2)])
+def test_goes_on_with_the_same_ids(model, tmp_path, length: int, stride: int, pause: int) -> None:
+    frames = make_frames(12)
+    predictor, options = stream(model, length, stride)
+    whole_run = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
+
+    first, _ = stream(model, length, stride)
+    results = [result for frame in frames[:pause] for result in first.push(frame)]
+    torch.save(first.state(), tmp_path / "state.pth")
+    second, _ = stream(model, length, stride)
+    second.restore(torch.load(tmp_path / "state.pth", weights_only=True))
+    assert second.num_final == len(results)
+    results += [r for frame in frames[second.num_final :] for r in second.push(frame)] + second.finish()
+    assert results == whole_run
+
+
+def test_a_frame_of_another_size(model) -> None:
+    predictor, _ = stream(model, 3, 1)
+    frames = make_frames(5)
+    results = [result for frame in frames for result in predictor.push(frame)]
+    with pytest.raises(InputError, match="frame 5 is 40x40, the first is 56x40"):
+        predictor.push(frames[0][:, :40])
+    results += predictor.finish()
+    assert [result.index for result in results] == list(range(5)), "what came before is kept"
+
+
+def test_a_stream_without_frames(model) -> None:
+    assert stream(model, 3, 1)[0].finish() == []
