@@ -8,6 +8,12 @@
 The input is a video, a folder or glob pattern of frames, picture files, a camera or an address. The output is
 an .mp4, or a folder of pictures, with the drawn instances; beside the .mp4 (or in the folder) stands a JSON
 file with all that was found, in YouTube-VIS format.
+
+    python demo/demo.py --input 'videos/*.mp4' --output results
+    torchrun --nproc_per_node 4 demo/demo.py --input 'videos/*.mp4' --output results
+
+Each of several videos gets files of its own. What is there already is skipped, and a video that fails does
+not stop the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
@@ -28,6 +34,7 @@ from detectron2.config import CfgNode
 from pycocotools import mask as mask_codec
 from tqdm import tqdm
 
+from many_videos import several_videos, shared_out, targets_of
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.results import tracklets_to_results, write_results
@@ -69,14 +76,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         metavar="PATH",
         help="a video, a folder or quoted glob pattern of frames, pictures (taken in natural order), a "
-        "camera (camera:0) or an address (rtsp://..., http://...)",
+        "camera (camera:0) or an address (rtsp://..., http://...); or several videos or a pattern of them",
     )
     source.add_argument("--video-input", metavar="FILE", help="a video (the name in Detectron2's demo)")
     source.add_argument("--webcam", action="store_true", help="the same as --input camera:0")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="an .mp4 file, or a folder for pictures (default: output/NAME OF THE INPUT.mp4)",
+        help="an .mp4 file, or a folder for pictures or for several videos' files (default: "
+        "output/NAME OF THE INPUT.mp4)",
     )
     parser.add_argument(
         "--confidence-threshold",
@@ -139,58 +147,114 @@ def draw_video(
 
 
 def run(args: argparse.Namespace) -> None:
+    """The whole command.
+
+    Raises:
+        InputError: if the input, the model or the output cannot be used.
+    """
+    if not 0 <= args.confidence_threshold <= 1:
+        raise InputError(f"--confidence-threshold {args.confidence_threshold}: give a score from 0 to 1")
+    cfg = setup_cfg(args.config_file, args.weights, args.opts)
+    if videos := several_videos(args.input or []):
+        run_many(args, cfg, videos)
+        return
+    with open_source("camera:0" if args.webcam else args.input or args.video_input) as source:
+        if args.resume and not source.paths:
+            raise InputError(f"--resume: what '{source.name}' has shown in the meantime is gone; start anew")
+        output = Path(args.output or Path("output") / f"{source.name}.mp4")
+        run_one(args, cfg, source, output, lambda: VideoPredictor(cfg))
+
+
+def run_many(args: argparse.Namespace, cfg: CfgNode, videos: Sequence[Path]) -> None:
+    """Every video into files of its own; what is done is skipped, what was interrupted goes on.
+
+    Raises:
+        InputError: if the model or the output cannot be used.
+        SystemExit: with code 1 if videos failed, after all others.
+    """
+    targets = targets_of(videos, Path(args.output or "output"))
+    with shared_out() as share:
+        if cfg.MODEL.DEVICE == "cuda" and share.count > 1:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.MODEL.DEVICE = f"cuda:{share.local_rank}"
+            cfg.freeze()
+        predictor = VideoPredictor(cfg)
+        args.resume = args.streaming = args.streaming or args.resume
+
+        def track(video: Path, target: Path) -> None:
+            with open_source(str(video)) as source:
+                run_one(args, cfg, source, target, lambda: predictor)
+
+        failures = share.run(targets, track)
+    if failures and share.rank:
+        sys.exit(1)
+    if failures:
+        print(f"{len(failures)} of {len(videos)} videos failed:", file=sys.stderr)
+        for video, reason in failures:
+            print(f"  {video}: {reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+def run_one(
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    source: FrameSource,
+    output: Path,
+    make_predictor: Callable[[], VideoPredictor],
+) -> None:
     """One video, from the input to the files.
 
     Raises:
         InputError: if the input, the model or the output cannot be used.
     """
     start = time.perf_counter()
-    if not 0 <= args.confidence_threshold <= 1:
-        raise InputError(f"--confidence-threshold {args.confidence_threshold}: give a score from 0 to 1")
-    streaming = args.streaming or args.resume or args.display
-    cfg = setup_cfg(args.config_file, args.weights, args.opts)
-    with open_source("camera:0" if args.webcam else args.input or args.video_input) as source:
-        if streaming or not source.paths:
-            run_streaming(args, cfg, source)
-            return
-        output = Path(args.output or Path("output") / f"{source.name}.mp4")
-        # Entered before the long part, so that an output that cannot be written is found out now.
-        with open_writer(output, source) as writer:
-            is_video = isinstance(writer, VideoWriter)
-            json_path = output.with_suffix(".json") if is_video else output / "results.json"
-            if os.path.isdir(json_path):
-                raise InputError(
-                    f"'{json_path}' is a folder, but the results go there: choose another --output"
-                )
-            names, ids = classes(cfg)
-            predictor = VideoPredictor(cfg)
-            result = predictor(with_progress(source, source.length, "tracking"))
-            if source.problem:
-                print(f"warning: {source.problem}", file=sys.stderr)
-            tracklets = drawn_tracklets(result, args.confidence_threshold)
-            draw_video(source, tracklets, result.length, names, writer)
-        write_results(json_path, tracklets_to_results(result, _VIDEO_ID, ids))
-    seconds = time.perf_counter() - start
-    shown = f"{len(tracklets)} instances with a score of at least {args.confidence_threshold:g}"
-    print(f"{shown} in {result.length} frames, {seconds:.1f} seconds\n{output}\n{json_path}")
-
-
-def run_streaming(args: argparse.Namespace, cfg: CfgNode, source: FrameSource) -> None:
-    """One video, frame by frame.
-
-    Raises:
-        InputError: if the input, the model or the output cannot be used.
-    """
-    start = time.perf_counter()
-    if args.resume and not source.paths:
-        raise InputError(f"--resume: what '{source.name}' has shown in the meantime is gone; start anew")
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.SeqFormer.CLIP_MATCHING = True
-    cfg.freeze()
     names, ids = classes(cfg)
+    if args.streaming or args.resume or args.display or not source.paths:
+        length, shown, json_path = stream_video(args, source, output, names, ids, make_predictor)
+    else:
+        length, shown, json_path = whole_video(args, source, output, names, ids, make_predictor)
+    seconds = time.perf_counter() - start
+    instances = f"{shown} instances with a score of at least {args.confidence_threshold:g}"
+    print(f"{instances} in {length} frames, {seconds:.1f} seconds\n{output}\n{json_path}")
+
+
+def whole_video(
+    args: argparse.Namespace,
+    source: FrameSource,
+    output: Path,
+    names: Sequence[str],
+    ids: Sequence[int],
+    make_predictor: Callable[[], VideoPredictor],
+) -> tuple[int, int, Path]:
+    """Tracks a video, then draws it. Returns its frames, the instances drawn, and the JSON file."""
+    # Entered before the long part, so that an output that cannot be written is found out now.
+    with open_writer(output, source) as writer:
+        is_video = isinstance(writer, VideoWriter)
+        json_path = output.with_suffix(".json") if is_video else output / "results.json"
+        if os.path.isdir(json_path):
+            raise InputError(f"'{json_path}' is a folder, but the results go there: choose another --output")
+        predictor = make_predictor()
+        result = predictor(with_progress(source, source.length, "tracking"))
+        if source.problem:
+            print(f"warning: {source.problem}", file=sys.stderr)
+        tracklets = drawn_tracklets(result, args.confidence_threshold)
+        draw_video(source, tracklets, result.length, names, writer)
+    write_results(json_path, tracklets_to_results(result, _VIDEO_ID, ids))
+    return result.length, len(tracklets), json_path
+
+
+def stream_video(
+    args: argparse.Namespace,
+    source: FrameSource,
+    output: Path,
+    names: Sequence[str],
+    ids: Sequence[int],
+    make_predictor: Callable[[], VideoPredictor],
+) -> tuple[int, int, Path]:
+    """Tracks and draws frame by frame. Returns the frames, the instances drawn, and the JSON file."""
     job = StreamingJob(
-        Path(args.output or Path("output") / f"{source.name}.mp4"),
+        output,
         source,
         names=names,
         category_ids=ids,
@@ -199,7 +263,7 @@ def run_streaming(args: argparse.Namespace, cfg: CfgNode, source: FrameSource) -
         resume=args.resume,
         show=show_frame if args.display else None,
     )
-    stream = VideoPredictor(cfg).stream()
+    stream = make_predictor().stream(clip_matching=True)
     try:
         length = job.run(stream, lambda frames: with_progress(frames, source.length, "tracking"))
     except KeyboardInterrupt:
@@ -208,9 +272,7 @@ def run_streaming(args: argparse.Namespace, cfg: CfgNode, source: FrameSource) -
         sys.exit(_INTERRUPTED)
     if source.problem:
         print(f"warning: {source.problem}", file=sys.stderr)
-    seconds = time.perf_counter() - start
-    shown = f"{len(job.drawn)} instances with a score of at least {args.confidence_threshold:g}"
-    print(f"{shown} in {length} frames, {seconds:.1f} seconds\n{job.output}\n{job.json_path}")
+    return length, len(job.drawn), job.json_path
 
 
 def show_frame(frame: np.ndarray) -> None:

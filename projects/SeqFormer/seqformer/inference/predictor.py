@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -46,15 +47,19 @@ class VideoPredictor:
         self.input_format = cfg.INPUT.FORMAT
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
-    def stream(self, encoded_together: int = 1) -> StreamingPredictor:
+    def stream(self, encoded_together: int = 1, clip_matching: bool | None = None) -> StreamingPredictor:
         """A predictor of one video that takes frames one by one.
 
         Args:
             encoded_together: frames that are encoded in one go; more may be faster on a GPU, and come later.
+            clip_matching: whether the video is cut into clips, in the place of the config's word.
         """
+        options = self.model.options
+        if clip_matching is not None:
+            options = replace(options, clip_matching=clip_matching)
         return StreamingPredictor(
             self.model,
-            self.model.options,
+            options,
             resize=self.resize,
             input_format=self.input_format,
             encoded_together=encoded_together,

@@ -1,7 +1,13 @@
 """Videos in and out, and pictures of what was found."""
 
 from seqformer.visualization.live import LiveReader, is_address
-from seqformer.visualization.reader import FrameSource, ImageSequenceReader, VideoReader, open_source
+from seqformer.visualization.reader import (
+    PICTURE_SUFFIXES,
+    FrameSource,
+    ImageSequenceReader,
+    VideoReader,
+    open_source,
+)
 from seqformer.visualization.visualizer import draw_instances, instance_color
 from seqformer.visualization.writer import (
     FrameFolderWriter,
@@ -13,6 +19,7 @@ from seqformer.visualization.writer import (
 )
 
 __all__ = [
+    "PICTURE_SUFFIXES",
     "FrameFolderWriter",
     "FrameSource",
     "FrameWriter",
