@@ -58,7 +58,7 @@ def test_padding_does_not_show_in_queries() -> None:
 
 @torch.no_grad()
 def test_groups_of_queries_know_nothing_of_each_other() -> None:
-    model = tiny_model(QUERY_GROUPS=3)
+    model = tiny_model(QUERY_GROUPS=3, DROPOUT=0.0)
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     alone = model.network.decode(frames, 2)
     model.train()
