@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -173,6 +174,7 @@ class QueryNetwork(nn.Module):
         self.query_groups = query_groups
         if query_groups > 1:  # a parameter of its own: the published names stay as they are
             self.training_query_embed = nn.Embedding((query_groups - 1) * num_queries, 2 * dim)
+        self.register_load_state_dict_pre_hook(_fit_training_queries)
 
         shapes = backbone.output_shape()
         channels = [shapes[name].channels for name in FEATURES]
@@ -219,6 +221,15 @@ class QueryNetwork(nn.Module):
         padded = padded.unsqueeze(1).float()
         masks = [F.interpolate(padded, size=f.shape[-2:], mode="nearest")[:, 0].bool() for f in features]
         return features, masks
+
+
+def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Lets files load whether or not they hold queries that only training uses."""
+    name = f"{prefix}training_query_embed.weight"
+    if network.query_groups == 1:
+        state.pop(name, None)
+    else:
+        state.setdefault(name, network.training_query_embed.weight.detach())
 
 
 class SeqFormerNetwork(nn.Module):
