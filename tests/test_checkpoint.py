@@ -7,7 +7,8 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from networks import tiny_config, tiny_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 
 import convert_checkpoint
 import export_weights
@@ -41,6 +42,29 @@ def test_half_precision_export(tmp_path: Path) -> None:
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
     assert other.network.detr.query_embed.weight.dtype == torch.float32
+
+
+def test_export_of_averaged_weights_without_the_queries_of_training(tmp_path: Path) -> None:
+    model, average = tiny_model(NUM_CLASSES=2, QUERY_GROUPS=2), tiny_model(NUM_CLASSES=2, QUERY_GROUPS=2)
+    source, output = tmp_path / "model.pth", tmp_path / "model.safetensors"
+    trainer = {"average": AveragedModel(average).state_dict()}
+    torch.save({"model": model.state_dict(), "trainer": trainer}, source)
+    export_weights.main([str(source), str(output), "--classes", "person", "dog", "--average"])
+    written = load_file(output)
+    assert written.keys() == tiny_model(NUM_CLASSES=2).state_dict().keys()
+    for name, tensor in average.state_dict().items():
+        if name in written:
+            torch.testing.assert_close(written[name].float(), tensor.float(), rtol=1e-3, atol=1e-6)
+
+
+def test_export_refuses_to_invent_an_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, output = tmp_path / "model.pth", tmp_path / "o.safetensors"
+    torch.save({"model": tiny_model(NUM_CLASSES=1).state_dict()}, source)
+    with pytest.raises(SystemExit) as exit_:
+        export_weights.main([str(source), str(output), "--classes", "person", "--average"])
+    assert exit_.value.code == 2
+    assert "has no moving average" in capsys.readouterr().err
+    assert not output.exists()
 
 
 def test_export_refuses_another_number_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

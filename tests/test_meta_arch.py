@@ -16,11 +16,22 @@ from seqformer.errors import InputError
         ({"MASK_STRIDE": 8}, "MASK_STRIDE and MATCH_STRIDE must be 4"),
         ({"RESULT_PROTOCOL": "best"}, "must be one of queries, pairs"),
         ({"CLIP_LENGTH": 0}, "must be at least 1"),
+        ({"QUERY_GROUPS": 0}, "QUERY_GROUPS must be at least 1"),
     ],
 )
 def test_senseless_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_model(tiny_config(**options))
+
+
+def test_groups_of_the_same_queries_have_the_losses_of_one() -> None:
+    one, two = (tiny_model(QUERY_GROUPS=groups, DROPOUT=0.0) for groups in (1, 2))
+    two.load_state_dict(one.state_dict())
+    with torch.no_grad():
+        two.detr.detr.training_query_embed.weight.copy_(two.detr.detr.query_embed.weight)
+    clip = two_moving_squares()
+    torch.testing.assert_close(two.train()([clip]), one.train()([clip]), rtol=1e-4, atol=1e-5)
+    one.load_state_dict(two.state_dict())
 
 
 def test_result_contract() -> None:

@@ -15,6 +15,7 @@ import argparse
 import re
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -101,18 +102,23 @@ def convert_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a .pth file, below "model" or "state_dict" if it has one."""
-    if not path.is_file():
-        raise InputError(f"no file '{path}'")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
-        raise InputError(f"'{path}' is no checkpoint: {str(error).splitlines()[0]}") from error
+    loaded = read_file(path)
     for key in ("model", "state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise InputError(f"'{path}' holds no state dict")
     return loaded
+
+
+def read_file(path: Path) -> Any:
+    """What a .pth file holds; raises an InputError if it is missing or no checkpoint."""
+    if not path.is_file():
+        raise InputError(f"no file '{path}'")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+        raise InputError(f"'{path}' is no checkpoint: {str(error).splitlines()[0]}") from error
 
 
 def write_state(path: Path, state: dict[str, Tensor]) -> None:

@@ -42,6 +42,18 @@ def test_matching_is_the_cheapest_of_all_assignments() -> None:
     assert dict(zip(instances.tolist(), queries.tolist(), strict=True)) == dict(enumerate(best))
 
 
+def test_every_group_of_queries_is_matched_with_all_instances() -> None:
+    targets = [make_targets(3), make_targets(2)]
+    logits, boxes = torch.randn(2, 10, 3), torch.rand(2, 2, 10, 4) * 0.4 + 0.1
+    halves = [LayerPrediction(logits[:, half], boxes[:, :, half]) for half in (slice(5), slice(5, 10))]
+    first, second = (Criterion(HungarianMatcher(), WEIGHTS).match(half, targets) for half in halves)
+    criterion = Criterion(HungarianMatcher(), WEIGHTS, groups=2)
+    for video, (queries, instances) in enumerate(criterion.match(LayerPrediction(logits, boxes), targets)):
+        assert torch.equal(queries, torch.cat((first[video][0], second[video][0] + 5)))
+        assert torch.equal(instances, torch.cat((first[video][1], second[video][1])))
+    assert criterion.normaliser(targets) == 2 * 5
+
+
 def test_perfect_masks_have_no_dice_loss() -> None:
     masks = (torch.rand(4, 50) > 0.5).float()
     assert dice_loss((masks - 0.5) * 200, masks).abs().max() < 1e-5

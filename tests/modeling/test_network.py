@@ -56,6 +56,24 @@ def test_padding_does_not_show_in_queries() -> None:
     torch.testing.assert_close(model.network.decode(frames, 2)[-1].boxes, expected)
 
 
+@torch.no_grad()
+def test_groups_of_queries_know_nothing_of_each_other() -> None:
+    model = tiny_model(QUERY_GROUPS=3, DROPOUT=0.0)
+    frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
+    alone = model.network.decode(frames, 2)
+    model.train()
+    together = model.network.decode(frames, 2)
+    model.detr.detr.training_query_embed.weight.add_(1)
+    changed = model.network.decode(frames, 2)
+    for one, all_groups, other in zip(alone, together, changed, strict=True):
+        assert one.boxes.shape == (1, 2, 300, 4)
+        assert all_groups.boxes.shape == (1, 2, 900, 4)
+        torch.testing.assert_close(all_groups.instance_queries[:, :300], one.instance_queries)
+        torch.testing.assert_close(all_groups.boxes[:, :, :300], one.boxes)
+        assert torch.equal(all_groups.boxes[:, :, :300], other.boxes[:, :, :300])
+        assert not torch.equal(all_groups.boxes[:, :, 300:], other.boxes[:, :, 300:])
+
+
 def test_dynamic_masks_agree_with_plain_convolutions() -> None:
     n, t, c, h, w = 3, 2, 4, 5, 6
     features = torch.randn(t, c, h, w, dtype=torch.float64)

@@ -61,6 +61,9 @@ def add_seqformer_config(cfg: CN) -> None:
 
     # Computes encoder and decoder layers again in the backward pass instead of keeping what they computed.
     seqformer.GRADIENT_CHECKPOINTING = False
+    # Sets of queries in training, each matched one to one by itself: more supervision a step
+    # (Group DETR, Chen et al., ICCV 2023). Afterwards only the first set is used. 1: as published.
+    seqformer.QUERY_GROUPS = 1
 
     # Loss weights and matching costs (paper, section 3.4).
     seqformer.MASK_WEIGHT = 2.0

@@ -71,6 +71,8 @@ class SeqFormer(nn.Module):
             raise InputError(f"MODEL.SeqFormer.NUM_FEATURE_LEVELS must be at least {len(FEATURES)}")
         if c.RESULT_PROTOCOL not in _PROTOCOLS:
             raise InputError(f"MODEL.SeqFormer.RESULT_PROTOCOL must be one of {', '.join(_PROTOCOLS)}")
+        if c.QUERY_GROUPS < 1:
+            raise InputError("MODEL.SeqFormer.QUERY_GROUPS must be at least 1")
         if c.CLIP_LENGTH < 1 or c.CLIP_STRIDE < 1:
             raise InputError("MODEL.SeqFormer.CLIP_LENGTH and CLIP_STRIDE must be at least 1")
         transformer = Transformer(
@@ -85,7 +87,9 @@ class SeqFormer(nn.Module):
             decoder_points=c.DEC_N_POINTS,
             recompute=c.GRADIENT_CHECKPOINTING,
         )
-        queries = QueryNetwork(build_backbone(cfg), transformer, c.NUM_OBJECT_QUERIES, c.NUM_CLASSES)
+        queries = QueryNetwork(
+            build_backbone(cfg), transformer, c.NUM_OBJECT_QUERIES, c.NUM_CLASSES, c.QUERY_GROUPS
+        )
         matcher = HungarianMatcher(c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU, alpha=c.FOCAL_ALPHA)
         weights = {
             "loss_ce": c.CLASS_WEIGHT,
@@ -96,7 +100,7 @@ class SeqFormer(nn.Module):
         }
         return {
             "network": SeqFormerNetwork(queries),
-            "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA),
+            "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA, groups=c.QUERY_GROUPS),
             "options": InferenceOptions(
                 threshold=c.APPLY_CLS_THRES,
                 multi_class=c.MULTI_CLS_ON,

@@ -42,30 +42,45 @@ class Criterion:
         matcher: assigns queries to instances, layer by layer and video by video.
         weights: of "loss_ce", "loss_bbox", "loss_giou", "loss_mask" and "loss_dice".
         alpha, gamma: of the focal losses.
+        groups: equal parts of the queries; each is matched with all instances by itself.
     """
 
     def __init__(
-        self, matcher: HungarianMatcher, weights: dict[str, float], alpha: float = 0.25, gamma: float = 2.0
+        self,
+        matcher: HungarianMatcher,
+        weights: dict[str, float],
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        groups: int = 1,
     ):
         self.matcher = matcher
         self.weights = weights
         self.alpha = alpha
         self.gamma = gamma
+        self.groups = groups
 
     def match(self, prediction: LayerPrediction, targets: list[VideoTargets]) -> list[tuple[Tensor, Tensor]]:
-        """Queries and the instances they are matched to, video by video."""
+        """Queries and the instances they are matched to, video by video, in each group after group."""
         return [
-            self.matcher(logits, boxes, target)
+            self._match_groups(logits, boxes, target)
             for logits, boxes, target in zip(prediction.logits, prediction.boxes, targets, strict=True)
         ]
 
-    @staticmethod
-    def normaliser(targets: list[VideoTargets]) -> float:
-        """Instances in the batch, averaged over workers, at least 1."""
+    def _match_groups(self, logits: Tensor, boxes: Tensor, target: VideoTargets) -> tuple[Tensor, Tensor]:
+        size = len(logits) // self.groups
+        matches = [
+            self.matcher(*group, target)
+            for group in zip(logits.split(size), boxes.split(size, dim=1), strict=True)
+        ]
+        queries = torch.cat([queries + number * size for number, (queries, _) in enumerate(matches)])
+        return queries, torch.cat([instances for _, instances in matches])
+
+    def normaliser(self, targets: list[VideoTargets]) -> float:
+        """Instances in the batch, averaged over workers, at least 1; times the groups that find them."""
         count = torch.as_tensor([float(sum(len(t.classes) for t in targets))], device=targets[0].boxes.device)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(count)
-        return max(count.item() / comm.get_world_size(), 1.0)
+        return max(count.item() / comm.get_world_size(), 1.0) * self.groups
 
     def losses(
         self,

@@ -74,6 +74,7 @@ class DecoderLayer(nn.Module):
         memory: Tensor,
         padding_mask: Tensor,
         levels: Levels,
+        groups: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Refines instance queries and box queries.
 
@@ -84,18 +85,19 @@ class DecoderLayer(nn.Module):
             reference: (B, T, Q, L, 2 or 4), normalised to the padded levels.
             memory: (B*T, S, d).
             padding_mask: (B*T, S) bool.
+            groups: equal parts of the Q queries that know nothing of each other.
 
         Returns:
             instance queries (B, Q, d), box queries (B, T, Q, d) and temporal weights (B, T, Q).
         """
         b, t, q = reference.shape[:3]
         query = instance + position
-        attended = self.self_attn(query, query, instance, need_weights=False)[0]
+        attended = _attend(self.self_attn, query, instance, groups)
         instance = self.norm2(instance + self.dropout2(attended))
 
         position = position.unsqueeze(1)
         query = (box + position).flatten(0, 1)
-        attended = self.self_attn_box(query, query, box.flatten(0, 1), need_weights=False)[0]
+        attended = _attend(self.self_attn_box, query, box.flatten(0, 1), groups)
         box = self.norm2_box(box + self.dropout2_box(attended.view_as(box)))
 
         query = (box + position).expand(b, t, q, -1).flatten(0, 1)
@@ -112,6 +114,13 @@ class DecoderLayer(nn.Module):
         hidden = self.dropout3(F.relu(self.linear1(instance)))
         instance = self.norm3(instance + self.dropout4(self.linear2(hidden)))
         return instance, box, weights.squeeze(-1)
+
+
+def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, groups: int) -> Tensor:
+    """Self-attention of queries (N, Q, d) within each of ``groups`` equal parts of them."""
+    shape = query.shape
+    query, value = (x.reshape(len(x) * groups, -1, x.shape[2]) for x in (query, value))
+    return attention(query, query, value, need_weights=False)[0].reshape(shape)
 
 
 class Decoder(nn.Module):
@@ -148,6 +157,7 @@ class Decoder(nn.Module):
         valid_ratios: Tensor,
         levels: Levels,
         num_frames: int,
+        groups: int = 1,
     ) -> list[DecoderOutput]:
         """Decodes B videos of T frames.
 
@@ -159,6 +169,7 @@ class Decoder(nn.Module):
             padding_mask: (B*T, S) bool.
             valid_ratios: (B*T, L, 2), xy.
             num_frames: T.
+            groups: equal parts of the Q queries that know nothing of each other.
 
         Returns:
             one output a layer.
@@ -178,6 +189,7 @@ class Decoder(nn.Module):
                 memory,
                 padding_mask,
                 levels,
+                groups,
                 recompute=self.recompute,
             )
             boxes = self.refine(box_head(box), reference)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -124,8 +125,13 @@ class Transformer(nn.Module):
         memory = self.encoder(x, position, padding_mask, valid_ratios, levels)
         return memory, padding_mask, valid_ratios, levels
 
-    def decode(self, query_embed: Tensor, frames: EncodedFrames, num_frames: int) -> list[DecoderOutput]:
-        """Decodes B videos of T frames each, B * T in all, from query embeddings (Q, 2d)."""
+    def decode(
+        self, query_embed: Tensor, frames: EncodedFrames, num_frames: int, groups: int = 1
+    ) -> list[DecoderOutput]:
+        """Decodes B videos of T frames each, B * T in all, from query embeddings (Q, 2d).
+
+        The queries are ``groups`` equal parts that know nothing of each other.
+        """
         num_videos = len(frames) // num_frames
         position, content = query_embed.unsqueeze(0).expand(num_videos, -1, -1).chunk(2, dim=-1)
         reference = self.reference_points(position).sigmoid()
@@ -138,13 +144,24 @@ class Transformer(nn.Module):
             frames.valid_ratios,
             frames.levels,
             num_frames,
+            groups,
         )
 
 
 class QueryNetwork(nn.Module):
-    """Backbone, projections, transformer, and the class and box heads (``detr.detr`` in checkpoints)."""
+    """Backbone, projections, transformer, and the class and box heads (``detr.detr`` in checkpoints).
 
-    def __init__(self, backbone: Backbone, transformer: Transformer, num_queries: int, num_classes: int):
+    With ``query_groups`` above 1 there are more queries, which only training uses.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        transformer: Transformer,
+        num_queries: int,
+        num_classes: int,
+        query_groups: int = 1,
+    ):
         super().__init__()
         dim = transformer.level_embed.shape[1]
         num_levels = transformer.level_embed.shape[0]
@@ -154,6 +171,10 @@ class QueryNetwork(nn.Module):
         self.bbox_embed = nn.ModuleList(MLP(dim, dim, 4, 3) for _ in range(num_layers))
         transformer.decoder.bbox_embed = self.bbox_embed
         self.query_embed = nn.Embedding(num_queries, 2 * dim)
+        self.query_groups = query_groups
+        if query_groups > 1:  # a parameter of its own: the published names stay as they are
+            self.training_query_embed = nn.Embedding((query_groups - 1) * num_queries, 2 * dim)
+        self.register_load_state_dict_pre_hook(_fit_training_queries)
 
         shapes = backbone.output_shape()
         channels = [shapes[name].channels for name in FEATURES]
@@ -202,6 +223,15 @@ class QueryNetwork(nn.Module):
         return features, masks
 
 
+def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Lets files load whether or not they hold queries that only training uses."""
+    name = f"{prefix}training_query_embed.weight"
+    if network.query_groups == 1:
+        state.pop(name, None)
+    else:
+        state.setdefault(name, network.training_query_embed.weight.detach())
+
+
 class SeqFormerNetwork(nn.Module):
     """The whole network: frames -> encoded frames -> queries -> masks (``detr`` in checkpoints)."""
 
@@ -228,8 +258,14 @@ class SeqFormerNetwork(nn.Module):
         return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
 
     def decode(self, frames: EncodedFrames, num_frames: int) -> list[DecoderOutput]:
-        """Queries of B videos of T = ``num_frames`` frames, B * T in all; one output a decoder layer."""
-        return self.detr.transformer.decode(self.detr.query_embed.weight, frames, num_frames)
+        """Queries of B videos of T = ``num_frames`` frames, B * T in all; one output a decoder layer.
+
+        In training all groups of queries come, one after the other, afterwards the first one alone.
+        """
+        embed, groups = self.detr.query_embed.weight, 1
+        if self.training and self.detr.query_groups > 1:
+            embed, groups = torch.cat((embed, self.detr.training_query_embed.weight)), self.detr.query_groups
+        return self.detr.transformer.decode(embed, frames, num_frames, groups)
 
     def classify(self, layer: int, output: DecoderOutput) -> Tensor:
         """Class logits (B, Q, K) of one decoder layer."""
