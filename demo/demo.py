@@ -19,6 +19,7 @@ not stop the rest.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -154,6 +155,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 <= args.confidence_threshold <= 1:
         raise InputError(f"--confidence-threshold {args.confidence_threshold}: give a score from 0 to 1")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("seqformer").setLevel(logging.INFO)
     cfg = setup_cfg(args.config_file, args.weights, args.opts)
     if videos := several_videos(args.input or []):
         run_many(args, cfg, videos)

@@ -16,6 +16,8 @@ from seqformer.errors import InputError
         ({"MASK_STRIDE": 8}, "MASK_STRIDE and MATCH_STRIDE must be 4"),
         ({"RESULT_PROTOCOL": "best"}, "must be one of queries, pairs"),
         ({"CLIP_LENGTH": 0}, "must be at least 1"),
+        ({"AUTO_MEMORY_GB": -1.0}, "must not be negative"),
+        ({"MAX_LIVE_INSTANCES": -1}, "must not be negative"),
     ],
 )
 def test_senseless_options_are_refused(options: dict, message: str) -> None:
