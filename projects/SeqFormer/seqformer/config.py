@@ -89,9 +89,9 @@ def add_seqformer_config(cfg: CN) -> None:
     # length is not known, as that of a camera. The log says which, with the numbers. (CLIP_MATCHING itself
     # cannot be "auto": a key has one type, and published files have True and False.)
     seqformer.AUTO_MEMORY_GB = 0.0
-    # The most instances that clip matching follows at a time. Beyond it those end first that were not seen for
-    # the longest, among these the least probable; an ended instance that comes back is a new one. 0: all of
-    # the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH.
+    # The most instances that clip matching follows at a time. Beyond it those end first that were not seen
+    # for the longest, among these the least probable; an ended instance that comes back is a new one.
+    # 0: all of the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH.
     seqformer.MAX_LIVE_INSTANCES = 0
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
     # (query, class) pairs, as in the original release.
