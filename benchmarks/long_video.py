@@ -270,7 +270,7 @@ def run_part(args: argparse.Namespace) -> None:
             for frames in args.lengths or lengths:
                 measured(folder, f"memory_{model}_{frames:06d}", ["memory", model, str(frames), *threads])
     if args.part in ("ring", "all"):
-        measured(folder, "ring", ["ring", str(args.frames or 20), str(args.repeats), *threads])
+        measured(folder, "ring", ["ring", str(args.frames or 30), str(args.repeats), *threads])
     if args.part in ("accuracy", "all"):
         cases = [(0, 1)] + [(length, stride) for length in CLIP_LENGTHS for stride in (1, length // 2)]
         for length, stride in cases:
@@ -367,9 +367,10 @@ def plot(path: Path, memory: list[dict[str, Any]], accuracy: list[dict[str, Any]
             )
             longest = runs[-1]
             ends = longest["block"] * np.arange(1, len(longest["block_seconds"]) + 1)
-            by_frame.plot(ends, longest["block_seconds"], "o-", label=model)
+            label = f"{model}, {longest['frames']} frames"
+            by_frame.plot(100 * ends / longest["frames"], longest["block_seconds"], "o-", label=label)
         by_length.set(xscale="log", xlabel="frames", ylabel="peak memory, MB")
-        by_frame.set(xscale="log", xlabel="frame", ylabel="seconds a frame")
+        by_frame.set(xlabel="part of the video, %", ylabel="seconds a frame")
         for axis in (by_length, by_frame):
             axis.set_ylim(bottom=0)
             axis.legend()
@@ -400,7 +401,7 @@ def main(argv: list[str] | None = None) -> None:
         part.add_argument(
             "--lengths", type=int, nargs="+", metavar="FRAMES", help="in memory, of every model"
         )
-        part.add_argument("--frames", type=int, help="in ring (20) and threads (145)")
+        part.add_argument("--frames", type=int, help="in ring (30) and threads (145)")
         part.add_argument("--repeats", type=int, default=3, help="in ring and threads")
         part.add_argument("--videos", type=int, help="in accuracy, the first ones alone")
         part.add_argument(
