@@ -19,6 +19,7 @@ not stop the rest.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -34,6 +35,7 @@ from detectron2.config import CfgNode
 from pycocotools import mask as mask_codec
 from tqdm import tqdm
 
+from background import in_background, read_ahead
 from many_videos import several_videos, shared_out, targets_of
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
@@ -52,6 +54,7 @@ from streaming_job import StreamingJob
 
 DEFAULT_THRESHOLD = 0.4
 
+_DEPTH = 8  # frames that --background-io reads ahead, and that wait to be written
 _VIDEO_ID = 1  # of the only video in the JSON
 _INTERRUPTED = 130  # exit code, 128 + SIGINT
 
@@ -104,6 +107,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--display", action="store_true", help="stream, and show frames in a window, too")
     parser.add_argument(
+        "--background-io",
+        action="store_true",
+        help="read frames ahead, and draw and write them behind, in threads beside the network",
+    )
+    parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
@@ -129,21 +137,27 @@ def drawn_tracklets(result: VideoResult, threshold: float) -> list[Tracklet]:
 
 
 def draw_video(
-    source: FrameSource, tracklets: Sequence[Tracklet], length: int, names: Sequence[str], writer: FrameWriter
+    source: FrameSource,
+    tracklets: Sequence[Tracklet],
+    length: int,
+    names: Sequence[str],
+    writer: FrameWriter,
+    depth: int = 0,
 ) -> None:
     """Draws the tracklets on the first ``length`` frames of the source."""
-    for t, frame in zip(range(length), with_progress(source, length, "drawing"), strict=False):
-        seen = [tracklet for tracklet in tracklets if tracklet.segmentations[t] is not None]
-        if seen:
-            masks = mask_codec.decode([tracklet.segmentations[t] for tracklet in seen])
-            frame = draw_instances(
-                frame,
-                masks.transpose(2, 0, 1),
-                [tracklet.instance_id for tracklet in seen],
-                [names[tracklet.label] for tracklet in seen],
-                [tracklet.score for tracklet in seen],
-            )
-        writer.write(frame)
+    with read_ahead(source, depth) as frames, in_background(writer.write, depth) as write:
+        for t, frame in zip(range(length), with_progress(frames, length, "drawing"), strict=False):
+            seen = [tracklet for tracklet in tracklets if tracklet.segmentations[t] is not None]
+            if seen:
+                masks = mask_codec.decode([tracklet.segmentations[t] for tracklet in seen])
+                frame = draw_instances(
+                    frame,
+                    masks.transpose(2, 0, 1),
+                    [tracklet.instance_id for tracklet in seen],
+                    [names[tracklet.label] for tracklet in seen],
+                    [tracklet.score for tracklet in seen],
+                )
+            write(frame)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -154,6 +168,10 @@ def run(args: argparse.Namespace) -> None:
     """
     if not 0 <= args.confidence_threshold <= 1:
         raise InputError(f"--confidence-threshold {args.confidence_threshold}: give a score from 0 to 1")
+    if args.background_io and args.display:
+        raise InputError("--background-io: a window belongs to the main thread; leave out --display")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("seqformer").setLevel(logging.INFO)
     cfg = setup_cfg(args.config_file, args.weights, args.opts)
     if videos := several_videos(args.input or []):
         run_many(args, cfg, videos)
@@ -228,6 +246,7 @@ def whole_video(
     make_predictor: Callable[[], VideoPredictor],
 ) -> tuple[int, int, Path]:
     """Tracks a video, then draws it. Returns its frames, the instances drawn, and the JSON file."""
+    depth = _DEPTH if args.background_io else 0
     # Entered before the long part, so that an output that cannot be written is found out now.
     with open_writer(output, source) as writer:
         is_video = isinstance(writer, VideoWriter)
@@ -235,11 +254,12 @@ def whole_video(
         if os.path.isdir(json_path):
             raise InputError(f"'{json_path}' is a folder, but the results go there: choose another --output")
         predictor = make_predictor()
-        result = predictor(with_progress(source, source.length, "tracking"))
+        with read_ahead(source, depth) as frames:
+            result = predictor(with_progress(frames, source.length, "tracking"))
         if source.problem:
             print(f"warning: {source.problem}", file=sys.stderr)
         tracklets = drawn_tracklets(result, args.confidence_threshold)
-        draw_video(source, tracklets, result.length, names, writer)
+        draw_video(source, tracklets, result.length, names, writer, depth)
     write_results(json_path, tracklets_to_results(result, _VIDEO_ID, ids))
     return result.length, len(tracklets), json_path
 
@@ -262,6 +282,7 @@ def stream_video(
         threshold=args.confidence_threshold,
         resume=args.resume,
         show=show_frame if args.display else None,
+        depth=_DEPTH if args.background_io else 0,
     )
     stream = make_predictor().stream(clip_matching=True)
     try:

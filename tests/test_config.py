@@ -83,6 +83,7 @@ def test_defaults_are_the_published_ones() -> None:
     assert (c.MASK_WEIGHT, c.DICE_WEIGHT, c.GIOU_WEIGHT, c.L1_WEIGHT, c.CLASS_WEIGHT) == (2, 5, 2, 5, 2)
     assert (c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU, c.FOCAL_ALPHA) == (2, 5, 2, 0.25)
     assert (c.APPLY_CLS_THRES, c.CLIP_MATCHING, c.CLIP_LENGTH, c.CLIP_STRIDE) == (0.05, False, 5, 1)
+    assert (c.AUTO_MEMORY_GB, c.MAX_LIVE_INSTANCES) == (0.0, 0), "off: they are not published ones"
     assert (cfg.SOLVER.OPTIMIZER, cfg.SOLVER.BACKBONE_MULTIPLIER) == ("ADAMW", 0.1)
 
 

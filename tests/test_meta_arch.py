@@ -17,6 +17,8 @@ from seqformer.errors import InputError
         ({"RESULT_PROTOCOL": "best"}, "must be one of queries, pairs"),
         ({"CLIP_LENGTH": 0}, "must be at least 1"),
         ({"QUERY_GROUPS": 0}, "QUERY_GROUPS must be at least 1"),
+        ({"AUTO_MEMORY_GB": -1.0}, "must not be negative"),
+        ({"MAX_LIVE_INSTANCES": -1}, "must not be negative"),
     ],
 )
 def test_senseless_options_are_refused(options: dict, message: str) -> None:

@@ -93,6 +93,17 @@ def fails(capsys, arguments: list[str], tmp_path: Path) -> str:
     return captured.err
 
 
+@pytest.mark.parametrize(
+    ("gigabytes", "how"), [("1.0", "the whole video is one clip"), ("1e-6", "clips of 5")]
+)
+def test_clips_if_memory_is_short(tmp_path, model, caplog, gigabytes: str, how: str):
+    source = encode(tmp_path / "in.mp4", 3)
+    auto = ["--opts", "MODEL.SeqFormer.AUTO_MEMORY_GB", gigabytes]
+    demo.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), *model, *auto])
+    (message,) = caplog.messages
+    assert message.startswith("3 frames of ") and how in message
+
+
 def test_video(tmp_path, model, stub, capsys):
     source = encode(tmp_path / "in.mp4", 7, fps=Fraction(30000, 1001))
     output = tmp_path / "new" / "out.mp4"

@@ -83,9 +83,19 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.MERGE_ON_CPU = True
     seqformer.MULTI_CLS_ON = True
     seqformer.APPLY_CLS_THRES = 0.05
+    # A video is one clip, or clips of CLIP_LENGTH frames begin every CLIP_STRIDE frames.
     seqformer.CLIP_MATCHING = False
     seqformer.CLIP_LENGTH = 5
     seqformer.CLIP_STRIDE = 1
+    # Above 0 it decides, whatever CLIP_MATCHING is: a video is one clip if its encoded frames and masks take
+    # at most so many GB (1e9 bytes, beside what the model takes), and cut into clips otherwise, or where its
+    # length is not known, as that of a camera. The log says which, with the numbers. (CLIP_MATCHING itself
+    # cannot be "auto": a key has one type, and published files have True and False.)
+    seqformer.AUTO_MEMORY_GB = 0.0
+    # The most instances that clip matching follows at a time. Beyond it those end first that were not seen
+    # for the longest, among these the least probable; an ended instance that comes back is a new one.
+    # 0: all of the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH.
+    seqformer.MAX_LIVE_INSTANCES = 0
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
     # (query, class) pairs, as in the original release.
     seqformer.RESULT_PROTOCOL = "queries"

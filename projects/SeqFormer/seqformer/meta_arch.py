@@ -75,6 +75,8 @@ class SeqFormer(nn.Module):
             raise InputError("MODEL.SeqFormer.QUERY_GROUPS must be at least 1")
         if c.CLIP_LENGTH < 1 or c.CLIP_STRIDE < 1:
             raise InputError("MODEL.SeqFormer.CLIP_LENGTH and CLIP_STRIDE must be at least 1")
+        if c.AUTO_MEMORY_GB < 0 or c.MAX_LIVE_INSTANCES < 0:
+            raise InputError("MODEL.SeqFormer.AUTO_MEMORY_GB and MAX_LIVE_INSTANCES must not be negative")
         transformer = Transformer(
             dim=c.HIDDEN_DIM,
             num_heads=c.NHEADS,
@@ -106,8 +108,10 @@ class SeqFormer(nn.Module):
                 multi_class=c.MULTI_CLS_ON,
                 top_pairs=c.RESULT_PROTOCOL == "pairs",
                 clip_matching=c.CLIP_MATCHING,
+                auto_memory_gb=c.AUTO_MEMORY_GB,
                 clip_length=c.CLIP_LENGTH,
                 clip_stride=c.CLIP_STRIDE,
+                max_live_instances=c.MAX_LIVE_INSTANCES,
                 merge_on_cpu=c.MERGE_ON_CPU,
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -213,7 +217,7 @@ class SeqFormer(nn.Module):
         image_size = tuple(images[0].shape[-2:])
         output_size = (video.get("height", image_size[0]), video.get("width", image_size[1]))
         masks: dict[int, Tensor] = {}
-        inference = VideoInference(self, self.options)
+        inference = VideoInference(self, self.options, len(images))
         results: list[tuple[int, int, float]] = []
         for final in inference.run(images):
             drawn = output_masks(final.mask_logits, image_size, output_size)

@@ -80,12 +80,21 @@ class ClipMatcher:
     there are never more than ``length`` times the instances of a clip, however many the video has; ids go on
     counting.
 
+    ``max_live`` is a lower bound of one's own. Whenever a clip makes more instances live, those end that were
+    not seen for the most clips; among these the ones whose best class is least probable, and the latest of
+    equals. They lose their masks in frames that were not yet handed out, and one that is seen again is a new
+    instance. Of an instance that the same clip found first nothing remains.
+
+    A mean is the sum in the order of clips, divided by their number, for probabilities and logits alike.
+
     Args:
         length: frames in a clip, which is also how many previous clips a new one is compared with.
+        max_live: most instances that are live after an update; 0 for no bound but the clips'.
     """
 
-    def __init__(self, length: int):
+    def __init__(self, length: int, max_live: int = 0):
         self._clips: deque[_MatchedClip] = deque(maxlen=length)
+        self._max_live = max_live
         self._probabilities: dict[int, tuple[Tensor, int]] = {}  # of live instances: sum over clips, how many
         self._retired: dict[int, Tensor] = {}
         self._final = 0  # frames before this one were handed out
@@ -133,15 +142,37 @@ class ClipMatcher:
         return retired
 
     def update(self, clip: ClipInstances) -> list[int]:
-        """Takes in the next clip, which begins after the last one. Returns its instances' ids."""
+        """Takes in the next clip, which begins after the last one.
+
+        Returns:
+            its instances' ids, also of those that ``max_live`` ends at once.
+        """
         probabilities = clip.mask_logits.sigmoid()
         ids = self._match(clip, probabilities)
         for i, classes in zip(ids, clip.class_probabilities, strict=True):
             total, count = self._probabilities.get(i, (0, 0))
             self._probabilities[i] = (total + classes, count + 1)
         self._clips.append(_MatchedClip(clip, ids, probabilities))
+        if self._max_live:
+            self._drop_excess()
         self._retire()
         return ids
+
+    def _drop_excess(self) -> None:
+        """Takes instances beyond ``max_live`` out of all clips."""
+        last_seen = {i: number for number, m in enumerate(self._clips) for i in m.ids}
+        best = {i: float((total / count).max()) for i, (total, count) in self._probabilities.items()}
+        excess = set(sorted(last_seen, key=lambda i: (-last_seen[i], -best[i], i))[self._max_live :])
+        for number, m in enumerate(self._clips):
+            rows = [row for row, i in enumerate(m.ids) if i not in excess]
+            if len(rows) < len(m.ids):
+                clip = m.clip
+                kept = ClipInstances(clip.start, clip.class_probabilities[rows], clip.mask_logits[rows])
+                ids = [m.ids[row] for row in rows]
+                self._clips[number] = _MatchedClip(kept, ids, m.mask_probabilities[rows])
+        for i in excess:
+            if last_seen[i] == len(self._clips) - 1 and self._probabilities[i][1] == 1:
+                del self._probabilities[i]
 
     def _retire(self) -> None:
         """Forgets clips whose frames were all handed out, and instances that no clip holds any more."""

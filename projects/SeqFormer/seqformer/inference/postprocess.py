@@ -22,7 +22,10 @@ class InferenceOptions:
             probability, instead of the best queries with every class above the threshold. It holds for
             whole videos; clip matching follows queries.
         clip_matching: cut videos into clips; otherwise a video is one clip.
+        auto_memory_gb: if not 0, it decides in the place of ``clip_matching``: a video is one clip if that
+            takes at most so many GB, and is cut into clips otherwise, or where its length is not known.
         clip_length, clip_stride: frames in a clip, and from one clip's start to the next one's.
+        max_live_instances: if not 0, the most instances that clip matching follows at a time.
         merge_on_cpu: keep clips' masks in main memory.
         num_instances: instances kept of a clip.
     """
@@ -31,8 +34,10 @@ class InferenceOptions:
     multi_class: bool = True
     top_pairs: bool = False
     clip_matching: bool = False
+    auto_memory_gb: float = 0.0
     clip_length: int = 5
     clip_stride: int = 1
+    max_live_instances: int = 0
     merge_on_cpu: bool = True
     num_instances: int = 10
 

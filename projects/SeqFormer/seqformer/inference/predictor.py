@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import length_hint
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -47,34 +48,39 @@ class VideoPredictor:
         self.input_format = cfg.INPUT.FORMAT
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
-    def stream(self, encoded_together: int = 1, clip_matching: bool | None = None) -> StreamingPredictor:
+    def stream(
+        self, encoded_together: int = 1, clip_matching: bool | None = None, length: int | None = None
+    ) -> StreamingPredictor:
         """A predictor of one video that takes frames one by one.
 
         Args:
             encoded_together: frames that are encoded in one go; more may be faster on a GPU, and come later.
             clip_matching: whether the video is cut into clips, in the place of the config's word.
+            length: frames of the video, if known; with MODEL.SeqFormer.AUTO_MEMORY_GB it decides on clips.
         """
         options = self.model.options
         if clip_matching is not None:
-            options = replace(options, clip_matching=clip_matching)
+            options = replace(options, clip_matching=clip_matching, auto_memory_gb=0.0)
         return StreamingPredictor(
             self.model,
             options,
             resize=self.resize,
             input_format=self.input_format,
             encoded_together=encoded_together,
+            length=length,
         )
 
     def __call__(self, frames: Iterable[np.ndarray]) -> VideoResult:
         """Tracks the instances of one video.
 
         Args:
-            frames: (H, W, 3) uint8 RGB arrays of one size.
+            frames: (H, W, 3) uint8 RGB arrays of one size. With MODEL.SeqFormer.AUTO_MEMORY_GB what they say
+                of their number (``len``, or ``__length_hint__``) decides on clips.
 
         Raises:
             InputError: if there are no frames, or one has another size.
         """
-        stream = self.stream(ENCODED_TOGETHER)
+        stream = self.stream(ENCODED_TOGETHER, length=length_hint(frames) or None)
         tracks = TrackCollector()
         for frame in frames:
             tracks.add(stream.push(frame))

@@ -41,6 +41,7 @@ class StreamingPredictor:
         resize: brings frames to the size that the network sees.
         input_format: "RGB" or "BGR", what the model takes.
         encoded_together: frames that are encoded in one go; each frame beyond the first adds one of latency.
+        length: frames of the video, if known; see ``InferenceOptions.auto_memory_gb``.
 
     Example:
         >>> stream = VideoPredictor(cfg).stream()
@@ -58,8 +59,9 @@ class StreamingPredictor:
         resize: ResizeShortestEdge,
         input_format: str = "RGB",
         encoded_together: int = 1,
+        length: int | None = None,
     ):
-        self._inference = VideoInference(model, options)
+        self._inference = VideoInference(model, options, length)
         self._resize = resize
         self._reverse = input_format == "BGR"
         self._encoded_together = encoded_together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seqformer.inference.clip_matching import ClipInstances, ClipMatcher, FinalFrames
+from seqformer.inference.memory import frame_bytes
 from seqformer.inference.postprocess import InferenceOptions, scored_classes, select_queries
 from seqformer.modeling.network import EncodedFrames
 from seqformer.structures import EndedInstance
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from seqformer.meta_arch import SeqFormer
 
 __all__ = ["ENCODED_TOGETHER", "VideoInference"]
+
+logger = logging.getLogger(__name__)
 
 ENCODED_TOGETHER = 4  # frames; more takes memory and gains nothing on a CPU
 _FINISHED_TOGETHER = 8  # frames whose masks are brought to the output's size together
@@ -32,12 +36,16 @@ class VideoInference:
     Args:
         model: a SeqFormer in eval mode.
         options: how results are made.
+        length: frames of the video, if known. More or fewer may come: where ``auto_memory_gb`` took a video
+            for short and it goes on beyond what fits, it is cut into clips from then on.
     """
 
-    def __init__(self, model: SeqFormer, options: InferenceOptions):
+    def __init__(self, model: SeqFormer, options: InferenceOptions, length: int | None = None):
         self.model = model
         self.options = options
-        self._matcher = ClipMatcher(options.clip_length)
+        self._length = length
+        self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: not yet known
+        self._matcher = ClipMatcher(options.clip_length, options.max_live_instances)
         self._frames: list[EncodedFrames] = []
         self._first = 0  # the frame that self._frames begins with
         self._seen = 0  # frames so far
@@ -59,7 +67,9 @@ class VideoInference:
         length, stride = self.options.clip_length, self.options.clip_stride
         self._frames.append(self.model.encode(images))
         self._seen += len(images)
-        while self.options.clip_matching and self._next_start + length <= self._seen:
+        if self.options.auto_memory_gb and not self._by_clips:
+            self._choose()
+        while self._by_clips and self._next_start + length <= self._seen:
             self._decode(self._next_start, self._next_start + length)
             yield from self._final(self._next_start + 1)  # a later clip begins later
             self._next_start += stride
@@ -72,7 +82,7 @@ class VideoInference:
             return
         decoded = self._next_start - stride + length if self._next_start else 0
         if decoded < self._seen:
-            start = max(self._seen - length, 0) if self.options.clip_matching else 0
+            start = max(self._seen - length, 0) if self._by_clips else 0
             self._decode(start, self._seen)
         yield from self._final(self._seen)
 
@@ -93,11 +103,12 @@ class VideoInference:
 
         Frames are not in it: those from ``num_final`` on come again.
         """
-        return {"next_start": self._next_start, "matcher": self._matcher.state()}
+        matcher = self._matcher.state()
+        return {"next_start": self._next_start, "by_clips": self._by_clips, "matcher": matcher}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on where ``state`` was taken; the next frame is number ``num_final``."""
-        self._next_start = state["next_start"]
+        self._next_start, self._by_clips = state["next_start"], state["by_clips"]
         self._matcher.restore(state["matcher"])
         self._frames, self._first, self._seen = [], self.num_final, self.num_final
 
@@ -105,6 +116,23 @@ class VideoInference:
     def num_final(self) -> int:
         """How many frames were yielded."""
         return self._matcher.num_final
+
+    def _choose(self) -> None:
+        """Whether the video is cut into clips: unless all of it fits the budget, as far as is known."""
+        cost = frame_bytes(self.model, self._frames[-1], self.options.num_instances)
+        frames = max(self._length or 0, self._seen)
+        by_clips = self._length is None or frames * cost > 1e9 * self.options.auto_memory_gb
+        if by_clips == self._by_clips:
+            return
+        self._by_clips = by_clips
+        known = f"{frames} frames of {cost / 1e6:.1f} MB take {frames * cost / 1e9:.2f} GB"
+        clips = f"clips of {self.options.clip_length} frames, stride {self.options.clip_stride}"
+        logger.info(
+            "%s, MODEL.SeqFormer.AUTO_MEMORY_GB is %g: %s",
+            f"length unknown, a frame takes {cost / 1e6:.1f} MB" if self._length is None else known,
+            self.options.auto_memory_gb,
+            clips if by_clips else "the whole video is one clip",
+        )
 
     def _decode(self, start: int, end: int) -> None:
         frames = EncodedFrames.cat(self._frames)[start - self._first :]

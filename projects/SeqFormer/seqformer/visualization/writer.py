@@ -146,7 +146,8 @@ class GrowingVideoWriter(VideoWriter):
     """A VideoWriter whose file can be played while it grows, and stays when the program is killed.
 
     It is written as a fragmented .mp4, a fragment a second, under its own name. In the end it is copied,
-    without encoding anew, into the form of VideoWriter's. After an error it holds all frames so far.
+    without encoding anew, into the form of VideoWriter's. After an error it holds all frames so far, but on a
+    full disk those of the last fragment.
     """
 
     _container_options: ClassVar[dict[str, str]] = {
@@ -173,6 +174,10 @@ class GrowingVideoWriter(VideoWriter):
                 self._copy()
                 os.replace(self._temporary, self.path)
         except (InputError, av.error.FFmpegError, OSError) as error:
+            with suppress(av.error.FFmpegError, OSError):
+                self._container.close()
+            with suppress(OSError):
+                _cut_after_last_fragment(self.path)
             if kind is None:  # an error that is on its way says more
                 raise error if isinstance(error, InputError) else _unwritable(self.path, error) from error
         finally:
@@ -191,6 +196,21 @@ class GrowingVideoWriter(VideoWriter):
                 if packet.dts is not None:
                     packet.stream = stream
                     target.mux(packet)
+
+
+def _cut_after_last_fragment(path: Path) -> None:
+    """Shortens a fragmented .mp4 to its complete fragments."""
+    with open(path, "rb+") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = whole = 0
+        while len(header := file.read(8)) == 8:
+            end = start + int.from_bytes(header[:4], "big")
+            if end < start + 8 or end > size:
+                break
+            if header[4:] in (b"moov", b"mdat"):
+                whole = end
+            start = file.seek(end)
+        file.truncate(whole)
 
 
 class FrameFolderWriter:

@@ -1,0 +1,426 @@
+"""Long videos: memory and seconds as they grow, what the ring buffer and threads save, AP of clips.
+
+    python benchmarks/long_video.py memory      # peak memory, and seconds a frame, at several lengths
+    python benchmarks/long_video.py ring        # clips from the ring buffer, and every clip anew
+    python benchmarks/long_video.py accuracy    # AP of whole videos and of clips
+    python benchmarks/long_video.py threads     # demo.py with and without --background-io
+    python benchmarks/long_video.py report      # a table and a plot of all that was measured
+
+    python benchmarks/long_video.py all
+
+Every measurement runs in a process of its own and leaves a JSON file in --output; what is there is not
+measured again. Frames are those of demo/assets/street.mp4, at 640x360, over and over.
+
+CLIP_STRIDE is 1, the published default, so that clips share L - 1 frames; accuracy is also measured with half
+of every clip shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+
+# isort: split
+import cv2
+import numpy as np
+import torch
+from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.evaluation import inference_on_dataset
+from detectron2.modeling import build_model
+from matplotlib.figure import Figure
+
+from seqformer import SeqFormer
+from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.commands import DEFAULT_CONFIG, DEFAULT_WEIGHTS
+from seqformer.config import load_config
+from seqformer.data import build_test_loader, resolve_datasets
+from seqformer.data.files import replaced_when_complete
+from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.evaluation import YTVISEvaluator
+from seqformer.evaluation.spool import ResultSpool
+from seqformer.inference import StreamingPredictor
+from seqformer.inference.clip_matching import ClipInstances, ClipMatcher
+from seqformer.inference.postprocess import select_queries
+from seqformer.inference.video import VideoInference
+from seqformer.visualization import VideoReader, VideoWriter
+
+ROOT = Path(__file__).resolve().parents[1]
+STREET = ROOT / "demo/assets/street.mp4"
+SIZE = (360, 640)
+MODELS = {"small": DEFAULT_CONFIG, "R50": ROOT / "configs/ytvis19/seqformer_R50.yaml"}
+LENGTHS = {"small": (100, 1000, 10000), "R50": (100, 300)}
+BLOCKS = 10  # of a run, whose seconds are compared
+CLIP_LENGTHS = (20, 15, 10, 5)
+TOLERANCE = 1e-4
+
+
+def street(count: int) -> Iterator[np.ndarray]:
+    """``count`` frames (360, 640, 3), uint8 RGB, none of them kept."""
+
+    def forever() -> Iterator[np.ndarray]:
+        while True:
+            with VideoReader(STREET) as video:
+                for frame in video:
+                    yield cv2.resize(frame, SIZE[::-1], interpolation=cv2.INTER_AREA)
+
+    return islice(forever(), count)
+
+
+def make_model(name: str, *opts: str) -> tuple[SeqFormer, Any]:
+    """The shipped model, or R50 with random weights; and its config."""
+    torch.manual_seed(0)
+    clips = ["MODEL.SeqFormer.CLIP_MATCHING", "True", "MODEL.SeqFormer.CLIP_STRIDE", "1"]
+    cfg = load_config(MODELS[name], ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *clips, *opts])
+    model = build_model(cfg).eval().requires_grad_(False)
+    if name == "small":
+        SeqFormerCheckpointer(model, strict=True).load(str(DEFAULT_WEIGHTS))
+    return model, cfg
+
+
+def make_stream(model: SeqFormer, cfg: Any) -> StreamingPredictor:
+    resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    return StreamingPredictor(model, model.options, resize=resize, input_format=cfg.INPUT.FORMAT)
+
+
+def peak_memory() -> float:
+    """Most memory this process has held so far, MB."""
+    scale = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
+
+
+def measure_memory(name: str, frames: int) -> dict[str, Any]:
+    """Streams a video, final frames to disk as the demo does; then results.json is made of them."""
+    model, cfg = make_model(name)
+    stream = make_stream(model, cfg)
+    block = max(frames // BLOCKS, 1)
+    seconds, rle_bytes = [], 0
+    with tempfile.TemporaryDirectory() as folder, ResultSpool(Path(folder, "frames.jsonl")) as spool:
+        begin = start = time.perf_counter()
+        for t, frame in enumerate(street(frames), start=1):
+            for result in stream.push(frame) + (stream.finish() if t == frames else []):
+                rle_bytes += sum(len(instance.mask["counts"]) for instance in result.instances)
+                spool.write(result)
+            if t % block == 0:
+                seconds.append((time.perf_counter() - start) / block)
+                start = time.perf_counter()
+                print(f"{name}: {t} of {frames} frames, {seconds[-1]:.3f} seconds each", file=sys.stderr)
+        total = time.perf_counter() - begin
+        tracking = peak_memory()
+        spool.write_results(Path(folder, "results.json"), 1, range(1, cfg.MODEL.SeqFormer.NUM_CLASSES + 1))
+    return {
+        "model": name,
+        "frames": frames,
+        "tracking_mb": tracking,
+        "with_json_mb": peak_memory(),
+        "rle_mb": rle_bytes / 1e6,
+        "block": block,
+        "block_seconds": seconds,
+        "seconds": total,
+    }
+
+
+@torch.no_grad()
+def every_clip_anew(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
+    """Clips as implementations without a ring buffer make them: every frame encoded in every clip."""
+    options, results = model.options, VideoResults()
+    matcher = ClipMatcher(options.clip_length)
+    for start in range(len(images) - options.clip_length + 1):
+        end = start + options.clip_length
+        frames = model.encode(images[start:end])
+        output = model.network.decode(frames, len(frames))[-1]
+        probabilities = model.network.classify(-1, output)[0].sigmoid()
+        chosen = select_queries(probabilities, options)
+        masks = model.network.masks(
+            frames, output.instance_queries[0, chosen], output.reference[0, :, chosen]
+        )
+        matcher.update(ClipInstances(start, probabilities[chosen], masks))
+        while (final := matcher.pop_final(len(images) if end == len(images) else start + 1, 1)) is not None:
+            results.masks.append((final.ids, final.mask_logits))
+        results.probabilities.update(matcher.pop_retired())
+    return results
+
+
+def from_ring_buffer(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
+    inference, results = VideoInference(model, model.options), VideoResults()
+    for final in inference.run(images):
+        for t in range(final.mask_logits.shape[1]):
+            held = final.present[:, t].nonzero()[:, 0].tolist()
+            results.masks.append(([final.ids[row] for row in held], final.mask_logits[held, t : t + 1]))
+        results.probabilities.update(inference.scores_so_far())
+    return results
+
+
+class VideoResults:
+    """Mask logits by frame, with their instances, and instances' class probabilities."""
+
+    def __init__(self) -> None:
+        self.masks: list[tuple[list[int], torch.Tensor]] = []
+        self.probabilities: dict[int, torch.Tensor] = {}
+
+    def difference(self, other: VideoResults) -> float:
+        """The largest, of probabilities and of logits relative to the largest logit."""
+        if [ids for ids, _ in self.masks] != [ids for ids, _ in other.masks]:
+            raise InputError("the ring buffer and every clip anew find different instances")
+        scale = max(float(logits.abs().max()) for _, logits in other.masks)
+        pairs = zip(self.masks, other.masks, strict=True)
+        masks = max(float((a - b).abs().max()) for (_, a), (_, b) in pairs) / scale
+        classes = max(float((self.probabilities[i] - p).abs().max()) for i, p in other.probabilities.items())
+        return max(masks, classes)
+
+
+def measure_ring(frames: int, repeats: int) -> dict[str, Any]:
+    """L = 5, S = 1, R50: seconds with the ring buffer and without, in turns."""
+    model, cfg = make_model("R50", "MODEL.SeqFormer.CLIP_LENGTH", "5")
+    stream = make_stream(model, cfg)
+    images = [stream.prepare(frame) for frame in street(frames)]
+    ways = {"ring": from_ring_buffer, "anew": every_clip_anew}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        results = {}
+        for name, way in ways.items():
+            start = time.perf_counter()
+            results[name] = way(model, images)
+            taken = time.perf_counter() - start
+            print(f"{name}: {taken / frames:.2f} seconds a frame", file=sys.stderr)
+            if repeat:  # the first warms up
+                seconds[name].append(taken / frames)
+    difference = results["ring"].difference(results["anew"])
+    if difference > TOLERANCE:
+        raise InputError(f"the ring buffer's results differ by {difference:.1e}, more than {TOLERANCE:g}")
+    return {"frames": frames, "difference": difference, "seconds": seconds}
+
+
+def measure_accuracy(dataset: str, length: int, stride: int, videos: int | None) -> dict[str, Any]:
+    """AP on a dataset, by the project's evaluator; length 0 is the whole video."""
+    clips = [str(length > 0), "MODEL.SeqFormer.CLIP_LENGTH", str(length or 1)]
+    opts = ["MODEL.SeqFormer.CLIP_MATCHING", *clips, "MODEL.SeqFormer.CLIP_STRIDE", str(stride)]
+    model, cfg = make_model("small", *opts)
+    (name,) = resolve_datasets([dataset])
+    loader = build_test_loader(cfg, name)
+    evaluator = YTVISEvaluator(name)
+    start = time.perf_counter()
+    figures = inference_on_dataset(model, islice_loader(loader, videos), evaluator)["segm"]
+    kept = {key: float(figures[key]) for key in ("AP", "AP50", "AP75", "identity_errors")}
+    return {"length": length, "stride": stride, "seconds": time.perf_counter() - start, **kept}
+
+
+def islice_loader(loader: Any, count: int | None) -> list[Any] | Any:
+    """The loader, or a list of its first videos; Detectron2 wants to know how many."""
+    return loader if count is None else list(islice(loader, count))
+
+
+def measure_threads(frames: int, repeats: int) -> dict[str, Any]:
+    """Seconds a frame that ``demo.py --streaming`` says it takes, in turns with and without threads."""
+    seconds: dict[str, list[float]] = {"off": [], "on": []}
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder, "in.mp4")
+        with VideoWriter(video, *SIZE, Fraction(10)) as writer:
+            for frame in street(frames):
+                writer.write(frame)
+        for repeat in range(repeats):
+            for name, option in (("off", []), ("on", ["--background-io"])):
+                output = Path(folder, f"{name}{repeat}.mp4")
+                command = ["--input", str(video), "--output", str(output), "--streaming", *option]
+                told = run_process([str(ROOT / "demo/demo.py"), *command])
+                taken = float(told.splitlines()[0].rsplit(", ", 1)[1].split()[0])
+                seconds[name].append(taken / frames)
+                print(f"threads {name}: {taken / frames:.3f} seconds a frame", file=sys.stderr)
+    return {"frames": frames, "seconds": seconds}
+
+
+def run_process(arguments: list[str]) -> str:
+    """Standard output of a Python command; its errors go where this process's go."""
+    process = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise InputError(f"'{' '.join(arguments)}' failed with exit code {process.returncode}")
+    return process.stdout
+
+
+def measured(folder: Path, name: str, arguments: list[str]) -> None:
+    """Measures in a process of its own, unless that was done."""
+    path = folder / f"{name}.json"
+    if path.is_file():
+        print(f"{path} is there: skipped", file=sys.stderr)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    told = run_process([str(Path(__file__).resolve()), "one", *arguments])
+    with replaced_when_complete(path) as part:
+        Path(part).write_text(told.splitlines()[-1] + "\n")
+
+
+def run_part(args: argparse.Namespace) -> None:
+    """One part of the benchmark, in as many processes as it has measurements."""
+    folder, threads = args.output, ["--threads", str(args.threads)]
+    if args.part in ("memory", "all"):
+        for model, lengths in LENGTHS.items():
+            for frames in args.lengths or lengths:
+                measured(folder, f"memory_{model}_{frames:06d}", ["memory", model, str(frames), *threads])
+    if args.part in ("ring", "all"):
+        measured(folder, "ring", ["ring", str(args.frames or 30), str(args.repeats), *threads])
+    if args.part in ("accuracy", "all"):
+        cases = [(0, 1)] + [(length, stride) for length in CLIP_LENGTHS for stride in (1, length // 2)]
+        for length, stride in cases:
+            case = ["accuracy", args.dataset, str(length), str(stride), str(args.videos or 0), *threads]
+            measured(folder, f"accuracy_{length:02d}_{stride:02d}", case)
+    if args.part in ("threads", "all"):
+        measured(folder, "threads", ["threads", str(args.frames or 145), str(args.repeats), *threads])
+    report(folder)
+
+
+def run_one(args: argparse.Namespace) -> None:
+    """One measurement, in this process; prints it as a line of JSON."""
+    torch.set_num_threads(args.threads)
+    kind, *rest = args.measurement
+    if kind == "memory":
+        result = measure_memory(rest[0], int(rest[1]))
+    elif kind == "ring":
+        result = measure_ring(int(rest[0]), int(rest[1]))
+    elif kind == "accuracy":
+        result = measure_accuracy(rest[0], int(rest[1]), int(rest[2]), int(rest[3]) or None)
+    else:
+        result = measure_threads(int(rest[0]), int(rest[1]))
+    print(json.dumps(result))
+
+
+def load(folder: Path, pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(pattern))]
+
+
+def report(folder: Path) -> None:
+    """Prints tables of what was measured, and writes them and the plot into the folder."""
+    memory, accuracy = load(folder, "memory_*.json"), load(folder, "accuracy_*.json")
+    ring, threads = load(folder, "ring.json"), load(folder, "threads.json")
+    if not (memory or accuracy or ring or threads):
+        raise InputError(f"nothing was measured in '{folder}' yet")
+    lines: list[str] = []
+    if memory:
+        lines += [
+            "| model | frames | peak, MB | to the smallest | with results.json, MB | RLE, MB "
+            "| seconds a frame | slowest to fastest block but the first |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for run in memory:
+            least = min(other["tracking_mb"] for other in memory if other["model"] == run["model"])
+            blocks = (
+                run["block_seconds"][1:] or run["block_seconds"]
+            )  # the first clip comes late in the first
+            lines.append(
+                f"| {run['model']} | {run['frames']} | {run['tracking_mb']:.0f} "
+                f"| {run['tracking_mb'] / least:.3f} | {run['with_json_mb']:.0f} | {run['rle_mb']:.2f} "
+                f"| {run['seconds'] / run['frames']:.3f} | {max(blocks) / min(blocks):.2f} |"
+            )
+    for run in ring:
+        ways = {name: median(taken) for name, taken in run["seconds"].items()}
+        lines += ["", "| R50, L = 5, S = 1 | seconds a frame |", "|---|---|"]
+        lines += [f"| ring buffer | {ways['ring']:.2f} |", f"| every clip anew | {ways['anew']:.2f} |"]
+        lines += [f"| times faster | {ways['anew'] / ways['ring']:.2f} |"]
+        lines += ["", f"{run['frames']} frames; results differ by {run['difference']:.1e} at the most."]
+    if accuracy:
+        lines += [
+            "",
+            "| L | S | AP | AP50 | AP75 | identity errors | seconds |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for run in sorted(accuracy, key=lambda run: (-(run["length"] or 10**6), run["stride"])):
+            clip = f"{run['length']} | {run['stride']}" if run["length"] else "whole video |"
+            lines.append(
+                f"| {clip} | {run['AP']:.2f} | {run['AP50']:.2f} | {run['AP75']:.2f} "
+                f"| {run['identity_errors']:.0f} | {run['seconds']:.0f} |"
+            )
+    for run in threads:
+        lines += ["", "| demo.py --streaming | seconds a frame |", "|---|---|"]
+        for name, taken in run["seconds"].items():
+            what = "with --background-io" if name == "on" else "without"
+            lines.append(f"| {what} | {median(taken):.3f} (from {min(taken):.3f} to {max(taken):.3f}) |")
+    table = "\n".join(lines).strip() + "\n"
+    print(table)
+    (folder / "long_video.md").write_text(table)
+    plot(folder / "long_video.png", memory, accuracy)
+
+
+def plot(path: Path, memory: list[dict[str, Any]], accuracy: list[dict[str, Any]]) -> None:
+    """Memory by length, seconds a frame along the longest runs, and AP by clip length."""
+    if not (memory or accuracy):
+        return
+    figure = Figure(figsize=(9, 3), dpi=150, layout="constrained")
+    axes = figure.subplots(1, 2 * bool(memory) + bool(accuracy), squeeze=False)[0].tolist()
+    if memory:
+        by_length, by_frame = axes.pop(0), axes.pop(0)
+        for model in dict.fromkeys(run["model"] for run in memory):
+            runs = [run for run in memory if run["model"] == model]
+            by_length.plot(
+                [run["frames"] for run in runs], [run["tracking_mb"] for run in runs], "o-", label=model
+            )
+            longest = runs[-1]
+            ends = longest["block"] * np.arange(1, len(longest["block_seconds"]) + 1)
+            label = f"{model}, {longest['frames']} frames"
+            by_frame.plot(100 * ends / longest["frames"], longest["block_seconds"], "o-", label=label)
+        by_length.set(xscale="log", xlabel="frames", ylabel="peak memory, MB")
+        by_frame.set(xlabel="part of the video, %", ylabel="seconds a frame")
+        for axis in (by_length, by_frame):
+            axis.set_ylim(bottom=0)
+            axis.legend()
+    if accuracy:
+        (axis,) = axes
+        longest = max(CLIP_LENGTHS)
+        for every, label in ((lambda s, n: s == 1, "S = 1"), (lambda s, n: s == n // 2, "S = L/2")):
+            runs = [run for run in accuracy if run["length"] and every(run["stride"], run["length"])]
+            if runs:
+                axis.plot([run["length"] for run in runs], [run["AP"] for run in runs], "o-", label=label)
+        for run in accuracy:
+            if not run["length"]:
+                axis.plot([longest + 3], [run["AP"]], "ks", label="whole video")
+        axis.set(xlabel="clip length", ylabel="AP", xticks=sorted(CLIP_LENGTHS))
+        axis.legend()
+    figure.savefig(path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
+    for name in ("memory", "ring", "accuracy", "threads", "all", "report"):
+        part = parts.add_parser(name)
+        part.add_argument("--output", type=Path, default=Path("output/long_video"), metavar="DIR")
+        part.add_argument("--threads", type=int, default=2, help="of PyTorch")
+        part.add_argument(
+            "--lengths", type=int, nargs="+", metavar="FRAMES", help="in memory, of every model"
+        )
+        part.add_argument("--frames", type=int, help="in ring (30) and threads (145)")
+        part.add_argument("--repeats", type=int, default=3, help="in ring and threads")
+        part.add_argument("--videos", type=int, help="in accuracy, the first ones alone")
+        part.add_argument(
+            "--dataset",
+            default="ytvis:datasets/pedestrians/val.json:datasets/pedestrians/val/JPEGImages",
+            help="in accuracy",
+        )
+    one = parts.add_parser("one", help="a single measurement in this process, as a line of JSON")
+    one.add_argument("measurement", nargs="+")
+    one.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    with exit_on_bad_input():
+        if args.part == "one":
+            run_one(args)
+        elif args.part == "report":
+            report(args.output)
+        else:
+            run_part(args)
+
+
+if __name__ == "__main__":
+    main()
