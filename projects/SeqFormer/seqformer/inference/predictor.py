@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from seqformer.errors import InputError
 from seqformer.inference.postprocess import InferenceOptions, best_results
 from seqformer.inference.streaming import StreamingPredictor
 from seqformer.inference.tracing import Trace, trace
-from seqformer.inference.video import ENCODED_TOGETHER
+from seqformer.inference.video import ENCODED_TOGETHER, DecodedClip
 from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
 
 __all__ = ["TrackCollector", "VideoPredictor"]
@@ -47,12 +47,18 @@ class VideoPredictor:
         self.input_format = cfg.INPUT.FORMAT
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
-    def stream(self, encoded_together: int = 1, clip_matching: bool | None = None) -> StreamingPredictor:
+    def stream(
+        self,
+        encoded_together: int = 1,
+        clip_matching: bool | None = None,
+        observer: Callable[[DecodedClip], None] | None = None,
+    ) -> StreamingPredictor:
         """A predictor of one video that takes frames one by one.
 
         Args:
             encoded_together: frames that are encoded in one go; more may be faster on a GPU, and come later.
             clip_matching: whether the video is cut into clips, in the place of the config's word.
+            observer: is shown every clip right after it was decoded.
         """
         options = self.model.options
         if clip_matching is not None:
@@ -63,18 +69,22 @@ class VideoPredictor:
             resize=self.resize,
             input_format=self.input_format,
             encoded_together=encoded_together,
+            observer=observer,
         )
 
-    def __call__(self, frames: Iterable[np.ndarray]) -> VideoResult:
+    def __call__(
+        self, frames: Iterable[np.ndarray], observer: Callable[[DecodedClip], None] | None = None
+    ) -> VideoResult:
         """Tracks the instances of one video.
 
         Args:
             frames: (H, W, 3) uint8 RGB arrays of one size.
+            observer: is shown every clip right after it was decoded, such as a :class:`ClipTracer`.
 
         Raises:
             InputError: if there are no frames, or one has another size.
         """
-        stream = self.stream(ENCODED_TOGETHER)
+        stream = self.stream(ENCODED_TOGETHER, observer=observer)
         tracks = TrackCollector()
         for frame in frames:
             tracks.add(stream.push(frame))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
 from seqformer.inference.clip_matching import FinalFrames
 from seqformer.inference.postprocess import InferenceOptions, output_masks
-from seqformer.inference.video import VideoInference
+from seqformer.inference.video import DecodedClip, VideoInference
 from seqformer.structures import FrameInstance, FrameResult
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class StreamingPredictor:
         resize: brings frames to the size that the network sees.
         input_format: "RGB" or "BGR", what the model takes.
         encoded_together: frames that are encoded in one go; each frame beyond the first adds one of latency.
+        observer: is shown every clip right after it was decoded.
 
     Example:
         >>> stream = VideoPredictor(cfg).stream()
@@ -58,8 +59,9 @@ class StreamingPredictor:
         resize: ResizeShortestEdge,
         input_format: str = "RGB",
         encoded_together: int = 1,
+        observer: Callable[[DecodedClip], None] | None = None,
     ):
-        self._inference = VideoInference(model, options)
+        self._inference = VideoInference(model, options, observer)
         self._resize = resize
         self._reverse = input_format == "BGR"
         self._encoded_together = encoded_together
