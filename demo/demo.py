@@ -12,6 +12,10 @@ file with all that was found, in YouTube-VIS format.
     python demo/demo.py --input 'videos/*.mp4' --output results
     torchrun --nproc_per_node 4 demo/demo.py --input 'videos/*.mp4' --output results
 
+    python demo/demo.py --input demo/assets/street.mp4 --html output/street.html
+
+makes a page, too, to explore the video and what the model looks at; it is one file, for any browser.
+
 Each of several videos gets files of its own. What is there already is skipped, and a video that fails does
 not stop the rest.
 """
@@ -38,7 +42,7 @@ from many_videos import several_videos, shared_out, targets_of
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.results import tracklets_to_results, write_results
-from seqformer.inference import VideoPredictor
+from seqformer.inference import ClipTracer, VideoPredictor
 from seqformer.structures import Tracklet, VideoResult
 from seqformer.visualization import (
     FrameSource,
@@ -48,6 +52,7 @@ from seqformer.visualization import (
     open_source,
     open_writer,
 )
+from seqformer.visualization.page import check_page, write_page
 from streaming_job import StreamingJob
 
 DEFAULT_THRESHOLD = 0.4
@@ -92,6 +97,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=DEFAULT_THRESHOLD,
         metavar="SCORE",
         help="least score of an instance that is drawn (default: %(default)s); the JSON holds all",
+    )
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="make a page to explore one video, too: instances, sampling points, temporal weights",
     )
     parser.add_argument(
         "--streaming",
@@ -156,11 +166,18 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--confidence-threshold {args.confidence_threshold}: give a score from 0 to 1")
     cfg = setup_cfg(args.config_file, args.weights, args.opts)
     if videos := several_videos(args.input or []):
+        if args.html:
+            raise InputError(f"--html is for one video, but there are {len(videos)}: run them one by one")
         run_many(args, cfg, videos)
         return
     with open_source("camera:0" if args.webcam else args.input or args.video_input) as source:
         if args.resume and not source.paths:
             raise InputError(f"--resume: what '{source.name}' has shown in the meantime is gone; start anew")
+        if args.html and (args.streaming or args.resume or args.display or not source.paths):
+            raise InputError(
+                "--html needs a whole video: it goes with no camera or address, --streaming, --resume or "
+                "--display"
+            )
         output = Path(args.output or Path("output") / f"{source.name}.mp4")
         run_one(args, cfg, source, output, lambda: VideoPredictor(cfg))
 
@@ -213,14 +230,30 @@ def run_one(
     if args.streaming or args.resume or args.display or not source.paths:
         length, shown, json_path = stream_video(args, source, output, names, ids, make_predictor)
     else:
-        length, shown, json_path = whole_video(args, source, output, names, ids, make_predictor)
+        length, shown, json_path = whole_video(args, cfg, source, output, names, ids, make_predictor)
     seconds = time.perf_counter() - start
     instances = f"{shown} instances with a score of at least {args.confidence_threshold:g}"
     print(f"{instances} in {length} frames, {seconds:.1f} seconds\n{output}\n{json_path}")
+    if args.html:
+        print(args.html)
+
+
+def check_html(html: str, source: FrameSource, output: Path, cfg: CfgNode) -> None:
+    """Finds out before the long part whether the page can be written.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    check_page(html, source.length, clip_matching=cfg.MODEL.SeqFormer.CLIP_MATCHING)
+    if os.path.exists(html) and any(os.path.samefile(html, path) for path in source.paths):
+        raise InputError(f"--html '{html}' is the input itself: choose another name")
+    if Path(html).resolve().is_relative_to(output.resolve()):
+        raise InputError(f"--html '{html}' is in the folder of pictures: choose another place")
 
 
 def whole_video(
     args: argparse.Namespace,
+    cfg: CfgNode,
     source: FrameSource,
     output: Path,
     names: Sequence[str],
@@ -228,6 +261,8 @@ def whole_video(
     make_predictor: Callable[[], VideoPredictor],
 ) -> tuple[int, int, Path]:
     """Tracks a video, then draws it. Returns its frames, the instances drawn, and the JSON file."""
+    if args.html:
+        check_html(args.html, source, output, cfg)
     # Entered before the long part, so that an output that cannot be written is found out now.
     with open_writer(output, source) as writer:
         is_video = isinstance(writer, VideoWriter)
@@ -235,12 +270,30 @@ def whole_video(
         if os.path.isdir(json_path):
             raise InputError(f"'{json_path}' is a folder, but the results go there: choose another --output")
         predictor = make_predictor()
-        result = predictor(with_progress(source, source.length, "tracking"))
+        frames = with_progress(source, source.length, "tracking")
+        tracer = None
+        if args.html:
+            with ClipTracer(predictor.model) as tracer:
+                result = predictor(frames, observer=tracer)
+        else:
+            result = predictor(frames)
         if source.problem:
             print(f"warning: {source.problem}", file=sys.stderr)
         tracklets = drawn_tracklets(result, args.confidence_threshold)
         draw_video(source, tracklets, result.length, names, writer)
     write_results(json_path, tracklets_to_results(result, _VIDEO_ID, ids))
+    if tracer is not None:
+        write_page(
+            args.html,
+            with_progress(source, result.length, "page"),
+            result,
+            drawn_tracklets(result, 0.0),
+            tracer,
+            names,
+            title=source.name,
+            fps=source.fps,
+            threshold=args.confidence_threshold,
+        )
     return result.length, len(tracklets), json_path
 
 
