@@ -43,7 +43,7 @@ from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.results import tracklets_to_results, write_results
 from seqformer.inference import ClipTracer, VideoPredictor
-from seqformer.structures import Tracklet, VideoResult
+from seqformer.structures import Tracklet
 from seqformer.visualization import (
     FrameSource,
     FrameWriter,
@@ -53,6 +53,7 @@ from seqformer.visualization import (
     open_writer,
 )
 from seqformer.visualization.page import check_page, write_page
+from seqformer.visualization.rows import best_tracklets
 from streaming_job import StreamingJob
 
 DEFAULT_THRESHOLD = 0.4
@@ -128,14 +129,6 @@ def with_progress(frames: Iterable[np.ndarray], total: int | None, what: str) ->
     done = " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
     form = "{desc}" + (done if total else " {n_fmt} frames, {rate_noinv_fmt}")
     return tqdm(frames, what, total, unit=" frames", bar_format=form, disable=None, dynamic_ncols=True)
-
-
-def drawn_tracklets(result: VideoResult, threshold: float) -> list[Tracklet]:
-    """The best class of every instance, if its score reaches the threshold."""
-    best: dict[int, Tracklet] = {}
-    for tracklet in sorted(result.tracklets, key=lambda tracklet: tracklet.score):
-        best[tracklet.instance_id] = tracklet
-    return [tracklet for tracklet in best.values() if tracklet.score >= threshold]
 
 
 def draw_video(
@@ -279,7 +272,7 @@ def whole_video(
             result = predictor(frames)
         if source.problem:
             print(f"warning: {source.problem}", file=sys.stderr)
-        tracklets = drawn_tracklets(result, args.confidence_threshold)
+        tracklets = best_tracklets(result, args.confidence_threshold)
         draw_video(source, tracklets, result.length, names, writer)
     write_results(json_path, tracklets_to_results(result, _VIDEO_ID, ids))
     if tracer is not None:
@@ -287,7 +280,7 @@ def whole_video(
             args.html,
             with_progress(source, result.length, "page"),
             result,
-            drawn_tracklets(result, 0.0),
+            best_tracklets(result),
             tracer,
             names,
             title=source.name,

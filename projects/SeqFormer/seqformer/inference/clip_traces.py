@@ -112,7 +112,7 @@ class ClipTracer:
             heaviest, order = weights.topk(min(self._points, self.num_points))
             xy = locations.gather(2, order.unsqueeze(-1).expand(-1, -1, -1, 2))
             points.append(torch.cat((xy, heaviest.unsqueeze(-1)), dim=-1))
-            kept.append(heaviest.sum(-1))
+            kept.append(heaviest.sum(-1) / weights.sum(-1))
         outputs = clip.outputs
         self._keep(
             clip,

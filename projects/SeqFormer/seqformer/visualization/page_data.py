@@ -173,7 +173,8 @@ def _traces(
     places = np.zeros((len(records), layers + 1, 4))  # the reference point, then the boxes
     for place, trace in zip(places, records, strict=True):
         place[0, :2], place[1:] = trace.reference_point, trace.boxes
-    kept = sampled[..., 2].sum(-1).mean() if records else 1.0
+    attention = sum(trace.points[..., 2].sum() / trace.kept.mean() for trace in records)
+    kept = sampled[..., 2].sum() / attention if records else 1.0
     weights = [clip.weights.ravel() for clip in clips.values()]  # D times T
     arrays = {
         "record": record,

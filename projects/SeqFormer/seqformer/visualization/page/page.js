@@ -91,7 +91,7 @@ function clipOf(record, layer) {
 }
 
 const isListed = (instance) => instances[instance].score >= state.threshold;
-const shown = () => instances.keys().filter((i) => (state.solo < 0 ? isListed(i) : i === state.solo)).toArray();
+const shown = () => [...instances.keys()].filter((i) => (state.solo < 0 ? isListed(i) : i === state.solo));
 const nameOf = (instance) => `${instances[instance].label} #${instances[instance].id}`;
 
 // The stage: picture and drawing in one canvas, so that they are always of the same frame
@@ -187,6 +187,7 @@ function drawDecoder(context, frame, scale) {
   }
   if (!state.points) return;
   const points = pointsOf(record, state.layer);
+  const radius = Math.min(Math.max(stage.clientWidth / 800, 0.55), 1.2) * (pixel / scale);
   const heaviest = Math.max(...points.map((point) => point.weight), 1e-6);
   context.fillStyle = color;
   context.strokeStyle = "rgb(0 0 0 / 60%)";
@@ -195,7 +196,7 @@ function drawDecoder(context, frame, scale) {
     const relative = weight / heaviest;
     context.globalAlpha = 0.3 + 0.7 * relative;
     context.beginPath();
-    context.arc(x, y, ((1.5 + 4.5 * Math.sqrt(relative)) * pixel) / scale, 0, 2 * Math.PI);
+    context.arc(x, y, (1.5 + 4.5 * Math.sqrt(relative)) * radius, 0, 2 * Math.PI);
     context.fill();
     context.stroke();
   }
@@ -311,7 +312,7 @@ function makeRow(instance, i) {
   row.style.setProperty("--color", instance.color);
   const button = document.createElement("button");
   button.type = "button";
-  for (const [kind, text] of [["swatch", ""], ["name", nameOf(i)], ["score", instance.score.toFixed(2)]]) {
+  for (const [kind, text] of [["swatch", ""], ["name", `#${instance.id} ${instance.label}`], ["score", instance.score.toFixed(2)]]) {
     const part = document.createElement("span");
     [part.className, part.textContent] = [kind, text];
     button.append(part);
@@ -418,6 +419,7 @@ function showClip() {
   const record = recordOf(state.solo, state.frame);
   const bracket = $("chart").querySelector(".clip");
   $("bars").replaceChildren();
+  $("bars").hidden = record < 0;
   bracket.setAttribute("width", 0);
   if (record < 0) {
     $("clip-name").textContent = "";
