@@ -133,7 +133,7 @@ def page_html(title: str, data: PageData, video: bytes) -> str:
         "description": json.dumps({"title": title, **data.description}).replace("<", "\\u003c"),
         "arrays": data.arrays,
         "video": base64.b64encode(video).decode("ascii"),
-        "script": (folder / "page.js").read_text("utf-8"),
+        "script": "\n".join((folder / name).read_text("utf-8") for name in ("stage.js", "page.js")),
     }
     parts = (folder / "index.html").read_text("utf-8").split("@@")
     return "".join(filled[part] if n % 2 else part for n, part in enumerate(parts))
