@@ -12,6 +12,10 @@ file with all that was found, in YouTube-VIS format.
     python demo/demo.py --input 'videos/*.mp4' --output results
     torchrun --nproc_per_node 4 demo/demo.py --input 'videos/*.mp4' --output results
 
+    python demo/demo.py --input demo/assets/street.mp4 --html output/street.html
+
+makes a page, too, to explore the video and what the model looks at; it is one file, for any browser.
+
 Each of several videos gets files of its own. What is there already is skipped, and a video that fails does
 not stop the rest.
 """
@@ -24,6 +28,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
@@ -40,8 +45,8 @@ from many_videos import several_videos, shared_out, targets_of
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.results import tracklets_to_results, write_results
-from seqformer.inference import VideoPredictor
-from seqformer.structures import Tracklet, VideoResult
+from seqformer.inference import ClipTracer, VideoPredictor
+from seqformer.structures import Tracklet
 from seqformer.visualization import (
     FrameSource,
     FrameWriter,
@@ -50,6 +55,8 @@ from seqformer.visualization import (
     open_source,
     open_writer,
 )
+from seqformer.visualization.page import check_page, write_page
+from seqformer.visualization.rows import best_tracklets
 from streaming_job import StreamingJob
 
 DEFAULT_THRESHOLD = 0.4
@@ -97,6 +104,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="least score of an instance that is drawn (default: %(default)s); the JSON holds all",
     )
     parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="make a page to explore one video, too: instances, sampling points, temporal weights",
+    )
+    parser.add_argument(
         "--streaming",
         action="store_true",
         help="track clip by clip, and write every frame as soon as it is final: memory does not grow, and "
@@ -126,14 +138,6 @@ def with_progress(frames: Iterable[np.ndarray], total: int | None, what: str) ->
     done = " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
     form = "{desc}" + (done if total else " {n_fmt} frames, {rate_noinv_fmt}")
     return tqdm(frames, what, total, unit=" frames", bar_format=form, disable=None, dynamic_ncols=True)
-
-
-def drawn_tracklets(result: VideoResult, threshold: float) -> list[Tracklet]:
-    """The best class of every instance, if its score reaches the threshold."""
-    best: dict[int, Tracklet] = {}
-    for tracklet in sorted(result.tracklets, key=lambda tracklet: tracklet.score):
-        best[tracklet.instance_id] = tracklet
-    return [tracklet for tracklet in best.values() if tracklet.score >= threshold]
 
 
 def draw_video(
@@ -174,11 +178,18 @@ def run(args: argparse.Namespace) -> None:
     logging.getLogger("seqformer").setLevel(logging.INFO)
     cfg = setup_cfg(args.config_file, args.weights, args.opts)
     if videos := several_videos(args.input or []):
+        if args.html:
+            raise InputError(f"--html is for one video, but there are {len(videos)}: run them one by one")
         run_many(args, cfg, videos)
         return
     with open_source("camera:0" if args.webcam else args.input or args.video_input) as source:
         if args.resume and not source.paths:
             raise InputError(f"--resume: what '{source.name}' has shown in the meantime is gone; start anew")
+        if args.html and (args.streaming or args.resume or args.display or not source.paths):
+            raise InputError(
+                "--html needs a whole video: it goes with no camera or address, --streaming, --resume or "
+                "--display"
+            )
         output = Path(args.output or Path("output") / f"{source.name}.mp4")
         run_one(args, cfg, source, output, lambda: VideoPredictor(cfg))
 
@@ -231,14 +242,32 @@ def run_one(
     if args.streaming or args.resume or args.display or not source.paths:
         length, shown, json_path = stream_video(args, source, output, names, ids, make_predictor)
     else:
-        length, shown, json_path = whole_video(args, source, output, names, ids, make_predictor)
+        length, shown, json_path = whole_video(args, cfg, source, output, names, ids, make_predictor)
     seconds = time.perf_counter() - start
     instances = f"{shown} instances with a score of at least {args.confidence_threshold:g}"
     print(f"{instances} in {length} frames, {seconds:.1f} seconds\n{output}\n{json_path}")
+    if args.html:
+        print(args.html)
+
+
+def check_html(html: str, source: FrameSource, output: Path, cfg: CfgNode) -> None:
+    """Finds out before the long part whether the page can be written.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    options = cfg.MODEL.SeqFormer
+    cut = options.CLIP_MATCHING and not options.AUTO_MEMORY_GB  # which may choose the whole video
+    check_page(html, source.length, clip_matching=cut)
+    if os.path.exists(html) and any(os.path.samefile(html, path) for path in source.paths):
+        raise InputError(f"--html '{html}' is the input itself: choose another name")
+    if Path(html).resolve().is_relative_to(output.resolve()):
+        raise InputError(f"--html '{html}' is in the folder of pictures: choose another place")
 
 
 def whole_video(
     args: argparse.Namespace,
+    cfg: CfgNode,
     source: FrameSource,
     output: Path,
     names: Sequence[str],
@@ -246,6 +275,8 @@ def whole_video(
     make_predictor: Callable[[], VideoPredictor],
 ) -> tuple[int, int, Path]:
     """Tracks a video, then draws it. Returns its frames, the instances drawn, and the JSON file."""
+    if args.html:
+        check_html(args.html, source, output, cfg)
     depth = _DEPTH if args.background_io else 0
     # Entered before the long part, so that an output that cannot be written is found out now.
     with open_writer(output, source) as writer:
@@ -254,13 +285,27 @@ def whole_video(
         if os.path.isdir(json_path):
             raise InputError(f"'{json_path}' is a folder, but the results go there: choose another --output")
         predictor = make_predictor()
-        with read_ahead(source, depth) as frames:
-            result = predictor(with_progress(frames, source.length, "tracking"))
+        with ExitStack() as stack:
+            tracer = stack.enter_context(ClipTracer(predictor.model)) if args.html else None
+            frames = stack.enter_context(read_ahead(source, depth))
+            result = predictor(with_progress(frames, source.length, "tracking"), observer=tracer)
         if source.problem:
             print(f"warning: {source.problem}", file=sys.stderr)
-        tracklets = drawn_tracklets(result, args.confidence_threshold)
+        tracklets = best_tracklets(result, args.confidence_threshold)
         draw_video(source, tracklets, result.length, names, writer, depth)
     write_results(json_path, tracklets_to_results(result, _VIDEO_ID, ids))
+    if tracer is not None:
+        write_page(
+            args.html,
+            with_progress(source, result.length, "page"),
+            result,
+            best_tracklets(result),
+            tracer,
+            names,
+            title=source.name,
+            fps=source.fps,
+            threshold=args.confidence_threshold,
+        )
     return result.length, len(tracklets), json_path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from operator import length_hint
 
@@ -16,7 +16,7 @@ from seqformer.errors import InputError
 from seqformer.inference.postprocess import InferenceOptions, best_results
 from seqformer.inference.streaming import StreamingPredictor
 from seqformer.inference.tracing import Trace, trace
-from seqformer.inference.video import ENCODED_TOGETHER
+from seqformer.inference.video import ENCODED_TOGETHER, DecodedClip
 from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
 
 __all__ = ["TrackCollector", "VideoPredictor"]
@@ -49,7 +49,11 @@ class VideoPredictor:
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
     def stream(
-        self, encoded_together: int = 1, clip_matching: bool | None = None, length: int | None = None
+        self,
+        encoded_together: int = 1,
+        clip_matching: bool | None = None,
+        length: int | None = None,
+        observer: Callable[[DecodedClip], None] | None = None,
     ) -> StreamingPredictor:
         """A predictor of one video that takes frames one by one.
 
@@ -57,6 +61,7 @@ class VideoPredictor:
             encoded_together: frames that are encoded in one go; more may be faster on a GPU, and come later.
             clip_matching: whether the video is cut into clips, in the place of the config's word.
             length: frames of the video, if known; with MODEL.SeqFormer.AUTO_MEMORY_GB it decides on clips.
+            observer: is shown every clip right after it was decoded.
         """
         options = self.model.options
         if clip_matching is not None:
@@ -68,19 +73,23 @@ class VideoPredictor:
             input_format=self.input_format,
             encoded_together=encoded_together,
             length=length,
+            observer=observer,
         )
 
-    def __call__(self, frames: Iterable[np.ndarray]) -> VideoResult:
+    def __call__(
+        self, frames: Iterable[np.ndarray], observer: Callable[[DecodedClip], None] | None = None
+    ) -> VideoResult:
         """Tracks the instances of one video.
 
         Args:
             frames: (H, W, 3) uint8 RGB arrays of one size. With MODEL.SeqFormer.AUTO_MEMORY_GB what they say
                 of their number (``len``, or ``__length_hint__``) decides on clips.
+            observer: is shown every clip right after it was decoded, such as a :class:`ClipTracer`.
 
         Raises:
             InputError: if there are no frames, or one has another size.
         """
-        stream = self.stream(ENCODED_TOGETHER, length=length_hint(frames) or None)
+        stream = self.stream(ENCODED_TOGETHER, length=length_hint(frames) or None, observer=observer)
         tracks = TrackCollector()
         for frame in frames:
             tracks.add(stream.push(frame))

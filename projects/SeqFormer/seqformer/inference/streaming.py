@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
 from seqformer.inference.clip_matching import FinalFrames
 from seqformer.inference.postprocess import InferenceOptions, output_masks
-from seqformer.inference.video import VideoInference
+from seqformer.inference.video import DecodedClip, VideoInference
 from seqformer.structures import FrameInstance, FrameResult
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class StreamingPredictor:
         input_format: "RGB" or "BGR", what the model takes.
         encoded_together: frames that are encoded in one go; each frame beyond the first adds one of latency.
         length: frames of the video, if known; see ``InferenceOptions.auto_memory_gb``.
+        observer: is shown every clip right after it was decoded.
 
     Example:
         >>> stream = VideoPredictor(cfg).stream()
@@ -60,8 +61,9 @@ class StreamingPredictor:
         input_format: str = "RGB",
         encoded_together: int = 1,
         length: int | None = None,
+        observer: Callable[[DecodedClip], None] | None = None,
     ):
-        self._inference = VideoInference(model, options, length)
+        self._inference = VideoInference(model, options, length, observer)
         self._resize = resize
         self._reverse = input_format == "BGR"
         self._encoded_together = encoded_together

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,38 @@ from torch import Tensor
 from seqformer.inference.clip_matching import ClipInstances, ClipMatcher, FinalFrames
 from seqformer.inference.memory import frame_bytes
 from seqformer.inference.postprocess import InferenceOptions, scored_classes, select_queries
+from seqformer.modeling.decoder import DecoderOutput
 from seqformer.modeling.network import EncodedFrames
 from seqformer.structures import EndedInstance
 
 if TYPE_CHECKING:
     from seqformer.meta_arch import SeqFormer
 
-__all__ = ["ENCODED_TOGETHER", "VideoInference"]
+__all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference"]
 
 logger = logging.getLogger(__name__)
 
 ENCODED_TOGETHER = 4  # frames; more takes memory and gains nothing on a CPU
 _FINISHED_TOGETHER = 8  # frames whose masks are brought to the output's size together
+
+
+@dataclass(frozen=True)
+class DecodedClip:
+    """A clip that was decoded and matched.
+
+    Attributes:
+        start: its first frame.
+        frames: its T frames, encoded.
+        outputs: of every decoder layer, for one video and all queries.
+        queries: (N,) int64, the queries kept, on the network's device.
+        ids: N, of the instances that they are.
+    """
+
+    start: int
+    frames: EncodedFrames
+    outputs: list[DecoderOutput]
+    queries: Tensor
+    ids: list[int]
 
 
 class VideoInference:
@@ -38,13 +59,21 @@ class VideoInference:
         options: how results are made.
         length: frames of the video, if known. More or fewer may come: where ``auto_memory_gb`` took a video
             for short and it goes on beyond what fits, it is cut into clips from then on.
+        observer: is shown every clip right after it was decoded.
     """
 
-    def __init__(self, model: SeqFormer, options: InferenceOptions, length: int | None = None):
+    def __init__(
+        self,
+        model: SeqFormer,
+        options: InferenceOptions,
+        length: int | None = None,
+        observer: Callable[[DecodedClip], None] | None = None,
+    ):
         self.model = model
         self.options = options
         self._length = length
         self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: not yet known
+        self._observer = observer
         self._matcher = ClipMatcher(options.clip_length, options.max_live_instances)
         self._frames: list[EncodedFrames] = []
         self._first = 0  # the frame that self._frames begins with
@@ -139,13 +168,16 @@ class VideoInference:
         self._frames, self._first = [frames], start
         frames = frames[: end - start]
         network = self.model.network
-        output = network.decode(frames, len(frames))[-1]
+        outputs = network.decode(frames, len(frames))
+        output = outputs[-1]
         probabilities = network.classify(-1, output)[0].float().sigmoid()
         chosen = select_queries(probabilities, self.options)
         masks = network.masks(frames, output.instance_queries[0, chosen], output.reference[0, :, chosen])
         if self.options.merge_on_cpu:
             masks = masks.cpu()
-        self._matcher.update(ClipInstances(start, probabilities[chosen].cpu(), masks))
+        ids = self._matcher.update(ClipInstances(start, probabilities[chosen].cpu(), masks))
+        if self._observer is not None:
+            self._observer(DecodedClip(start, frames, outputs, chosen, ids))
 
     def _final(self, end: int) -> Iterator[FinalFrames]:
         """Frames before ``end``, a few at a time."""

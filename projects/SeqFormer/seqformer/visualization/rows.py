@@ -16,12 +16,13 @@ from seqformer.data.rle import decode_mask, space_time_iou
 from seqformer.data.ytvis_format import Dataset, Video, parse_segmentations, refuse
 from seqformer.errors import InputError
 from seqformer.inference.tracing import Trace
-from seqformer.structures import RLE, VideoResult
+from seqformer.structures import RLE, Tracklet, VideoResult
 from seqformer.visualization.visualizer import Box, visible_parts
 
 __all__ = [
     "Row",
     "ShownInstance",
+    "best_tracklets",
     "difference_boxes",
     "ground_truth_row",
     "match_colors",
@@ -77,17 +78,21 @@ class Row:
         return ids[visible_parts(masks, range(len(seen)))]
 
 
-def result_row(name: str, result: VideoResult, class_names: Sequence[str], threshold: float) -> Row:
-    """What a predictor found: every instance under its best class, if its score reaches the threshold."""
-    best = {}
+def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet]:
+    """Every instance under its best class, if its score reaches the threshold."""
+    best: dict[int, Tracklet] = {}
     for tracklet in sorted(result.tracklets, key=lambda tracklet: tracklet.score):
         best[tracklet.instance_id] = tracklet
+    return [tracklet for tracklet in best.values() if tracklet.score >= threshold]
+
+
+def result_row(name: str, result: VideoResult, class_names: Sequence[str], threshold: float) -> Row:
+    """What a predictor found: every instance under its best class, if its score reaches the threshold."""
     return Row(
         name,
         [
             ShownInstance(t.instance_id, class_names[t.label], t.score, t.segmentations)
-            for t in best.values()
-            if t.score >= threshold
+            for t in best_tracklets(result, threshold)
         ],
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -57,6 +58,7 @@ class VideoWriter:
         height: of the frames, pixels.
         width: of the frames, pixels.
         fps: frame rate, kept exactly.
+        encoder: options of x264.
 
     Raises:
         InputError: on entering if the file cannot be made, later if the disk is full.
@@ -68,11 +70,19 @@ class VideoWriter:
 
     _container_options: ClassVar[dict[str, str]] = {"movflags": "+faststart"}
 
-    def __init__(self, path: str | Path, height: int, width: int, fps: Fraction):
+    def __init__(
+        self,
+        path: str | Path,
+        height: int,
+        width: int,
+        fps: Fraction,
+        encoder: Mapping[str, str] = _X264_OPTIONS,
+    ):
         self.path = Path(path)
         self.height = height
         self.width = width
         self.fps = fps
+        self._encoder = dict(encoder)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._frames = 0
         self._reformatter = VideoReformatter()
@@ -88,7 +98,7 @@ class VideoWriter:
             )
         except (av.error.FFmpegError, OSError) as error:
             raise _unwritable(self.path, error) from error
-        self._stream = self._container.add_stream("h264", rate=self.fps, options=_X264_OPTIONS)
+        self._stream = self._container.add_stream("h264", rate=self.fps, options=self._encoder)
         self._stream.height = self.height + self.height % 2
         self._stream.width = self.width + self.width % 2
         self._stream.pix_fmt = "yuv420p"

@@ -1,0 +1,89 @@
+"""What a page costs: tracking with tracing off and on, then building the page, and its size.
+
+    python benchmarks/page.py --input demo/assets/street.mp4 --frames 145
+
+The shipped pedestrian model, unless another is named. Tracking takes turns, so that a busy moment of the
+machine does not fall on one variant alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+
+# isort: split
+import torch
+
+from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
+from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.inference import ClipTracer, VideoPredictor
+from seqformer.visualization import open_source
+from seqformer.visualization.page import write_page
+from seqformer.visualization.rows import best_tracklets
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.frames < 1 or args.repeats < 1:
+        raise InputError("--frames and --repeats: give at least 1")
+    torch.set_num_threads(args.threads)
+    cfg = setup_cfg(args.config_file, args.weights, args.opts)
+    predictor = VideoPredictor(cfg)
+    source = open_source(args.input)
+    with source:
+        frames = list(islice(source, args.frames))
+    predictor(frames[: cfg.MODEL.SeqFormer.CLIP_LENGTH])  # warms up
+    off, on = [], []
+    for _ in range(args.repeats):
+        start = time.perf_counter()
+        predictor(frames)
+        off.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        with ClipTracer(predictor.model) as tracer:
+            result = predictor(frames, observer=tracer)
+        on.append(time.perf_counter() - start)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "page.html")
+        start = time.perf_counter()
+        write_page(
+            path,
+            frames,
+            result,
+            best_tracklets(result),
+            tracer,
+            classes(cfg)[0],
+            title=source.name,
+            fps=source.fps,
+            threshold=0.4,
+        )
+        built, size = time.perf_counter() - start, path.stat().st_size
+    print(f"{source.name}: {len(frames)} frames of {source.width}x{source.height}, {args.threads} threads")
+    print(f"median of {args.repeats}\n\n| | |\n|---|---|")
+    print(f"| tracking, tracing off | {median(off):.2f} s |\n| tracking, tracing on | {median(on):.2f} s |")
+    print(f"| overhead of tracing | {100 * (median(on) / median(off) - 1):.1f} % |")
+    print(f"| building the page, once | {built:.2f} s |\n| its size | {size / 1e6:.2f} MB |")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--input", default="demo/assets/street.mp4", metavar="PATH")
+    parser.add_argument("--config-file", default=str(DEFAULT_CONFIG), metavar="FILE")
+    parser.add_argument("--weights", metavar="FILE")
+    parser.add_argument("--frames", type=int, default=145)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
+    args = parser.parse_args(argv)
+    with exit_on_bad_input():
+        run(args)
+
+
+if __name__ == "__main__":
+    main()
