@@ -362,7 +362,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with exit_on_bad_input():
             run(args)
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
+        print("\ninterrupted; what was complete before stays, nothing half-written does", file=sys.stderr)
         sys.exit(_INTERRUPTED)
 
 

@@ -11,13 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import tiny_config
-from safetensors.torch import save_file
 from videos import encode
 
 import demo
 from background import in_background, read_ahead
-from seqformer import SeqFormer
 from seqformer.errors import InputError
 from seqformer.visualization import VideoReader, VideoWriter
 
@@ -146,17 +143,6 @@ def test_leaving_early() -> None:
     with pytest.raises(ZeroDivisionError), read_ahead(range(100), 2) as items:
         for item in items:
             1 / (item - 3)
-
-
-@pytest.fixture
-def model(tmp_path) -> list[str]:
-    config, weights = tmp_path / "model" / "config.yaml", tmp_path / "model" / "weights.safetensors"
-    config.parent.mkdir()
-    cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=20, CLIP_LENGTH=3, APPLY_CLS_THRES=0.005)
-    cfg.INPUT.MIN_SIZE_TEST = 64
-    config.write_text(cfg.dump())
-    save_file({name: tensor.clone() for name, tensor in SeqFormer(cfg).state_dict().items()}, weights)
-    return ["--config-file", str(config), "--weights", str(weights), "--confidence-threshold", "0"]
 
 
 def frames_of(path) -> np.ndarray:

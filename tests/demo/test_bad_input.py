@@ -14,24 +14,10 @@ from pathlib import Path
 
 import av
 import pytest
-from networks import tiny_config
-from safetensors.torch import save_file
 from videos import encode
 
 import demo
-from seqformer import SeqFormer
 from seqformer.visualization import live
-
-
-@pytest.fixture
-def model(tmp_path) -> list[str]:
-    config, weights = tmp_path / "model" / "config.yaml", tmp_path / "model" / "weights.safetensors"
-    config.parent.mkdir()
-    cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=20, CLIP_LENGTH=3, APPLY_CLS_THRES=0.005)
-    cfg.INPUT.MIN_SIZE_TEST = 64
-    config.write_text(cfg.dump())
-    save_file({name: tensor.clone() for name, tensor in SeqFormer(cfg).state_dict().items()}, weights)
-    return ["--config-file", str(config), "--weights", str(weights), "--confidence-threshold", "0"]
 
 
 def check_files(folder: Path, at_least: int) -> int:

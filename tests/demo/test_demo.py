@@ -39,7 +39,7 @@ class StubPredictor:
     def __init__(self, cfg):
         self.cfg = cfg
 
-    def __call__(self, source) -> VideoResult:
+    def __call__(self, source, observer=None) -> VideoResult:
         height, width, length = 0, 0, 0
         for frame in source:
             assert frame.dtype == np.uint8

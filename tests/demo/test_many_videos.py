@@ -9,25 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from networks import tiny_config
-from safetensors.torch import save_file
 from videos import encode, pictures
 
 import demo
 from many_videos import several_videos, targets_of
-from seqformer import SeqFormer
 from seqformer.errors import InputError
-
-
-@pytest.fixture
-def model(tmp_path) -> list[str]:
-    config, weights = tmp_path / "model" / "config.yaml", tmp_path / "model" / "weights.safetensors"
-    config.parent.mkdir()
-    cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=20, CLIP_LENGTH=3, APPLY_CLS_THRES=0.005)
-    cfg.INPUT.MIN_SIZE_TEST = 64
-    config.write_text(cfg.dump())
-    save_file({name: tensor.clone() for name, tensor in SeqFormer(cfg).state_dict().items()}, weights)
-    return ["--config-file", str(config), "--weights", str(weights)]
 
 
 @pytest.fixture
