@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from pathlib import Path
@@ -20,6 +21,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Examples share the machine with other workers, so how long one takes says nothing.
 settings.register_profile("seqformer", deadline=None)
 settings.load_profile("seqformer")
+
+
+# A PyAV object that waits for the garbage collector must not meet it in a forked process (of a data loader or
+# of multiprocessing), where the object's threads are missing: freeing it there waits for them forever.
+os.register_at_fork(before=gc.collect)
 
 
 def pytest_configure(config: pytest.Config) -> None:
