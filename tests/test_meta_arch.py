@@ -16,6 +16,7 @@ from seqformer.errors import InputError
         ({"MASK_STRIDE": 8}, "MASK_STRIDE and MATCH_STRIDE must be 4"),
         ({"RESULT_PROTOCOL": "best"}, "must be one of queries, pairs"),
         ({"CLIP_LENGTH": 0}, "must be at least 1"),
+        ({"DUPLICATE_IOU": 0.0}, "DUPLICATE_IOU must be above 0"),
         ({"QUERY_GROUPS": 0}, "QUERY_GROUPS must be at least 1"),
         ({"AUTO_MEMORY_GB": -1.0}, "must not be negative"),
         ({"MAX_LIVE_INSTANCES": -1}, "must not be negative"),

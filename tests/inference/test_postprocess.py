@@ -1,8 +1,15 @@
 from __future__ import annotations
 
 import torch
+from networks import tiny_model
 
-from seqformer.inference.postprocess import InferenceOptions, output_masks, scored_classes, select_queries
+from seqformer.inference.postprocess import (
+    InferenceOptions,
+    output_masks,
+    scored_classes,
+    select_queries,
+    without_duplicates,
+)
 
 PROBABILITIES = torch.tensor([[0.9, 0.2], [0.01, 0.02], [0.3, 0.8], [0.6, 0.7]])
 
@@ -37,3 +44,28 @@ def test_masks_at_the_output_size() -> None:
     rows, columns = mask[0, 0].any(1).nonzero().flatten(), mask[0, 0].any(0).nonzero().flatten()
     assert (rows.min(), rows.max() + 1) == (16, 32)
     assert (columns.min(), columns.max() + 1) == (8, 24)
+
+
+def test_of_instances_that_show_one_object_the_most_probable_is_kept() -> None:
+    masks = torch.full((4, 2, 10, 10), -5.0)
+    masks[0, :, :5] = 5.0
+    masks[1, :, :6] = 5.0  # IoU 5/6 with the first in both frames
+    masks[2, 0, :5] = 5.0  # the same in one frame of two: IoU 1/2
+    masks[3, :, 6:] = 5.0
+    probabilities = torch.tensor([[0.1, 0.2], [0.3, 0.1], [0.9, 0.0], [0.1, 0.1]])
+    assert without_duplicates(probabilities, masks, 0.6).tolist() == [1, 2, 3]
+    assert without_duplicates(probabilities, masks, 0.4).tolist() == [2, 3]
+    assert without_duplicates(probabilities, masks, 0.9).tolist() == [0, 1, 2, 3]
+
+
+def test_duplicates_of_a_clip_are_no_results() -> None:
+    """All queries are the same one, so all draw the same object."""
+    found = []
+    for most in (1.0, 0.5):
+        model = tiny_model(DUPLICATE_IOU=most, APPLY_CLS_THRES=0.0, CLIP_MATCHING=True, CLIP_LENGTH=2)
+        with torch.no_grad():
+            queries = model.network.detr.query_embed.weight
+            queries.copy_(queries[:1].clone())
+            model.network.controller.layers[-1].bias[-1] = 50  # everything is foreground
+        found.append(len(model([{"image": [torch.rand(3, 40, 60) * 255] * 4}])["pred_scores"]) // 7)
+    assert found == [10, 1]

@@ -75,6 +75,8 @@ class SeqFormer(nn.Module):
             raise InputError("MODEL.SeqFormer.QUERY_GROUPS must be at least 1")
         if c.CLIP_LENGTH < 1 or c.CLIP_STRIDE < 1:
             raise InputError("MODEL.SeqFormer.CLIP_LENGTH and CLIP_STRIDE must be at least 1")
+        if not 0 < c.DUPLICATE_IOU <= 1:
+            raise InputError("MODEL.SeqFormer.DUPLICATE_IOU must be above 0 and at most 1")
         if c.AUTO_MEMORY_GB < 0 or c.MAX_LIVE_INSTANCES < 0:
             raise InputError("MODEL.SeqFormer.AUTO_MEMORY_GB and MAX_LIVE_INSTANCES must not be negative")
         transformer = Transformer(
@@ -113,6 +115,7 @@ class SeqFormer(nn.Module):
                 clip_stride=c.CLIP_STRIDE,
                 max_live_instances=c.MAX_LIVE_INSTANCES,
                 merge_on_cpu=c.MERGE_ON_CPU,
+                duplicate_iou=c.DUPLICATE_IOU,
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

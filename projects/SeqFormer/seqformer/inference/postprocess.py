@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["InferenceOptions", "best_results", "output_masks", "scored_classes", "select_queries"]
+from seqformer.inference.clip_matching import soft_iou
+
+__all__ = [
+    "InferenceOptions",
+    "best_results",
+    "output_masks",
+    "scored_classes",
+    "select_queries",
+    "without_duplicates",
+]
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class InferenceOptions:
         max_live_instances: if not 0, the most instances that clip matching follows at a time.
         merge_on_cpu: keep clips' masks in main memory.
         num_instances: instances kept of a clip.
+        duplicate_iou: of instances of a clip whose masks overlap more the most probable is kept; 1 keeps all.
     """
 
     threshold: float = 0.05
@@ -40,6 +51,7 @@ class InferenceOptions:
     max_live_instances: int = 0
     merge_on_cpu: bool = True
     num_instances: int = 10
+    duplicate_iou: float = 1.0
 
 
 def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
@@ -49,6 +61,26 @@ def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
         pairs = probabilities.flatten().topk(k).indices // probabilities.shape[1]
         return pairs.unique()
     return probabilities.amax(1).topk(k).indices
+
+
+def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float) -> Tensor:
+    """Which instances of a clip are kept where several show the same object.
+
+    Args:
+        probabilities: (N, K), of the classes.
+        mask_logits: (N, T, h, w).
+        most: IoU in space and time above which the less probable instance is dropped.
+
+    Returns:
+        indices, ascending.
+    """
+    masks = (mask_logits > 0).float()
+    overlaps = soft_iou(masks, masks) > most
+    kept: list[int] = []
+    for i in probabilities.amax(1).argsort(descending=True, stable=True).tolist():
+        if not overlaps[i, kept].any():
+            kept.append(i)
+    return torch.tensor(sorted(kept), dtype=torch.int64, device=mask_logits.device)
 
 
 def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> list[tuple[int, int, float]]:

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from seqformer.inference.clip_matching import ClipInstances, ClipMatcher, FinalFrames
 from seqformer.inference.memory import frame_bytes
-from seqformer.inference.postprocess import InferenceOptions, scored_classes, select_queries
+from seqformer.inference.postprocess import (
+    InferenceOptions,
+    scored_classes,
+    select_queries,
+    without_duplicates,
+)
 from seqformer.modeling.decoder import DecoderOutput
 from seqformer.modeling.network import EncodedFrames
 from seqformer.structures import EndedInstance
@@ -173,6 +178,9 @@ class VideoInference:
         probabilities = network.classify(-1, output)[0].float().sigmoid()
         chosen = select_queries(probabilities, self.options)
         masks = network.masks(frames, output.instance_queries[0, chosen], output.reference[0, :, chosen])
+        if self.options.duplicate_iou < 1:
+            kept = without_duplicates(probabilities[chosen], masks, self.options.duplicate_iou)
+            chosen, masks = chosen[kept], masks[kept]
         if self.options.merge_on_cpu:
             masks = masks.cpu()
         ids = self._matcher.update(ClipInstances(start, probabilities[chosen].cpu(), masks))
