@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
-from seqformer.inference.postprocess import output_masks, select_queries
+from seqformer.inference.postprocess import output_masks
+from seqformer.inference.video import drawn_instances
 from seqformer.modeling.layers import Levels, MSDeformAttn
 from seqformer.modeling.network import EncodedFrames
 from seqformer.ops.reference import attention_weights, sampling_locations
@@ -180,7 +181,7 @@ def trace(
         model: a SeqFormer in eval mode.
         frames: T images of one size, (3, h, w) each, values 0 to 255, channels as in INPUT.FORMAT.
         output_size: height and width of the masks; the frames' own by default.
-        with_masks: draw the masks, too.
+        with_masks: give the masks, too.
 
     Raises:
         InputError: if there are no frames.
@@ -202,12 +203,8 @@ def trace(
     with record_sampling(network.detr.transformer.decoder.layers) as sampled:
         outputs = network.decode(encoded, len(encoded))
     classes = torch.stack([network.classify(i, o)[0].float().sigmoid() for i, o in enumerate(outputs)])
-    queries = select_queries(classes[-1], model.options)
-    segmentations = None
-    if with_masks:
-        reference = outputs[-1].reference[0, :, queries]
-        masks = network.masks(encoded, outputs[-1].instance_queries[0, queries], reference)
-        segmentations = _encode(masks, image_size, output_size or image_size)
+    queries, masks = drawn_instances(network, encoded, outputs[-1], classes[-1], model.options)
+    segmentations = _encode(masks, image_size, output_size or image_size) if with_masks else None
     ratios = encoded.valid_ratios[:, None, None, :, None]  # T, 1, 1, L, 1, 2
     return Trace(
         sampling_locations=_array(torch.stack([points.locations / ratios for points in sampled])),

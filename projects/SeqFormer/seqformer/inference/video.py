@@ -20,13 +20,13 @@ from seqformer.inference.postprocess import (
     without_duplicates,
 )
 from seqformer.modeling.decoder import DecoderOutput
-from seqformer.modeling.network import EncodedFrames
+from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.structures import EndedInstance
 
 if TYPE_CHECKING:
     from seqformer.meta_arch import SeqFormer
 
-__all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference"]
+__all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "drawn_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,33 @@ class DecodedClip:
     outputs: list[DecoderOutput]
     queries: Tensor
     ids: list[int]
+
+
+def drawn_instances(
+    network: SeqFormerNetwork,
+    frames: EncodedFrames,
+    output: DecoderOutput,
+    probabilities: Tensor,
+    options: InferenceOptions,
+) -> tuple[Tensor, Tensor]:
+    """The instances of one clip: the queries to keep, best first, with their masks.
+
+    Args:
+        network: that decoded the clip.
+        frames: its T frames.
+        output: of the last decoder layer.
+        probabilities: (Q, K), of the classes.
+        options: which queries are kept.
+
+    Returns:
+        indices of N queries, and mask logits (N, T, h, w), stride 4, padding included.
+    """
+    queries = select_queries(probabilities, options)
+    masks = network.masks(frames, output.instance_queries[0, queries], output.reference[0, :, queries])
+    if options.duplicate_iou < 1:
+        kept = without_duplicates(probabilities[queries], masks, options.duplicate_iou)
+        queries, masks = queries[kept], masks[kept]
+    return queries, masks
 
 
 class VideoInference:
@@ -176,11 +203,7 @@ class VideoInference:
         outputs = network.decode(frames, len(frames))
         output = outputs[-1]
         probabilities = network.classify(-1, output)[0].float().sigmoid()
-        chosen = select_queries(probabilities, self.options)
-        masks = network.masks(frames, output.instance_queries[0, chosen], output.reference[0, :, chosen])
-        if self.options.duplicate_iou < 1:
-            kept = without_duplicates(probabilities[chosen], masks, self.options.duplicate_iou)
-            chosen, masks = chosen[kept], masks[kept]
+        chosen, masks = drawn_instances(network, frames, output, probabilities, self.options)
         if self.options.merge_on_cpu:
             masks = masks.cpu()
         ids = self._matcher.update(ClipInstances(start, probabilities[chosen].cpu(), masks))
