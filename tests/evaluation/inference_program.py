@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from detectron2.utils import comm
 
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, resolve_datasets
+from seqformer.engine import started_by_torchrun, torchrun_processes
 from seqformer.evaluation import YTVISEvaluator
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "toy" / "seqformer_toy.yaml"
@@ -26,18 +27,14 @@ EVERYTHING = ["MODEL.SeqFormer.APPLY_CLS_THRES", "0.0"]
 
 def main(json_file: str, frames: str, output: str) -> None:
     torch.set_num_threads(1)
-    if "WORLD_SIZE" in os.environ:
-        torch.distributed.init_process_group("gloo")
-        comm.create_local_process_group(comm.get_world_size())
     (name,) = resolve_datasets([f"ytvis:{json_file}:{frames}"])
     cfg = load_config(CONFIG, SMALL + EVERYTHING)
     torch.manual_seed(0)
     model = build_model(cfg)
     figures = inference_on_dataset(model, build_test_loader(cfg, name), YTVISEvaluator(name, output))
     print(f"process {comm.get_rank()} of {comm.get_world_size()}: {sorted(figures)}", flush=True)
-    if comm.get_world_size() > 1:
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with torchrun_processes(on_cuda=False) if started_by_torchrun() else nullcontext():
+        main(*sys.argv[1:])

@@ -40,4 +40,5 @@ def torchrun_processes(on_cuda: bool) -> Iterator[None]:
     comm.create_local_process_group(local_size)
     yield
     # Not after an error: other processes may wait for this one, and torchrun ends them all.
+    dist.barrier()  # none leaves while others still talk to it
     dist.destroy_process_group()
