@@ -32,6 +32,25 @@ def test_timm_batch_norm_is_frozen() -> None:
     assert all(torch.equal(buffer, before[name]) for name, buffer in backbone.named_buffers())
 
 
+@torch.no_grad()
+def test_timm_features_are_those_of_timm() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=[2, 3, 4])
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        for tensor in (norm.weight, norm.running_var):
+            tensor.uniform_(0.5, 1.5)
+        for tensor in (norm.bias, norm.running_mean):
+            tensor.normal_()
+    backbone = TimmBackbone("tf_efficientnet_lite0", out_features=LEVELS)
+    backbone.model.load_state_dict(
+        {name: t for name, t in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    )
+    images = torch.rand(2, 3, 64, 96)
+    for expected, feature in zip(model.eval()(images), backbone(images).values(), strict=True):
+        torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_timm_freezes_up_to_a_stride() -> None:
     def frozen(freeze_at: int) -> list[str]:
         backbone = TimmBackbone("resnet18", out_features=LEVELS, freeze_at=freeze_at)
