@@ -53,9 +53,17 @@ def test_of_instances_that_show_one_object_the_most_probable_is_kept() -> None:
     masks[2, 0, :5] = 5.0  # the same in one frame of two: IoU 1/2
     masks[3, :, 6:] = 5.0
     probabilities = torch.tensor([[0.1, 0.2], [0.3, 0.1], [0.9, 0.0], [0.1, 0.1]])
-    assert without_duplicates(probabilities, masks, 0.6).tolist() == [1, 2, 3]
-    assert without_duplicates(probabilities, masks, 0.4).tolist() == [2, 3]
-    assert without_duplicates(probabilities, masks, 0.9).tolist() == [0, 1, 2, 3]
+    assert without_duplicates(probabilities, masks, 0.6, 4).tolist() == [1, 2, 3]
+    assert without_duplicates(probabilities, masks, 0.4, 4).tolist() == [2, 3]
+    assert without_duplicates(probabilities, masks, 0.9, 4).tolist() == [0, 1, 2, 3]
+    assert without_duplicates(probabilities, masks, 0.6, 2).tolist() == [1, 2]
+
+
+def test_the_next_best_queries_take_the_places_of_duplicates() -> None:
+    probabilities = torch.arange(30.0, 0, -1)[:, None] / 30
+    assert select_queries(probabilities, InferenceOptions()).tolist() == list(range(10))
+    options = InferenceOptions(duplicate_iou=0.5)
+    assert select_queries(probabilities, options).tolist() == list(range(20))
 
 
 def test_duplicates_of_a_clip_are_no_results() -> None:

@@ -96,8 +96,9 @@ def add_seqformer_config(cfg: CN) -> None:
     # for the longest, among these the least probable; an ended instance that comes back is a new one.
     # 0: all of the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH.
     seqformer.MAX_LIVE_INSTANCES = 0
-    # Of instances of a clip whose masks overlap by more than this IoU the most probable is kept. 1.0 keeps
-    # all, as published: two queries that found one object then follow it as two instances.
+    # Of instances of a clip whose masks overlap by more than this IoU the most probable is kept, and the next
+    # best queries take the places of the others. 1.0 keeps all, as published: two queries that found one
+    # object then follow it as two instances.
     seqformer.DUPLICATE_IOU = 1.0
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
     # (query, class) pairs, as in the original release.

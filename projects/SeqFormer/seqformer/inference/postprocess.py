@@ -39,6 +39,7 @@ class InferenceOptions:
         merge_on_cpu: keep clips' masks in main memory.
         num_instances: instances kept of a clip.
         duplicate_iou: of instances of a clip whose masks overlap more the most probable is kept; 1 keeps all.
+            Below 1 twice ``num_instances`` queries are drawn: the next best take the duplicates' places.
     """
 
     threshold: float = 0.05
@@ -53,23 +54,29 @@ class InferenceOptions:
     num_instances: int = 10
     duplicate_iou: float = 1.0
 
+    @property
+    def num_drawn(self) -> int:
+        """The most queries of a clip whose masks are drawn."""
+        return self.num_instances * (2 if self.duplicate_iou < 1 else 1)
+
 
 def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
-    """Indices of the queries to keep, best first, of class probabilities (Q, K)."""
-    k = min(options.num_instances, len(probabilities))
+    """Indices of the queries to draw, best first, of class probabilities (Q, K)."""
+    k = min(options.num_drawn, len(probabilities))
     if options.top_pairs:
         pairs = probabilities.flatten().topk(k).indices // probabilities.shape[1]
         return pairs.unique()
     return probabilities.amax(1).topk(k).indices
 
 
-def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float) -> Tensor:
+def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float, limit: int) -> Tensor:
     """Which instances of a clip are kept where several show the same object.
 
     Args:
         probabilities: (N, K), of the classes.
         mask_logits: (N, T, h, w).
         most: IoU in space and time above which the less probable instance is dropped.
+        limit: instances to keep, the most probable ones.
 
     Returns:
         indices, ascending.
@@ -78,7 +85,7 @@ def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float) 
     overlaps = soft_iou(masks, masks) > most
     kept: list[int] = []
     for i in probabilities.amax(1).argsort(descending=True, stable=True).tolist():
-        if not overlaps[i, kept].any():
+        if len(kept) < limit and not overlaps[i, kept].any():
             kept.append(i)
     return torch.tensor(sorted(kept), dtype=torch.int64, device=mask_logits.device)
 

@@ -75,7 +75,7 @@ def drawn_instances(
     queries = select_queries(probabilities, options)
     masks = network.masks(frames, output.instance_queries[0, queries], output.reference[0, :, queries])
     if options.duplicate_iou < 1:
-        kept = without_duplicates(probabilities[queries], masks, options.duplicate_iou)
+        kept = without_duplicates(probabilities[queries], masks, options.duplicate_iou, options.num_instances)
         queries, masks = queries[kept], masks[kept]
     return queries, masks
 
@@ -180,7 +180,7 @@ class VideoInference:
 
     def _choose(self) -> None:
         """Whether the video is cut into clips: unless all of it fits the budget, as far as is known."""
-        cost = frame_bytes(self.model, self._frames[-1], self.options.num_instances)
+        cost = frame_bytes(self.model, self._frames[-1], self.options.num_drawn)
         frames = max(self._length or 0, self._seen)
         by_clips = self._length is None or frames * cost > 1e9 * self.options.auto_memory_gb
         if by_clips == self._by_clips:
