@@ -5,6 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import random
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
@@ -66,3 +70,31 @@ def reference_dir() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return folder
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """Serves files; of one that is called "stops" only the first half ever comes."""
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+    def copyfile(self, source, outputfile) -> None:
+        if "stops" in self.path:
+            data = source.read()
+            outputfile.write(data[: len(data) // 2])
+            outputfile.flush()
+            self.server.stopped.wait(60)
+        else:
+            super().copyfile(source, outputfile)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """Where the files of tmp_path are served."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(tmp_path)))
+    server.stopped = threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.stopped.set()
+    server.shutdown()
+    server.server_close()

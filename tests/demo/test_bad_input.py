@@ -6,10 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -53,39 +49,15 @@ def test_a_video_that_changes_size(tmp_path, model, capsys) -> None:
     assert not list((tmp_path / "b").iterdir()), "without --streaming nothing is final before the end"
 
 
-class StopsHalfway(SimpleHTTPRequestHandler):
-    """Sends half of a file, and then nothing more."""
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-    def copyfile(self, source, outputfile) -> None:
-        data = source.read()
-        outputfile.write(data[: len(data) // 2])
-        outputfile.flush()
-        self.server.stopped.wait(60)
-
-
-@pytest.fixture
-def address(tmp_path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(StopsHalfway, directory=str(tmp_path)))
-    server.stopped = threading.Event()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.stopped.set()
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.mark.parametrize("threads", [[], ["--background-io"]])
 def test_a_camera_that_stops(tmp_path, model, address, monkeypatch, capsys, threads) -> None:
-    encode(tmp_path / "live.ts", 40, noise=True)
+    encode(tmp_path / "stops.ts", 40, noise=True)
     monkeypatch.setattr(live, "_open", lambda address, _: av.open(address, timeout=2))
     output = str(tmp_path / "out/o.mp4")
-    error = error_of(capsys, ["--input", f"{address}/live.ts", "--output", output, *threads, *model])
+    error = error_of(capsys, ["--input", f"{address}/stops.ts", "--output", output, *threads, *model])
     count = check_files(tmp_path / "out", 5)
     assert count < 40
-    assert "live.ts' stopped: " in error and f"the {count} frames before are in '{output}'" in error
+    assert "stops.ts' stopped: " in error and f"the {count} frames before are in '{output}'" in error
 
 
 @pytest.mark.parametrize("mode", [[], ["--streaming"]])

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +11,6 @@ from videos import encode, frames
 
 from seqformer.errors import InputError
 from seqformer.visualization import LiveReader, VideoReader, is_address, open_source
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files, and stops in the middle of what is called "stops"."""
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-    def copyfile(self, source, outputfile) -> None:
-        if "stops" in self.path:
-            data = source.read()
-            outputfile.write(data[: len(data) // 2])
-            outputfile.flush()
-            self.server.stopped.wait(20)
-        else:
-            super().copyfile(source, outputfile)
-
-
-@pytest.fixture
-def address(tmp_path) -> Iterator[str]:
-    """Where the files of tmp_path are served."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    server.stopped = threading.Event()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.stopped.set()
-    server.shutdown()
-    server.server_close()
 
 
 def two_sizes(path: Path) -> Path:
