@@ -56,7 +56,7 @@ from seqformer.checkpoint import SeqFormerCheckpointer
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, build_train_loader, resolve_datasets, training_order
 from seqformer.data.order import derived_seed
-from seqformer.engine import BestCheckpoint, started_by_torchrun, torchrun_processes
+from seqformer.engine import BestCheckpoint, keep_freed_memory, started_by_torchrun, torchrun_processes
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation import YTVISEvaluator
 
@@ -329,6 +329,8 @@ def main(args: argparse.Namespace) -> Any:
     with _one_line_errors():
         cfg = setup(args)
         logger.info("Device: %s", cfg.MODEL.DEVICE)
+        if cfg.MODEL.DEVICE == "cpu":
+            keep_freed_memory()
         if args.eval_only:
             model = Trainer.build_model(cfg)
             checkpointer = SeqFormerCheckpointer(model, cfg.OUTPUT_DIR, strict=True)

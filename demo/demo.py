@@ -43,6 +43,7 @@ from tqdm import tqdm
 from background import in_background, read_ahead
 from many_videos import several_videos, shared_out, targets_of
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
+from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.results import tracklets_to_results, write_results
 from seqformer.inference import ClipTracer, VideoPredictor
@@ -177,6 +178,8 @@ def run(args: argparse.Namespace) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("seqformer").setLevel(logging.INFO)
     cfg = setup_cfg(args.config_file, args.weights, args.opts)
+    if cfg.MODEL.DEVICE == "cpu":
+        keep_freed_memory()
     if videos := several_videos(args.input or []):
         if args.html:
             raise InputError(f"--html is for one video, but there are {len(videos)}: run them one by one")
