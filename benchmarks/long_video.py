@@ -49,6 +49,7 @@ from seqformer.commands import DEFAULT_CONFIG, DEFAULT_WEIGHTS
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, resolve_datasets
 from seqformer.data.files import replaced_when_complete
+from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation import YTVISEvaluator
 from seqformer.evaluation.spool import ResultSpool
@@ -64,7 +65,7 @@ SIZE = (360, 640)
 MODELS = {"small": DEFAULT_CONFIG, "R50": ROOT / "configs/ytvis19/seqformer_R50.yaml"}
 LENGTHS = {"small": (100, 1000, 10000), "R50": (100, 300)}
 BLOCKS = 10  # of a run, whose seconds are compared
-CLIP_LENGTHS = (15, 10, 5)  # the dataset's videos have 20 frames: a clip of 20 is the whole video
+CLIP_LENGTHS = (15, 10, 5, 3)  # the dataset's videos have 20 frames: a clip of 20 is the whole video
 TOLERANCE = 1e-4
 
 
@@ -274,8 +275,9 @@ def run_part(args: argparse.Namespace) -> None:
     if args.part in ("ring", "all"):
         measured(folder, "ring", ["ring", str(args.frames or 30), str(args.repeats), *threads])
     if args.part in ("accuracy", "all"):
-        cases = [(0, 1)] + [(length, stride) for length in CLIP_LENGTHS for stride in (1, length // 2)]
+        cases = [(0, 1)] + [(length, stride) for stride in args.strides for length in CLIP_LENGTHS]
         for length, stride in cases:
+            stride = stride or length // 2
             case = ["accuracy", args.dataset, str(length), str(stride), str(args.videos or 0), *threads]
             measured(folder, f"accuracy_{length:02d}_{stride:02d}", case)
     if args.part in ("threads", "all"):
@@ -286,6 +288,7 @@ def run_part(args: argparse.Namespace) -> None:
 def run_one(args: argparse.Namespace) -> None:
     """One measurement, in this process; prints it as a line of JSON."""
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as demo.py does
     kind, *rest = args.measurement
     if kind == "memory":
         result = measure_memory(rest[0], int(rest[1]), int(rest[2]))
@@ -409,6 +412,9 @@ def main(argv: list[str] | None = None) -> None:
         part.add_argument("--frames", type=int, help="in ring (30) and threads (145)")
         part.add_argument("--repeats", type=int, default=3, help="in ring and threads")
         part.add_argument("--videos", type=int, help="in accuracy, the first ones alone")
+        part.add_argument(
+            "--strides", type=int, nargs="+", default=[1, 0], help="in accuracy; 0 is half of a clip"
+        )
         part.add_argument(
             "--dataset",
             default="ytvis:datasets/pedestrians/val.json:datasets/pedestrians/val/JPEGImages",
