@@ -377,11 +377,11 @@ def plot(path: Path, memory: list[dict[str, Any]], accuracy: list[dict[str, Any]
         by_length.set(xscale="log", xlabel="frames", ylabel="peak memory, MB")
         by_frame.set(xlabel="part of the video, %", ylabel="seconds a frame")
         for axis in (by_length, by_frame):
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
             axis.legend()
     if accuracy:
         (axis,) = axes
-        for every, label in ((lambda s, n: s == 1, "S = 1"), (lambda s, n: s == n // 2, "S = L/2")):
+        for every, label in ((lambda s, n: s == 1, "S = 1"), (lambda s, n: 1 < s == n // 2, "S = L/2")):
             runs = [run for run in accuracy if run["length"] and every(run["stride"], run["length"])]
             if runs:
                 axis.plot([run["length"] for run in runs], [run["AP"] for run in runs], "o-", label=label)
