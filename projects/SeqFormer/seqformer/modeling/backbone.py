@@ -108,7 +108,7 @@ def _freeze_batch_norm(module: nn.Module) -> None:
 class TimmBackbone(Backbone):
     """Any timm model that gives features of strides 8, 16 and 32; batch norm is frozen.
 
-    Convolutions run in channels-last memory, in which depthwise ones are several times faster on CPUs.
+    Convolutions run in channels-last memory, in which they are faster on CPUs.
 
     Args:
         name: a timm model's name, such as "tf_efficientnet_lite0".
