@@ -100,6 +100,11 @@ def add_seqformer_config(cfg: CN) -> None:
     # best queries take the places of the others. 1.0 keeps all, as published: two queries that found one
     # object then follow it as two instances.
     seqformer.DUPLICATE_IOU = 1.0
+    # Clip matching by movement, too: how much it counts, from 0 (as published) to below 1, beside the overlap
+    # of masks in shared frames; and the clips for which an instance that is not found is looked for where its
+    # movement leads. For clips of a few frames, in which people who cross seem to change places.
+    seqformer.MOTION_WEIGHT = 0.0
+    seqformer.MOTION_MEMORY = 3
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
     # (query, class) pairs, as in the original release.
     seqformer.RESULT_PROTOCOL = "queries"

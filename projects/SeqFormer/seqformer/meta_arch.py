@@ -77,6 +77,10 @@ class SeqFormer(nn.Module):
             raise InputError("MODEL.SeqFormer.CLIP_LENGTH and CLIP_STRIDE must be at least 1")
         if not 0 < c.DUPLICATE_IOU <= 1:
             raise InputError("MODEL.SeqFormer.DUPLICATE_IOU must be above 0 and at most 1")
+        if not 0 <= c.MOTION_WEIGHT < 1 or c.MOTION_MEMORY < 0:
+            raise InputError("MODEL.SeqFormer.MOTION_WEIGHT must be in [0, 1), MOTION_MEMORY not negative")
+        if c.MOTION_WEIGHT and c.CLIP_LENGTH < 2:
+            raise InputError("MODEL.SeqFormer.MOTION_WEIGHT needs a CLIP_LENGTH of at least 2")
         if c.AUTO_MEMORY_GB < 0 or c.MAX_LIVE_INSTANCES < 0:
             raise InputError("MODEL.SeqFormer.AUTO_MEMORY_GB and MAX_LIVE_INSTANCES must not be negative")
         transformer = Transformer(
@@ -116,6 +120,8 @@ class SeqFormer(nn.Module):
                 max_live_instances=c.MAX_LIVE_INSTANCES,
                 merge_on_cpu=c.MERGE_ON_CPU,
                 duplicate_iou=c.DUPLICATE_IOU,
+                motion_weight=c.MOTION_WEIGHT,
+                motion_memory=c.MOTION_MEMORY,
             ),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

@@ -6,6 +6,7 @@ Source: SeqFormer, section 3.5 and supplement.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,14 +142,22 @@ class ClipMatcher:
         retired, self._retired = self._retired, {}
         return retired
 
-    def update(self, clip: ClipInstances) -> list[int]:
+    def finish(self) -> None:
+        """Says that no clip follows; with its last frames every instance retires."""
+
+    def update(self, clip: ClipInstances) -> Sequence[int | None]:
         """Takes in the next clip, which begins after the last one.
 
         Returns:
-            its instances' ids, also of those that ``max_live`` ends at once.
+            its instances' ids, also of those that ``max_live`` ends at once; None for an instance that is
+            left out, which only subclasses do.
         """
         probabilities = clip.mask_logits.sigmoid()
         ids = self._match(clip, probabilities)
+        self._take_in(clip, ids, probabilities)
+        return ids
+
+    def _take_in(self, clip: ClipInstances, ids: list[int], probabilities: Tensor) -> None:
         for i, classes in zip(ids, clip.class_probabilities, strict=True):
             total, count = self._probabilities.get(i, (0, 0))
             self._probabilities[i] = (total + classes, count + 1)
@@ -156,11 +165,14 @@ class ClipMatcher:
         if self._max_live:
             self._drop_excess()
         self._retire()
-        return ids
 
-    def _drop_excess(self) -> None:
-        """Takes instances beyond ``max_live`` out of all clips."""
-        last_seen = {i: number for number, m in enumerate(self._clips) for i in m.ids}
+    def _last_seen(self) -> dict[int, int]:
+        """Of the live instances: the first frame of the last clip that held it."""
+        return {i: m.clip.start for m in self._clips for i in m.ids}
+
+    def _drop_excess(self) -> set[int]:
+        """Takes instances beyond ``max_live`` out of all clips; returns them."""
+        last_seen = self._last_seen()
         best = {i: float((total / count).max()) for i, (total, count) in self._probabilities.items()}
         excess = set(sorted(last_seen, key=lambda i: (-last_seen[i], -best[i], i))[self._max_live :])
         for number, m in enumerate(self._clips):
@@ -171,20 +183,37 @@ class ClipMatcher:
                 ids = [m.ids[row] for row in rows]
                 self._clips[number] = _MatchedClip(kept, ids, m.mask_probabilities[rows])
         for i in excess:
-            if last_seen[i] == len(self._clips) - 1 and self._probabilities[i][1] == 1:
+            if last_seen[i] == self._clips[-1].clip.start and self._probabilities[i][1] == 1:
                 del self._probabilities[i]
+        return excess
 
     def _retire(self) -> None:
         """Forgets clips whose frames were all handed out, and instances that no clip holds any more."""
         while self._clips and self._clips[0].clip.end <= self._final:
             self._clips.popleft()
-        live = {i for m in self._clips for i in m.ids}
+        live = self._last_seen()
         for i in [i for i in self._probabilities if i not in live]:
             total, count = self._probabilities.pop(i)
             self._retired[i] = total / count
 
     def _match(self, clip: ClipInstances, probabilities: Tensor) -> list[int]:
         known = sorted({i for previous in self._clips for i in previous.ids})
+        similarity, _ = self._overlap(known, clip, probabilities)
+        ids = [-1] * len(probabilities)
+        for i, new in zip(*linear_sum_assignment(similarity.numpy(), maximize=True), strict=True):
+            if similarity[i, new] > _MATCH_THRESHOLD:
+                ids[new] = known[i]
+        return [self._new_id() if i < 0 else i for i in ids]
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id - 1
+
+    def _overlap(self, known: list[int], clip: ClipInstances, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Soft IoU (I, N) of known instances with a clip's, averaged over the clips that hold the former.
+
+        Also (I, 1), how many clips these are.
+        """
         row = {i: index for index, i in enumerate(known)}
         similarity = torch.zeros(len(known), len(probabilities))
         counts = torch.zeros(len(known), 1)
@@ -198,16 +227,7 @@ class ClipMatcher:
                 previous.mask_probabilities[:, offset:], probabilities[:, :overlap]
             ).cpu()
             counts[rows] += 1
-        similarity /= counts.clamp(min=1)
-        ids = [-1] * len(probabilities)
-        for i, new in zip(*linear_sum_assignment(similarity.numpy(), maximize=True), strict=True):
-            if similarity[i, new] > _MATCH_THRESHOLD:
-                ids[new] = known[i]
-        for new, i in enumerate(ids):
-            if i < 0:
-                ids[new] = self._next_id
-                self._next_id += 1
-        return ids
+        return similarity / counts.clamp(min=1), counts
 
     def pop_final(self, end: int, limit: int) -> FinalFrames | None:
         """Hands out up to ``limit`` frames before ``end`` that were not yet; None if there are none.

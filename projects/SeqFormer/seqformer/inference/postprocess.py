@@ -40,6 +40,9 @@ class InferenceOptions:
         num_instances: instances kept of a clip.
         duplicate_iou: of instances of a clip whose masks overlap more the most probable is kept; 1 keeps all.
             Below 1 twice ``num_instances`` queries are drawn: the next best take the duplicates' places.
+        motion_weight: if not 0, how much clip matching goes by movement, and the rest by overlap; which of
+            duplicates is kept is then decided by what continues instances.
+        motion_memory: clips for which that looks for an instance that is not found.
     """
 
     threshold: float = 0.05
@@ -53,6 +56,8 @@ class InferenceOptions:
     merge_on_cpu: bool = True
     num_instances: int = 10
     duplicate_iou: float = 1.0
+    motion_weight: float = 0.0
+    motion_memory: int = 3
 
     @property
     def num_drawn(self) -> int:

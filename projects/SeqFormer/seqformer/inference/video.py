@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seqformer.inference.clip_matching import ClipInstances, ClipMatcher, FinalFrames
 from seqformer.inference.memory import frame_bytes
+from seqformer.inference.motion_matching import MotionMatcher
 from seqformer.inference.postprocess import (
     InferenceOptions,
     scored_classes,
@@ -59,6 +60,8 @@ def drawn_instances(
     output: DecoderOutput,
     probabilities: Tensor,
     options: InferenceOptions,
+    *,
+    duplicates: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The instances of one clip: the queries to keep, best first, with their masks.
 
@@ -68,16 +71,30 @@ def drawn_instances(
         output: of the last decoder layer.
         probabilities: (Q, K), of the classes.
         options: which queries are kept.
+        duplicates: leave them in, whatever the options say.
 
     Returns:
         indices of N queries, and mask logits (N, T, h, w), stride 4, padding included.
     """
     queries = select_queries(probabilities, options)
     masks = network.masks(frames, output.instance_queries[0, queries], output.reference[0, :, queries])
-    if options.duplicate_iou < 1:
+    if options.duplicate_iou < 1 and not duplicates:
         kept = without_duplicates(probabilities[queries], masks, options.duplicate_iou, options.num_instances)
         queries, masks = queries[kept], masks[kept]
     return queries, masks
+
+
+def _matcher(options: InferenceOptions) -> ClipMatcher:
+    if not options.motion_weight:
+        return ClipMatcher(options.clip_length, options.max_live_instances)
+    return MotionMatcher(
+        options.clip_length,
+        options.max_live_instances,
+        weight=options.motion_weight,
+        memory=options.motion_memory,
+        duplicate_iou=options.duplicate_iou,
+        limit=options.num_instances,
+    )
 
 
 class VideoInference:
@@ -106,7 +123,7 @@ class VideoInference:
         self._length = length
         self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: not yet known
         self._observer = observer
-        self._matcher = ClipMatcher(options.clip_length, options.max_live_instances)
+        self._matcher = _matcher(options)
         self._frames: list[EncodedFrames] = []
         self._first = 0  # the frame that self._frames begins with
         self._seen = 0  # frames so far
@@ -145,6 +162,7 @@ class VideoInference:
         if decoded < self._seen:
             start = max(self._seen - length, 0) if self._by_clips else 0
             self._decode(start, self._seen)
+        self._matcher.finish()
         yield from self._final(self._seen)
 
     def scores_so_far(self) -> dict[int, Tensor]:
@@ -203,12 +221,16 @@ class VideoInference:
         outputs = network.decode(frames, len(frames))
         output = outputs[-1]
         probabilities = network.classify(-1, output)[0].float().sigmoid()
-        chosen, masks = drawn_instances(network, frames, output, probabilities, self.options)
+        chosen, masks = drawn_instances(
+            network, frames, output, probabilities, self.options, duplicates=self.options.motion_weight > 0
+        )
         if self.options.merge_on_cpu:
             masks = masks.cpu()
         ids = self._matcher.update(ClipInstances(start, probabilities[chosen].cpu(), masks))
         if self._observer is not None:
-            self._observer(DecodedClip(start, frames, outputs, chosen, ids))
+            rows = [row for row, i in enumerate(ids) if i is not None]
+            held = [i for i in ids if i is not None]
+            self._observer(DecodedClip(start, frames, outputs, chosen[rows], held))
 
     def _final(self, end: int) -> Iterator[FinalFrames]:
         """Frames before ``end``, a few at a time."""

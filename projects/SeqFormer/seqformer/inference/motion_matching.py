@@ -1,0 +1,220 @@
+"""Clip matching that also expects instances where their movement leads.
+
+Not in the paper. Soft IoU on the frames that two clips share says which masks agree. Where two people cross,
+the masks of one clip may glide from one person to the other; they agree with those of the next clip, and the
+two have changed their ids. Movement before the clip is not touched by that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from seqformer.inference.clip_matching import ClipInstances, ClipMatcher, FinalFrames, soft_iou
+
+__all__ = ["MotionMatcher"]
+
+_LEAST_SIMILARITY = 0.2
+_LEAST_PROBABILITY = 0.1  # less probable instances neither continue nor begin one
+_PROBABILITY_WEIGHT = 0.3  # of two instances that continue one about as well the more probable does
+_LEAST_CELLS = 4  # of a mask that says where its instance is
+_WINDOW = 5  # frames before the last one with the instance, over which its velocity is fitted
+
+
+@dataclass
+class _Path:
+    """Where an instance was in the last frames that show it, as far as no later clip can change them.
+
+    Attributes:
+        last_clip: first frame of the last clip that holds the instance.
+        clips_since: how many clips came after it.
+        points: frame, x, y of the mask's centre in cells; of the last ``_WINDOW`` frames and one more.
+        mask: (h, w) probabilities in the frame of the last point.
+    """
+
+    last_clip: int
+    clips_since: int = 0
+    points: list[tuple[int, float, float]] = field(default_factory=list)
+    mask: Tensor | None = None
+
+    def add(self, frame: int, probabilities: Tensor) -> None:
+        cells = (probabilities > 0.5).sum()
+        if cells < _LEAST_CELLS:
+            return
+        total = probabilities.sum()
+        height, width = probabilities.shape
+        x = (probabilities.sum(0) @ torch.arange(width, device=total.device, dtype=total.dtype)) / total
+        y = (probabilities.sum(1) @ torch.arange(height, device=total.device, dtype=total.dtype)) / total
+        first = frame - _WINDOW
+        self.points = [p for p in self.points if p[0] >= first] + [(frame, float(x), float(y))]
+        self.mask = probabilities
+
+    def predict(self, frames: range) -> Tensor | None:
+        """Masks (n, h, w) that the last one makes when it moves on as before; None if there was none."""
+        if self.mask is None:
+            return None
+        vx, vy = self._velocity()
+        steps = [t - self.points[-1][0] for t in frames]
+        return torch.stack([_shifted(self.mask, round(vx * n), round(vy * n)) for n in steps])
+
+    def _velocity(self) -> tuple[float, float]:
+        """Cells a frame along x and y, by least squares; 0 where fewer than three points are known."""
+        if len(self.points) < 3:
+            return 0.0, 0.0
+        t, x, y = np.array(self.points).T
+        t = t - t.mean()
+        return float(t @ x / (t @ t)), float(t @ y / (t @ t))
+
+
+class MotionMatcher(ClipMatcher):
+    """Follows instances by overlap and movement, also through clips that miss them.
+
+    A known instance and one of the new clip are as similar as ``(1 - weight)`` times their soft IoU on shared
+    frames, averaged over clips as in ``ClipMatcher``, plus ``weight`` times the soft IoU on all frames of the
+    clip with the masks that the known one's last mask makes when it moves on as before. Where only one of the
+    two is defined it counts alone. All instances of the clip take part that are at least somewhat probable,
+    duplicates, too: that one of them continues a known instance says more than that it is the most probable.
+    Then the others begin new instances, the most probable first, unless they show what is already shown.
+
+    An instance stays live for ``memory`` clips after the last that held it, or as long as its masks and a new
+    clip share frames, if that is longer. At most ``limit`` instances are added to what a clip continues, so
+    the state does not grow with the video.
+
+    Args:
+        length: frames in a clip, at least 2.
+        max_live: most instances that are live after an update, as in ``ClipMatcher``; 0 for no such bound.
+        weight: of movement, above 0 and below 1.
+        memory: clips for which an instance is looked for.
+        duplicate_iou: of masks, in space and time, above which no new instance begins beside another.
+        limit: a clip begins new instances up to so many in all.
+    """
+
+    def __init__(
+        self, length: int, max_live: int, *, weight: float, memory: int, duplicate_iou: float, limit: int
+    ):
+        super().__init__(length, max_live)
+        self._weight = weight
+        self._memory = memory
+        self._duplicate_iou = duplicate_iou
+        self._limit = limit
+        self._paths: dict[int, _Path] = {}
+        self._followed = 0  # frames before this one are in the paths
+        self._finished = False
+
+    def state(self) -> dict[str, Any]:
+        paths = {i: vars(path).copy() for i, path in self._paths.items()}
+        return {**super().state(), "paths": paths, "followed": self._followed}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._paths = {i: _Path(**path) for i, path in state["paths"].items()}
+        self._followed = state["followed"]
+
+    def finish(self) -> None:
+        self._finished = True
+
+    def update(self, clip: ClipInstances) -> list[int | None]:
+        """Takes in the next clip, which begins after the last one.
+
+        Returns:
+            its instances' ids; None for those that are left out, as duplicates or as improbable.
+        """
+        self._follow(clip.start)
+        probabilities = clip.mask_logits.sigmoid()
+        found = self._continue_or_begin(clip, probabilities)
+        rows = [row for row, i in enumerate(found) if i is not None]
+        ids = [i for i in found if i is not None]
+        for path in self._paths.values():
+            path.clips_since += 1
+        for i in ids:
+            path = self._paths.setdefault(i, _Path(clip.start))
+            path.last_clip, path.clips_since = clip.start, 0
+        kept = ClipInstances(clip.start, clip.class_probabilities[rows], clip.mask_logits[rows])
+        self._take_in(kept, ids, probabilities[rows])
+        return found
+
+    def pop_final(self, end: int, limit: int) -> FinalFrames | None:
+        self._follow(min(end, self._final + limit))
+        return super().pop_final(end, limit)
+
+    def _last_seen(self) -> dict[int, int]:
+        seen = super()._last_seen()
+        if not self._finished:
+            remembered = {i: p.last_clip for i, p in self._paths.items() if p.clips_since < self._memory}
+            seen = {**remembered, **seen}
+        return seen
+
+    def _drop_excess(self) -> set[int]:
+        excess = super()._drop_excess()
+        for i in excess:
+            del self._paths[i]
+        return excess
+
+    def _retire(self) -> None:
+        super()._retire()
+        self._paths = {i: path for i, path in self._paths.items() if i in self._probabilities}
+
+    def _follow(self, end: int) -> None:
+        """Continues paths up to the frame ``end``, before which no mask changes any more."""
+        for frame in range(self._followed, end):
+            masks: dict[int, list[Tensor]] = {}
+            for m in self._clips:
+                if m.clip.start <= frame < m.clip.end:
+                    for i, logits in zip(m.ids, m.clip.mask_logits[:, frame - m.clip.start], strict=True):
+                        masks.setdefault(i, []).append(logits)
+            for i, logits in masks.items():
+                self._paths[i].add(frame, torch.stack(logits).mean(0).sigmoid())
+        self._followed = max(self._followed, end)
+
+    def _continue_or_begin(self, clip: ClipInstances, probabilities: Tensor) -> list[int | None]:
+        best = clip.class_probabilities.amax(1)
+        rows = (best >= _LEAST_PROBABILITY).nonzero()[:, 0].tolist()
+        ids: list[int | None] = [None] * len(best)
+        known = sorted(self._last_seen())
+        if known and rows:
+            similarity = self._similarity(known, clip, probabilities)[:, rows]
+            possible = similarity > _LEAST_SIMILARITY
+            gain = possible * (similarity + _PROBABILITY_WEIGHT * best[rows])
+            for i, column in zip(*linear_sum_assignment(gain.numpy(), maximize=True), strict=True):
+                if possible[i, column]:
+                    ids[rows[column]] = known[i]
+        masks = (clip.mask_logits > 0).float()
+        duplicates = soft_iou(masks, masks) > self._duplicate_iou
+        shown = [row for row in rows if ids[row] is not None]
+        for row in sorted(rows, key=lambda row: -best[row]):
+            if ids[row] is None and len(shown) < self._limit and not duplicates[row, shown].any():
+                ids[row] = self._new_id()
+                shown.append(row)
+        return ids
+
+    def _similarity(self, known: list[int], clip: ClipInstances, probabilities: Tensor) -> Tensor:
+        """(I, N), of known instances with the clip's."""
+        similarity, counts = self._overlap(known, clip, probabilities)
+        frames = range(clip.start, clip.end)
+        predicted = {row: self._paths[i].predict(frames) for row, i in enumerate(known)}
+        rows = [row for row, masks in predicted.items() if masks is not None]
+        if rows:
+            masks = torch.stack([predicted[row] for row in rows])
+            moved = soft_iou(_blurred(masks), _blurred(probabilities)).cpu()
+            weight = torch.where(counts[rows] > 0, self._weight, 1.0)
+            similarity[rows] = weight * moved + (1 - weight) * similarity[rows]
+        return similarity
+
+
+def _shifted(mask: Tensor, dx: int, dy: int) -> Tensor:
+    """(h, w) moved by whole cells; what comes from outside is zero."""
+    height, width = mask.shape
+    dx, dy = max(min(dx, width), -width), max(min(dy, height), -height)
+    padded = F.pad(mask, (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0)))
+    return padded[max(-dy, 0) :, max(-dx, 0) :][:height, :width]
+
+
+def _blurred(masks: Tensor) -> Tensor:
+    """Means of 3x3 cells, for a person's steps and swinging legs are no whole cells."""
+    return F.avg_pool2d(masks, 3, stride=1, padding=1)
