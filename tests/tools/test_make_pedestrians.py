@@ -12,6 +12,7 @@ import pytest
 from pycocotools import mask as mask_codec
 
 from make_pedestrians import main
+from pedestrians.cutouts import Blob, Perspective, Track, number_people
 
 SIZE = (192, 256)
 SPLIT, FRAMES = 60, 100
@@ -115,6 +116,44 @@ def test_everybody_is_labelled(dataset: Path, split: str) -> None:
         labelled += int((coloured & covered).sum())
     assert labelled > 200
     assert unlabelled < 0.02 * labelled
+
+
+def walk(first: int, last: int, x: float, speed: float, foot: int = 100) -> Track:
+    """Somebody 40 pixels tall in the frames from first to last; the left edge is at x in frame 0."""
+    track = Track()
+    for frame in range(first, last + 1):
+        left = round(x + speed * frame)
+        box = (left, foot - 40, left + 14, foot)
+        track.blobs.append(Blob(frame, box, np.ones((40, 14), bool)))
+    return track
+
+
+def test_people_who_meet_are_the_same_afterwards() -> None:
+    """Two cross, a third stands; each track has ended and another begun."""
+    right, left, standing = (0, 4), (160, -4), (300, 0)
+    tracks = [walk(0, 12, *way) for way in (right, left, standing)]
+    tracks += [walk(20, 32, *way) for way in (standing, right, left)]
+    assert number_people(tracks, Perspective(0.0, 40.0)) == [0, 1, 2, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        walk(30, 40, 0, 4),  # too late
+        walk(20, 32, 30, 4),  # too far on
+        walk(20, 32, 160, -4),  # there, but walking the other way
+        walk(20, 32, 0, 4, foot=130),
+        walk(9, 32, 0, 4),  # at the same time
+    ],
+)
+def test_other_people_are_others(second: Track) -> None:
+    assert number_people([walk(0, 12, 0, 4), second], Perspective(0.0, 40.0)) == [0, 1]
+
+
+def test_somebody_met_twice_is_one() -> None:
+    tracks = [walk(first, first + 10, 0, 3) for first in (28, 0, 14)]
+    assert number_people(tracks, Perspective(0.0, 40.0)) == [1, 1, 1]
+    assert number_people([], Perspective(0.0, 40.0)) == []
 
 
 def test_same_seed_same_dataset(street: Path, dataset: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pedestrians.cutouts import OCCLUDER_FOOT, Blob, Scene, Track
+from pedestrians.cutouts import OCCLUDER_FOOT, Blob, Scene, Track, number_people
 
 __all__ = ["Composer", "Layer", "Video"]
 
@@ -74,7 +74,8 @@ class Composer:
         self.tracks = [track for track in scene.tracks if len(track.blobs) >= MIN_TRACK]
         lengths = np.sqrt([len(track.blobs) for track in self.tracks])
         self.weights = lengths / lengths.sum()
-        self.owner = {id(b): number for number, t in enumerate(self.tracks) for b in t.blobs}
+        people = number_people(self.tracks, scene.perspective)
+        self.owner = {id(b): n for n, track in zip(people, self.tracks, strict=True) for b in track.blobs}
 
     def compose(self, rng: np.random.Generator, real: bool) -> Video:
         """One video, over real frames or over the street without people."""
@@ -161,8 +162,8 @@ class Composer:
         return actors
 
     def _foot(self, blob: Blob, flip: bool) -> np.ndarray:
-        x = (blob.box[0] + blob.box[2]) / 2
-        return np.array([self.scene.size[1] - x if flip else x, blob.foot], np.float64)
+        x, y = blob.foot_point
+        return np.array([self.scene.size[1] - x if flip else x, y], np.float64)
 
     def _pose(self, actor: _Actor, identity: int, t: int) -> Layer:
         blob = actor.track.blobs[actor.order[t]]

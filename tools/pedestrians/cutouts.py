@@ -11,10 +11,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from seqformer.errors import InputError
 
-__all__ = ["Blob", "Perspective", "Scene", "Track", "occluder_mask", "read_video"]
+__all__ = ["Blob", "Perspective", "Scene", "Track", "number_people", "occluder_mask", "read_video"]
 
 SEED, GROW, SHADOW = 42.0, 17.0, 70.0  # colour distances; below SHADOW a uniform darkening counts as shadow
 STREET_SIZE = (576, 768)
@@ -23,6 +24,8 @@ STREET_OCCLUDERS = (  # things of vtest.avi that people pass behind: lamp head a
     ((422, 100), (430, 100), (438, 392), (428, 392)),
     ((413, 202), (446, 202), (446, 244), (413, 244)),
 )
+LONGEST_GAP = 12  # frames for which a person who touches somebody is not followed
+FARTHEST = 0.3  # of a person's height, from where walking on leads to where a track goes on
 OCCLUDER_FOOT = 392  # people whose feet are lower in the picture pass in front of them
 
 
@@ -88,6 +91,11 @@ class Blob:
     @property
     def foot(self) -> int:
         return self.box[3]
+
+    @property
+    def foot_point(self) -> tuple[float, float]:
+        """The middle of the box's lower edge."""
+        return (self.box[0] + self.box[2]) / 2, float(self.foot)
 
     @property
     def height(self) -> int:
@@ -247,6 +255,38 @@ class Scene:
                 following[new] = track
             running = following
         return tracks
+
+
+def number_people(tracks: list[Track], perspective: Perspective) -> list[int]:
+    """Which person each track is of: people who meet touch, and their tracks end and begin anew.
+
+    A track is continued by another that begins within ``LONGEST_GAP`` frames where walking on leads, if
+    walking back leads from there to where the first ended; all pairs are chosen together.
+
+    Returns:
+        the number of the first track of the same person, for every track.
+    """
+    cost = np.full((len(tracks), len(tracks)), np.inf)
+    for i, first in enumerate(tracks):
+        for j, second in enumerate(tracks):
+            if 0 <= second.start - first.end <= LONGEST_GAP:
+                cost[i, j] = _distance(first, second) / perspective.height(second.blobs[0].foot)
+    numbers = list(range(len(tracks)))
+    pairs = zip(*linear_sum_assignment(np.minimum(cost, 1)), strict=True)
+    for i, j in sorted(pairs, key=lambda pair: tracks[pair[1]].start):
+        if cost[i, j] < FARTHEST:
+            numbers[j] = numbers[i]
+    return numbers
+
+
+def _distance(first: Track, second: Track) -> float:
+    """Between feet where they are and where walking on, or back, leads; in pixels, the mean of both."""
+    frames = second.start - first.end + 1
+    before = np.array([blob.foot_point for blob in first.blobs[-6:]])
+    after = np.array([blob.foot_point for blob in second.blobs[:6]])
+    on = before[-1] + frames * (before[-1] - before[0]) / max(len(before) - 1, 1)
+    back = after[0] - frames * (after[-1] - after[0]) / max(len(after) - 1, 1)
+    return float(np.linalg.norm(on - after[0]) + np.linalg.norm(back - before[-1])) / 2
 
 
 def _continues(old: Blob, new: Blob) -> bool:
