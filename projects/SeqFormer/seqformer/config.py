@@ -101,10 +101,10 @@ def add_seqformer_config(cfg: CN) -> None:
     # object then follow it as two instances.
     seqformer.DUPLICATE_IOU = 1.0
     # Clip matching by movement, too: how much it counts, from 0 (as published) to below 1, beside the overlap
-    # of masks in shared frames; and the clips for which an instance that is not found is looked for where its
+    # of masks in shared frames; and for how many clips an instance that is not found is looked for where its
     # movement leads. For clips of a few frames, in which people who cross seem to change places.
     seqformer.MOTION_WEIGHT = 0.0
-    seqformer.MOTION_MEMORY = 3
+    seqformer.MOTION_MEMORY = 6
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
     # (query, class) pairs, as in the original release.
     seqformer.RESULT_PROTOCOL = "queries"

@@ -7,6 +7,7 @@ two have changed their ids. Movement before the clip is not touched by that.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ _LEAST_SIMILARITY = 0.2
 _LEAST_PROBABILITY = 0.1  # less probable instances neither continue nor begin one
 _PROBABILITY_WEIGHT = 0.3  # of two instances that continue one about as well the more probable does
 _LEAST_CELLS = 4  # of a mask that says where its instance is
+_FARTHEST = 0.4  # of an instance's height, from where it was expected to where it is found again
 _WINDOW = 5  # frames before the last one with the instance, over which its velocity is fitted
 
 
@@ -38,7 +40,7 @@ class _Path:
         mask: (h, w) probabilities in the frame of the last point.
     """
 
-    last_clip: int
+    last_clip: int = 0
     clips_since: int = 0
     points: list[tuple[int, float, float]] = field(default_factory=list)
     mask: Tensor | None = None
@@ -63,6 +65,16 @@ class _Path:
         steps = [t - self.points[-1][0] for t in frames]
         return torch.stack([_shifted(self.mask, round(vx * n), round(vy * n)) for n in steps])
 
+    def distance(self, other: _Path) -> float:
+        """From where this one would be to where ``other`` begins, in heights of the taller one."""
+        if self.mask is None or other.mask is None:
+            return float("inf")
+        frame, x, y = self.points[-1]
+        vx, vy = self._velocity()
+        begin, to_x, to_y = other.points[0]
+        away = math.hypot(x + vx * (begin - frame) - to_x, y + vy * (begin - frame) - to_y)
+        return away / max(_height(self.mask), _height(other.mask))
+
     def _velocity(self) -> tuple[float, float]:
         """Cells a frame along x and y, by least squares; 0 where fewer than three points are known."""
         if len(self.points) < 3:
@@ -75,14 +87,17 @@ class _Path:
 class MotionMatcher(ClipMatcher):
     """Follows instances by overlap and movement, also through clips that miss them.
 
-    A known instance and one of the new clip are as similar as ``(1 - weight)`` times their soft IoU on shared
-    frames, averaged over clips as in ``ClipMatcher``, plus ``weight`` times the soft IoU on all frames of the
-    clip with the masks that the known one's last mask makes when it moves on as before. Where only one of the
-    two is defined it counts alone. All instances of the clip take part that are at least somewhat probable,
-    duplicates, too: that one of them continues a known instance says more than that it is the most probable.
-    Then the others begin new instances, the most probable first, unless they show what is already shown.
+    1.  Known instances whose clips share frames with the new one are continued. A known instance and one of
+        the clip are as similar as ``(1 - weight)`` times their soft IoU on the shared frames, averaged over
+        clips as in ``ClipMatcher``, plus ``weight`` times the soft IoU on all frames of the clip with the
+        masks that the known one's last mask makes when it moves on as before. All instances of the clip take
+        part that are at least somewhat probable, duplicates, too: that one of them continues a known one says
+        more than that it is the most probable.
+    2.  Of the rest those are kept, the most probable first, that do not show what is already shown.
+    3.  Each of them is a known instance of the last ``memory`` clips that was not continued, if it begins
+        where that one's movement leads, and otherwise a new one.
 
-    An instance stays live for ``memory`` clips after the last that held it, or as long as its masks and a new
+    An instance is live for ``memory`` clips after the last that held it, or as long as its masks and a new
     clip share frames, if that is longer. At most ``limit`` instances are added to what a clip continues, so
     the state does not grow with the video.
 
@@ -133,7 +148,7 @@ class MotionMatcher(ClipMatcher):
         for path in self._paths.values():
             path.clips_since += 1
         for i in ids:
-            path = self._paths.setdefault(i, _Path(clip.start))
+            path = self._paths.setdefault(i, _Path())
             path.last_clip, path.clips_since = clip.start, 0
         kept = ClipInstances(clip.start, clip.class_probabilities[rows], clip.mask_logits[rows])
         self._take_in(kept, ids, probabilities[rows])
@@ -176,35 +191,71 @@ class MotionMatcher(ClipMatcher):
         best = clip.class_probabilities.amax(1)
         rows = (best >= _LEAST_PROBABILITY).nonzero()[:, 0].tolist()
         ids: list[int | None] = [None] * len(best)
-        known = sorted(self._last_seen())
-        if known and rows:
-            similarity = self._similarity(known, clip, probabilities)[:, rows]
-            possible = similarity > _LEAST_SIMILARITY
-            gain = possible * (similarity + _PROBABILITY_WEIGHT * best[rows])
-            for i, column in zip(*linear_sum_assignment(gain.numpy(), maximize=True), strict=True):
-                if possible[i, column]:
-                    ids[rows[column]] = known[i]
-        masks = (clip.mask_logits > 0).float()
-        duplicates = soft_iou(masks, masks) > self._duplicate_iou
-        shown = [row for row in rows if ids[row] is not None]
-        for row in sorted(rows, key=lambda row: -best[row]):
-            if ids[row] is None and len(shown) < self._limit and not duplicates[row, shown].any():
+        if rows:
+            for row, i in self._continued(clip, probabilities, best, rows).items():
+                ids[row] = i
+        begun = self._without_duplicates(clip, best, rows, [row for row in rows if ids[row] is not None])
+        for row, i in self._found_again(clip, probabilities, begun, ids).items():
+            ids[row] = i
+        for row in begun:
+            if ids[row] is None:
                 ids[row] = self._new_id()
-                shown.append(row)
         return ids
 
-    def _similarity(self, known: list[int], clip: ClipInstances, probabilities: Tensor) -> Tensor:
-        """(I, N), of known instances with the clip's."""
-        similarity, counts = self._overlap(known, clip, probabilities)
-        frames = range(clip.start, clip.end)
-        predicted = {row: self._paths[i].predict(frames) for row, i in enumerate(known)}
-        rows = [row for row, masks in predicted.items() if masks is not None]
-        if rows:
-            masks = torch.stack([predicted[row] for row in rows])
+    def _continued(
+        self, clip: ClipInstances, probabilities: Tensor, best: Tensor, rows: list[int]
+    ) -> dict[int, int]:
+        """Ids of the clip's instances that are those of clips with which it shares frames, by row."""
+        known = sorted({i for m in self._clips if m.clip.end > clip.start for i in m.ids})
+        if not known:
+            return {}
+        similarity, _ = self._overlap(known, clip, probabilities)
+        predicted = [self._paths[i].predict(range(clip.start, clip.end)) for i in known]
+        moving = [row for row, masks in enumerate(predicted) if masks is not None]
+        if moving:
+            masks = torch.stack([predicted[row] for row in moving])
             moved = soft_iou(_blurred(masks), _blurred(probabilities)).cpu()
-            weight = torch.where(counts[rows] > 0, self._weight, 1.0)
-            similarity[rows] = weight * moved + (1 - weight) * similarity[rows]
-        return similarity
+            similarity[moving] = self._weight * moved + (1 - self._weight) * similarity[moving]
+        similarity = similarity[:, rows]
+        possible = similarity > _LEAST_SIMILARITY
+        gain = possible * (similarity + _PROBABILITY_WEIGHT * best[rows])
+        pairs = zip(*linear_sum_assignment(gain.numpy(), maximize=True), strict=True)
+        return {rows[column]: known[i] for i, column in pairs if possible[i, column]}
+
+    def _without_duplicates(
+        self, clip: ClipInstances, best: Tensor, rows: list[int], shown: list[int]
+    ) -> list[int]:
+        """Of ``rows`` those to show beside ``shown``, most probable first."""
+        masks = (clip.mask_logits > 0).float()
+        duplicates = soft_iou(masks, masks) > self._duplicate_iou
+        shown, added = list(shown), []
+        for row in sorted(set(rows) - set(shown), key=lambda row: (-best[row], row)):
+            if len(shown) < self._limit and not duplicates[row, shown].any():
+                shown.append(row)
+                added.append(row)
+        return added
+
+    def _found_again(
+        self, clip: ClipInstances, probabilities: Tensor, rows: list[int], ids: list[int | None]
+    ) -> dict[int, int]:
+        """Ids of instances that were lost and are where their movement led, by row."""
+        lost = sorted(set(self._last_seen()) - set(ids))
+        if not lost or not rows:
+            return {}
+        begun = []
+        for row in rows:
+            begun.append(_Path())
+            for t, mask in enumerate(probabilities[row]):
+                begun[-1].add(clip.start + t, mask)
+        closeness = np.array([[1 - self._paths[i].distance(b) / _FARTHEST for b in begun] for i in lost])
+        pairs = zip(*linear_sum_assignment(closeness.clip(min=0), maximize=True), strict=True)
+        return {rows[column]: lost[i] for i, column in pairs if closeness[i, column] > 0}
+
+
+def _height(mask: Tensor) -> int:
+    """Rows from the first to the last with a cell that is probably the instance's."""
+    rows = (mask > 0.5).any(1).nonzero()[:, 0]
+    return int(rows[-1] - rows[0]) + 1
 
 
 def _shifted(mask: Tensor, dx: int, dy: int) -> Tensor:

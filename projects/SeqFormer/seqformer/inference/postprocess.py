@@ -42,7 +42,7 @@ class InferenceOptions:
             Below 1 twice ``num_instances`` queries are drawn: the next best take the duplicates' places.
         motion_weight: if not 0, how much clip matching goes by movement, and the rest by overlap; which of
             duplicates is kept is then decided by what continues instances.
-        motion_memory: clips for which that looks for an instance that is not found.
+        motion_memory: for how many clips that looks for an instance that is not found.
     """
 
     threshold: float = 0.05
@@ -57,7 +57,7 @@ class InferenceOptions:
     num_instances: int = 10
     duplicate_iou: float = 1.0
     motion_weight: float = 0.0
-    motion_memory: int = 3
+    motion_memory: int = 6
 
     @property
     def num_drawn(self) -> int:
