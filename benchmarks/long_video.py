@@ -207,10 +207,10 @@ def measure_ring(frames: int, repeats: int) -> dict[str, Any]:
 
 
 def measure_accuracy(dataset: str, length: int, stride: int, videos: int | None) -> dict[str, Any]:
-    """AP on a dataset, by the project's evaluator; length 0 is the whole video."""
+    """AP on a dataset, clips matched by overlap alone; length 0 is the whole video."""
     clips = [str(length > 0), "MODEL.SeqFormer.CLIP_LENGTH", str(length or 1)]
     opts = ["MODEL.SeqFormer.CLIP_MATCHING", *clips, "MODEL.SeqFormer.CLIP_STRIDE", str(stride)]
-    model, cfg = make_model("small", *opts)
+    model, cfg = make_model("small", *opts, "MODEL.SeqFormer.MOTION_WEIGHT", "0.0")
     (name,) = resolve_datasets([dataset])
     loader = build_test_loader(cfg, name)
     evaluator = YTVISEvaluator(name)

@@ -40,9 +40,16 @@ def make_frames(count: int) -> list[np.ndarray]:
     return list((255 * smooth).astype(np.uint8))
 
 
-def stream(model: SeqFormer, length: int, stride: int, clips: bool = True, pairs: bool = False):
+def stream(
+    model: SeqFormer, length: int, stride: int, clips: bool = True, pairs: bool = False, motion: float = 0.0
+):
     options = model.options.__class__(
-        clip_matching=clips, clip_length=length, clip_stride=stride, top_pairs=pairs, threshold=0.27
+        clip_matching=clips,
+        clip_length=length,
+        clip_stride=stride,
+        top_pairs=pairs,
+        threshold=0.27,
+        motion_weight=motion,
     )
     return StreamingPredictor(model, options, resize=KeepSize()), options
 
@@ -59,20 +66,24 @@ def collect(results: list[FrameResult], count: int, options) -> VideoResult:
 
 
 @pytest.mark.parametrize(
-    ("count", "length", "stride", "clips", "pairs"),
+    ("count", "length", "stride", "clips", "pairs", "motion"),
     [
-        (11, 3, 1, True, False),
-        (11, 4, 3, True, False),
-        (9, 3, 3, True, False),
-        (2, 5, 1, True, False),
-        (1, 1, 1, True, False),
-        (6, 5, 1, False, False),
-        (6, 5, 1, False, True),
+        (11, 3, 1, True, False, 0.0),
+        (11, 4, 3, True, False, 0.0),
+        (9, 3, 3, True, False, 0.0),
+        (2, 5, 1, True, False, 0.0),
+        (1, 1, 1, True, False, 0.0),
+        (6, 5, 1, False, False, 0.0),
+        (6, 5, 1, False, True, 0.0),
+        (11, 3, 1, True, False, 0.7),
+        (11, 4, 3, True, False, 0.7),
+        (1, 3, 1, True, False, 0.7),
+        (6, 5, 1, False, False, 0.7),
     ],
 )
-def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips, pairs) -> None:
+def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips, pairs, motion) -> None:
     frames = make_frames(count)
-    predictor, options = stream(model, length, stride, clips, pairs)
+    predictor, options = stream(model, length, stride, clips, pairs, motion)
     results = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
     assert [result.index for result in results] == list(range(count))
     found = collect(results, count, options)
@@ -98,8 +109,9 @@ def test_latency(model, length: int, stride: int) -> None:
             assert length - 1 <= t - result.index <= length + stride - 2
 
 
-def test_every_instance_ends_once_and_is_not_seen_again(model) -> None:
-    predictor, _ = stream(model, 3, 3)  # clips without overlap: every one has new instances
+@pytest.mark.parametrize("motion", [0.0, 0.7])
+def test_every_instance_ends_once_and_is_not_seen_again(model, motion: float) -> None:
+    predictor, _ = stream(model, 3, 3, motion=motion)  # clips without overlap: every one has new instances
     results = [result for frame in make_frames(8) for result in predictor.push(frame)] + predictor.finish()
     ended: set[int] = set()
     seen: set[int] = set()
@@ -111,19 +123,23 @@ def test_every_instance_ends_once_and_is_not_seen_again(model) -> None:
         assert not ended & set(gone)
         ended |= set(gone)
     assert seen <= ended
-    assert len(results[-1].ended) < len(ended), "some ended before the video did"
+    if not motion:
+        assert len(results[-1].ended) < len(ended), "some ended before the video did"
 
 
-@pytest.mark.parametrize(("length", "stride", "pause"), [(3, 1, 6), (4, 3, 8), (3, 1, 2)])
-def test_goes_on_with_the_same_ids(model, tmp_path, length: int, stride: int, pause: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "stride", "pause", "motion"),
+    [(3, 1, 6, 0.0), (4, 3, 8, 0.0), (3, 1, 2, 0.0), (3, 1, 6, 0.7), (4, 3, 8, 0.7)],
+)
+def test_goes_on_with_the_same_ids(model, tmp_path, length, stride, pause, motion) -> None:
     frames = make_frames(12)
-    predictor, options = stream(model, length, stride)
+    predictor, options = stream(model, length, stride, motion=motion)
     whole_run = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
 
-    first, _ = stream(model, length, stride)
+    first, _ = stream(model, length, stride, motion=motion)
     results = [result for frame in frames[:pause] for result in first.push(frame)]
     torch.save(first.state(), tmp_path / "state.pth")
-    second, _ = stream(model, length, stride)
+    second, _ = stream(model, length, stride, motion=motion)
     second.restore(torch.load(tmp_path / "state.pth", weights_only=True))
     assert second.num_final == len(results)
     results += [r for frame in frames[second.num_final :] for r in second.push(frame)] + second.finish()

@@ -74,7 +74,7 @@ class Composer:
         self.tracks = [track for track in scene.tracks if len(track.blobs) >= MIN_TRACK]
         lengths = np.sqrt([len(track.blobs) for track in self.tracks])
         self.weights = lengths / lengths.sum()
-        people = number_people(self.tracks, scene.perspective)
+        people = number_people(self.tracks, scene.frames, scene.perspective)
         self.owner = {id(b): n for n, track in zip(people, self.tracks, strict=True) for b in track.blobs}
 
     def compose(self, rng: np.random.Generator, real: bool) -> Video:

@@ -24,8 +24,10 @@ STREET_OCCLUDERS = (  # things of vtest.avi that people pass behind: lamp head a
     ((422, 100), (430, 100), (438, 392), (428, 392)),
     ((413, 202), (446, 202), (446, 244), (413, 244)),
 )
-LONGEST_GAP = 12  # frames for which a person who touches somebody is not followed
-FARTHEST = 0.3  # of a person's height, from where walking on leads to where a track goes on
+LONGEST_GAP = 25  # frames for which a person who touches somebody is not followed
+FARTHEST = 0.6  # of a person's height, from where walking on leads to where a track goes on
+COLOUR_SCALE = 60.0  # a difference of clothes, in CIE Lab, that counts as much as a person's height
+MOST_DIFFERENT = 0.85  # both together
 OCCLUDER_FOOT = 392  # people whose feet are lower in the picture pass in front of them
 
 
@@ -257,24 +259,34 @@ class Scene:
         return tracks
 
 
-def number_people(tracks: list[Track], perspective: Perspective) -> list[int]:
+def number_people(tracks: list[Track], frames: np.ndarray, perspective: Perspective) -> list[int]:
     """Which person each track is of: people who meet touch, and their tracks end and begin anew.
 
     A track is continued by another that begins within ``LONGEST_GAP`` frames where walking on leads, if
-    walking back leads from there to where the first ended; all pairs are chosen together.
+    walking back leads from there to where the first ended, and clothes are alike; all pairs are chosen
+    together.
+
+    Args:
+        tracks: in any order.
+        frames: ``(T, H, W, 3)`` BGR uint8, of which the tracks are.
+        perspective: how tall people are.
 
     Returns:
         the number of the first track of the same person, for every track.
     """
+    begin = [_clothes(frames, track.blobs[:6]) for track in tracks]
+    end = [_clothes(frames, track.blobs[-6:]) for track in tracks]
     cost = np.full((len(tracks), len(tracks)), np.inf)
     for i, first in enumerate(tracks):
         for j, second in enumerate(tracks):
             if 0 <= second.start - first.end <= LONGEST_GAP:
-                cost[i, j] = _distance(first, second) / perspective.height(second.blobs[0].foot)
+                away = _distance(first, second) / perspective.height(second.blobs[0].foot)
+                if away < FARTHEST:
+                    cost[i, j] = away + np.linalg.norm(end[i] - begin[j]) / COLOUR_SCALE
     numbers = list(range(len(tracks)))
-    pairs = zip(*linear_sum_assignment(np.minimum(cost, 1)), strict=True)
+    pairs = zip(*linear_sum_assignment(np.minimum(cost, 2)), strict=True)
     for i, j in sorted(pairs, key=lambda pair: tracks[pair[1]].start):
-        if cost[i, j] < FARTHEST:
+        if cost[i, j] < MOST_DIFFERENT:
             numbers[j] = numbers[i]
     return numbers
 
@@ -287,6 +299,19 @@ def _distance(first: Track, second: Track) -> float:
     on = before[-1] + frames * (before[-1] - before[0]) / max(len(before) - 1, 1)
     back = after[0] - frames * (after[-1] - after[0]) / max(len(after) - 1, 1)
     return float(np.linalg.norm(on - after[0]) + np.linalg.norm(back - before[-1])) / 2
+
+
+def _clothes(frames: np.ndarray, blobs: list[Blob]) -> np.ndarray:
+    """Median colours (6,) of trunk and legs, in 8-bit CIE Lab, over the blobs."""
+    colours = []
+    for blob in blobs:
+        x0, y0, x1, y1 = blob.box
+        lab = cv2.cvtColor(frames[blob.frame][y0:y1, x0:x1], cv2.COLOR_BGR2LAB)
+        for top, bottom in ((0.15, 0.5), (0.5, 0.9)):
+            rows = slice(int(top * blob.height), int(bottom * blob.height))
+            part = lab[rows][blob.mask[rows]]
+            colours.append(np.median(part if len(part) else lab[blob.mask], axis=0))
+    return np.median(np.reshape(colours, (len(blobs), 6)), axis=0)
 
 
 def _continues(old: Blob, new: Blob) -> bool:
