@@ -88,6 +88,21 @@ def test_a_more_probable_duplicate_does_not_take_the_id() -> None:
     assert m.update(clip(2, elsewhere, own, scores=(0.9, 0.8))) == [1, 0]
 
 
+def test_two_who_end_up_with_the_same_masks_are_one() -> None:
+    """One goes behind another and is not found; the query that followed her follows him as well."""
+    m = matcher()
+    him = [person(20)] * LENGTH
+    assert m.update(clip(0, him)) == [0]
+    for start in range(1, 4):
+        her = [person(32 - 3 * t) for t in range(start, start + LENGTH)]
+        assert m.update(clip(start, him, her, scores=(0.8, 0.9))) == [0, 1]
+        m.pop_final(start + 1, 8)
+    assert m.update(clip(4, him, him, scores=(0.8, 0.9)))[:2] in ([0, None], [None, 0])
+    m.pop_final(5, 8)
+    passed = [person(32 - 3 * t) for t in range(6, 6 + LENGTH)]
+    assert m.update(clip(6, him, passed)) == [0, 1], "she is found again"
+
+
 def test_improbable_and_excess_instances_are_left_out() -> None:
     people = [[person(x)] * LENGTH for x in (0, 10, 20, 30)]
     m = matcher(limit=2)

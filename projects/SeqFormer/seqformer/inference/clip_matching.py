@@ -198,7 +198,7 @@ class ClipMatcher:
 
     def _match(self, clip: ClipInstances, probabilities: Tensor) -> list[int]:
         known = sorted({i for previous in self._clips for i in previous.ids})
-        similarity, _ = self._overlap(known, clip, probabilities)
+        similarity = self._overlap(known, clip, probabilities)
         ids = [-1] * len(probabilities)
         for i, new in zip(*linear_sum_assignment(similarity.numpy(), maximize=True), strict=True):
             if similarity[i, new] > _MATCH_THRESHOLD:
@@ -209,11 +209,8 @@ class ClipMatcher:
         self._next_id += 1
         return self._next_id - 1
 
-    def _overlap(self, known: list[int], clip: ClipInstances, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft IoU (I, N) of known instances with a clip's, averaged over the clips that hold the former.
-
-        Also (I, 1), how many clips these are.
-        """
+    def _overlap(self, known: list[int], clip: ClipInstances, probabilities: Tensor) -> Tensor:
+        """Soft IoU (I, N) of known instances with a clip's, averaged over the clips that hold the former."""
         row = {i: index for index, i in enumerate(known)}
         similarity = torch.zeros(len(known), len(probabilities))
         counts = torch.zeros(len(known), 1)
@@ -227,7 +224,7 @@ class ClipMatcher:
                 previous.mask_probabilities[:, offset:], probabilities[:, :overlap]
             ).cpu()
             counts[rows] += 1
-        return similarity / counts.clamp(min=1), counts
+        return similarity / counts.clamp(min=1)
 
     def pop_final(self, end: int, limit: int) -> FinalFrames | None:
         """Hands out up to ``limit`` frames before ``end`` that were not yet; None if there are none.

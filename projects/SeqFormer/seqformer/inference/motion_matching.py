@@ -24,6 +24,7 @@ __all__ = ["MotionMatcher"]
 _LEAST_SIMILARITY = 0.2
 _LEAST_PROBABILITY = 0.1  # less probable instances neither continue nor begin one
 _PROBABILITY_WEIGHT = 0.3  # of two instances that continue one about as well the more probable does
+_SAME_IOU = 0.9  # of two instances with nearly the same masks one ends up with them
 _LEAST_CELLS = 4  # of a mask that says where its instance is
 _FARTHEST = 0.4  # of an instance's height, from where it was expected to where it is found again
 _WINDOW = 5  # frames before the last one with the instance, over which its velocity is fitted
@@ -92,7 +93,8 @@ class MotionMatcher(ClipMatcher):
         clips as in ``ClipMatcher``, plus ``weight`` times the soft IoU on all frames of the clip with the
         masks that the known one's last mask makes when it moves on as before. All instances of the clip take
         part that are at least somewhat probable, duplicates, too: that one of them continues a known one says
-        more than that it is the most probable.
+        more than that it is the most probable. Where two known ones would be continued by nearly the same
+        masks, the one that was held by more clips is.
     2.  Of the rest those are kept, the most probable first, that do not show what is already shown.
     3.  Each of them is a known instance of the last ``memory`` clips that was not continued, if it begins
         where that one's movement leads, and otherwise a new one.
@@ -191,10 +193,12 @@ class MotionMatcher(ClipMatcher):
         best = clip.class_probabilities.amax(1)
         rows = (best >= _LEAST_PROBABILITY).nonzero()[:, 0].tolist()
         ids: list[int | None] = [None] * len(best)
+        masks = (clip.mask_logits > 0).float()
+        overlaps = soft_iou(masks, masks).cpu()
         if rows:
-            for row, i in self._continued(clip, probabilities, best, rows).items():
+            for row, i in self._continued(clip, probabilities, best, rows, overlaps).items():
                 ids[row] = i
-        begun = self._without_duplicates(clip, best, rows, [row for row in rows if ids[row] is not None])
+        begun = self._without_duplicates(best, rows, [row for row in rows if ids[row] is not None], overlaps)
         for row, i in self._found_again(clip, probabilities, begun, ids).items():
             ids[row] = i
         for row in begun:
@@ -203,13 +207,13 @@ class MotionMatcher(ClipMatcher):
         return ids
 
     def _continued(
-        self, clip: ClipInstances, probabilities: Tensor, best: Tensor, rows: list[int]
+        self, clip: ClipInstances, probabilities: Tensor, best: Tensor, rows: list[int], overlaps: Tensor
     ) -> dict[int, int]:
         """Ids of the clip's instances that are those of clips with which it shares frames, by row."""
         known = sorted({i for m in self._clips if m.clip.end > clip.start for i in m.ids})
         if not known:
             return {}
-        similarity, _ = self._overlap(known, clip, probabilities)
+        similarity = self._overlap(known, clip, probabilities)
         predicted = [self._paths[i].predict(range(clip.start, clip.end)) for i in known]
         moving = [row for row, masks in enumerate(predicted) if masks is not None]
         if moving:
@@ -220,17 +224,20 @@ class MotionMatcher(ClipMatcher):
         possible = similarity > _LEAST_SIMILARITY
         gain = possible * (similarity + _PROBABILITY_WEIGHT * best[rows])
         pairs = zip(*linear_sum_assignment(gain.numpy(), maximize=True), strict=True)
-        return {rows[column]: known[i] for i, column in pairs if possible[i, column]}
+        found = {rows[column]: known[i] for i, column in pairs if possible[i, column]}
+        kept: list[int] = []
+        for row in sorted(found, key=lambda row: (-self._probabilities[found[row]][1], found[row])):
+            if not (overlaps[row, kept] > _SAME_IOU).any():
+                kept.append(row)
+        return {row: found[row] for row in kept}
 
     def _without_duplicates(
-        self, clip: ClipInstances, best: Tensor, rows: list[int], shown: list[int]
+        self, best: Tensor, rows: list[int], shown: list[int], overlaps: Tensor
     ) -> list[int]:
         """Of ``rows`` those to show beside ``shown``, most probable first."""
-        masks = (clip.mask_logits > 0).float()
-        duplicates = soft_iou(masks, masks) > self._duplicate_iou
         shown, added = list(shown), []
         for row in sorted(set(rows) - set(shown), key=lambda row: (-best[row], row)):
-            if len(shown) < self._limit and not duplicates[row, shown].any():
+            if len(shown) < self._limit and not (overlaps[row, shown] > self._duplicate_iou).any():
                 shown.append(row)
                 added.append(row)
         return added
