@@ -98,7 +98,8 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.MAX_LIVE_INSTANCES = 0
     # Of instances of a clip whose masks overlap by more than this IoU the most probable is kept, and the next
     # best queries take the places of the others. 1.0 keeps all, as published: two queries that found one
-    # object then follow it as two instances.
+    # object then follow it as two instances. With MOTION_WEIGHT what continues an instance is kept, and none
+    # begins beside it.
     seqformer.DUPLICATE_IOU = 1.0
     # Clip matching by movement, too: how much it counts, from 0 (as published) to below 1, beside the overlap
     # of masks in shared frames; and for how many clips an instance that is not found is looked for where its
