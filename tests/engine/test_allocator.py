@@ -20,8 +20,8 @@ def page_faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 before, changed = page_faults(), keep_freed_memory()
-page_faults()
-print(json.dumps([changed, before, page_faults()]))
+after = min(page_faults() for _ in range(4))  # the heap may grow once or twice until blocks fit
+print(json.dumps([changed, before, after]))
 """
 
 
