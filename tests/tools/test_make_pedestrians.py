@@ -166,6 +166,14 @@ def test_clothes_tell_people_apart() -> None:
     assert people(first, second, blue=(0,)) == [0, 1]
 
 
+def test_legs_behind_a_sign() -> None:
+    """A part of a person that no pixel shows has no colour; those that show count."""
+    first, second = walk(0, 12, 0, 4), walk(20, 32, 0, 4)
+    for blob in first.blobs:
+        blob.mask[18:38] = False
+    assert people(first, second) == [0, 0]
+
+
 def test_somebody_met_twice_is_one() -> None:
     assert people(*(walk(first, first + 10, 0, 3) for first in (28, 0, 14))) == [1, 1, 1]
     assert people() == []

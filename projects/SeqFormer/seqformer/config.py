@@ -94,7 +94,8 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.AUTO_MEMORY_GB = 0.0
     # The most instances that clip matching follows at a time. Beyond it those end first that were not seen
     # for the longest, among these the least probable; an ended instance that comes back is a new one.
-    # 0: all of the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH.
+    # 0: all of the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH; with
+    # MOTION_WEIGHT of the last MOTION_MEMORY clips, if these are more, and at most the 20 that are drawn.
     seqformer.MAX_LIVE_INSTANCES = 0
     # Of instances of a clip whose masks overlap by more than this IoU the most probable is kept, and the next
     # best queries take the places of the others. 1.0 keeps all, as published: two queries that found one
