@@ -52,7 +52,7 @@ from torch.multiprocessing import ProcessExitedException
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, build_train_loader, resolve_datasets, training_order
 from seqformer.data.order import derived_seed

@@ -44,7 +44,7 @@ from detectron2.modeling import build_model
 from matplotlib.figure import Figure
 
 from seqformer import SeqFormer
-from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.commands import DEFAULT_CONFIG, DEFAULT_WEIGHTS
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, resolve_datasets

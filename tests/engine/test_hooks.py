@@ -11,7 +11,7 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.engine.train_loop import TrainerBase
 from torch import nn
 
-from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.engine import BestCheckpoint
 
 SCORES = {1: 10.0, 3: 30.0, 5: 20.0, 7: math.nan, 9: 25.0}  # by the step before the evaluation

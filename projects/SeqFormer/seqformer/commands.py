@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from seqformer.checkpoint import read_metadata
+from seqformer.checkpoints import read_class_names
 from seqformer.config import load_config
 from seqformer.errors import InputError
 
@@ -53,7 +52,7 @@ def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
     classes are numbered.
     """
     count = cfg.MODEL.SeqFormer.NUM_CLASSES
-    names = json.loads(read_metadata(cfg.MODEL.WEIGHTS).get("thing_classes", "[]"))
+    names = read_class_names(cfg.MODEL.WEIGHTS)
     ids = list(range(1, count + 1))
     for dataset in cfg.DATASETS.TEST[:1]:
         if dataset in MetadataCatalog.list():

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from detectron2.engine.hooks import BestCheckpointer
 
-from seqformer.checkpoint import SeqFormerCheckpointer, replace_file
+from seqformer.checkpoints import SeqFormerCheckpointer
+from seqformer.data.files import write_json
 
 __all__ = ["BestCheckpoint"]
 
@@ -46,4 +47,4 @@ class BestCheckpoint(BestCheckpointer):
         super()._best_checking()
         if self.best_iter != before:
             best = {"metric": self._val_metric, "value": self.best_metric, "iteration": self.best_iter}
-            replace_file(self._record, json.dumps(best))
+            write_json(self._record, best)

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
-from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.errors import InputError
 from seqformer.inference.postprocess import InferenceOptions, best_results
 from seqformer.inference.streaming import StreamingPredictor

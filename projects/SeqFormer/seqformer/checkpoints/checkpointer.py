@@ -1,4 +1,4 @@
-"""Checkpoints: Detectron2's checkpointer, which also reads safetensors and can refuse what does not fit."""
+"""Detectron2's checkpointer, extended: reads safetensors, refuses weights that do not fit, survives kills."""
 
 from __future__ import annotations
 
@@ -8,35 +8,29 @@ from pickle import UnpicklingError
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
 
-__all__ = ["SeqFormerCheckpointer", "read_metadata", "replace_file"]
+__all__ = ["SeqFormerCheckpointer"]
 
 _PARTIAL = ".partial"  # in the name of a file while it is written
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes a text file that is complete or as before, whenever the process ends."""
-    partial = path.with_name(path.name + _PARTIAL)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 class SeqFormerCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that also reads ``.safetensors`` files.
 
-    A file that it saves has its name once it is complete, so a process may be killed at any moment.
+    A saved file gets its final name once it is complete, so the process may be killed at any moment.
 
     Args:
-        model: what to load into.
-        save_dir: where checkpoints are saved.
+        model: the model to load into.
+        save_dir: the folder that checkpoints are saved to.
         strict: refuse a file that lacks any of the model's tensors or holds others. Training leaves it
-            off, since it starts from a backbone's weights or from other class counts.
-        resumable: training resumes from what was saved last; if off, what is saved does not count.
+            off, since it starts from a backbone's weights or from weights for other classes.
+        resumable: whether training resumes from the checkpoints that this one saves.
         checkpointables: what else to save and load, as in Detectron2.
 
     ``load`` raises InputError if the file is missing or unreadable, or, when strict, does not fit.
@@ -56,18 +50,19 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
         self.resumable = resumable
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """As in Detectron2: ``save_dir/name.pth`` with the model, the checkpointables and ``kwargs``."""
+        """Saves ``save_dir/name.pth`` with model, checkpointables and ``kwargs``, as in Detectron2."""
         super().save(name + _PARTIAL, **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Gives a file that is now written its name, and notes it as the one to resume from."""
+        """Gives a complete file its final name and notes it as the one to resume from."""
         name = last_filename_basename.replace(_PARTIAL, "")
         os.replace(Path(self.save_dir, last_filename_basename), Path(self.save_dir, name))
         if self.resumable:
-            replace_file(Path(self.save_dir, "last_checkpoint"), name)
+            with replaced_when_complete(Path(self.save_dir, "last_checkpoint")) as part:
+                part.write_text(name, encoding="utf-8")
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As in Detectron2; ``path`` may end in .pth, .pkl or .safetensors, and may be "" for nothing."""
+        """Loads a .pth, .pkl or .safetensors file as in Detectron2; ``path`` "" loads nothing."""
         try:
             return super().load(path, *args, **kwargs)
         except AssertionError as error:
@@ -88,10 +83,10 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]):
         incompatible = super()._load_model(checkpoint)
         if self.strict:
-            for key, found, wanted in incompatible.incorrect_shapes:
+            for key, found, expected in incompatible.incorrect_shapes:
                 raise InputError(
                     f"weights and config do not fit: {key} is {_shape(found)} in the file and "
-                    f"{_shape(wanted)} in the model{_hint(key)}"
+                    f"{_shape(expected)} in the model{_hint(key)}"
                 )
             for what, keys in (
                 ("lacks", incompatible.missing_keys),
@@ -112,18 +107,3 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 def _hint(key: str) -> str:
     return "; set MODEL.SeqFormer.NUM_CLASSES to the file's" if "class_embed" in key else ""
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text fields that a safetensors file carries; none for other files.
-
-    Raises:
-        InputError: if the file is missing or no safetensors file.
-    """
-    if Path(path).suffix != ".safetensors":
-        return {}
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"weights '{path}' cannot be read: {error}") from error

@@ -1,0 +1,1 @@
+"""The commands: everything that is run from a shell."""
