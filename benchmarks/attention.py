@@ -19,10 +19,10 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 from tqdm import tqdm
 
 from seqformer.commands import DEFAULT_CONFIG, setup_cfg
-from seqformer.data.files import read_json
-from seqformer.data.ytvis_format import parse_dataset, refuse
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.attention import AttentionFigures, AttentionMeasure
+from seqformer.formats.files import read_json
+from seqformer.formats.ytvis import parse_dataset, refuse
 from seqformer.inference import VideoPredictor
 from seqformer.visualization import ImageSequenceReader
 

@@ -29,9 +29,9 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 import numpy as np
 
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
-from seqformer.data.files import read_json
-from seqformer.data.ytvis_format import Dataset, Video, parse_dataset, refuse
 from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.formats.files import read_json
+from seqformer.formats.ytvis import Dataset, Video, parse_dataset, refuse
 from seqformer.inference import VideoPredictor
 from seqformer.visualization import FrameSource, ImageSequenceReader, VideoReader, VideoWriter, open_source
 from seqformer.visualization.comparison import side_by_side, side_by_side_size

@@ -15,8 +15,8 @@ from PIL import Image
 
 from seqformer.data import load_coco_as_ytvis
 from seqformer.data.datasets import BUILTIN_DATASETS, register_builtin_datasets
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
 
 SQUARE = [2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]
 PERSON, BICYCLE, PIZZA = 1, 2, 59

@@ -12,9 +12,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from seqformer.data import load_ytvis_json, register_ytvis_instances, resolve_datasets
-from seqformer.data.rle import decode_mask, rle_counts
 from seqformer.data.toy import SHAPES
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask, rle_counts
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from seqformer.data.rle import decode_mask, encode_masks, rle_counts
 from seqformer.errors import InputError
 from seqformer.evaluation import evaluate_ytvis
 from seqformer.evaluation.ytvis import METRICS
+from seqformer.formats.rle import decode_mask, encode_masks, rle_counts
 
 AREAS = {"": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}
 

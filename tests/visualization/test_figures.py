@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from seqformer.data.rle import encode_masks
-from seqformer.data.ytvis_format import Annotation, Dataset, Video
 from seqformer.errors import InputError
+from seqformer.formats.rle import encode_masks
+from seqformer.formats.ytvis import Annotation, Dataset, Video
 from seqformer.inference import Trace
 from seqformer.structures import Tracklet, VideoResult
 from seqformer.visualization import instance_color

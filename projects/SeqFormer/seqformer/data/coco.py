@@ -11,9 +11,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from seqformer.data.categories import CATEGORIES, COCO_TO
-from seqformer.data.files import read_json
-from seqformer.data.rle import to_rle
 from seqformer.errors import InputError
+from seqformer.formats.files import read_json
+from seqformer.formats.rle import to_rle
 
 __all__ = ["load_coco_as_ytvis"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seqformer.data.rle import encode_masks
 from seqformer.errors import exit_on_bad_input
+from seqformer.formats.rle import encode_masks
 
 __all__ = ["SHAPES", "make_toy_dataset"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from seqformer.data.files import read_json
-from seqformer.data.ytvis_format import Annotation, parse_dataset, refuse
+from seqformer.formats.files import read_json
+from seqformer.formats.ytvis import Annotation, parse_dataset, refuse
 
 __all__ = ["load_ytvis_json", "register_ytvis_instances"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from seqformer.data.files import read_json
-from seqformer.data.rle import mask_areas
-from seqformer.data.ytvis_format import Dataset, Video, parse_dataset, parse_segmentations, refuse
 from seqformer.errors import InputError
+from seqformer.formats.files import read_json
+from seqformer.formats.rle import mask_areas
+from seqformer.formats.ytvis import Dataset, Video, parse_dataset, parse_segmentations, refuse
 from seqformer.structures import RLE
 
 __all__ = ["Result", "Track", "Tracks", "read_results", "read_tracks"]

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from seqformer.data.files import read_json
-from seqformer.data.rle import decode_mask, space_time_iou
-from seqformer.data.ytvis_format import Dataset, Video, parse_segmentations, refuse
 from seqformer.errors import InputError
+from seqformer.formats.files import read_json
+from seqformer.formats.rle import decode_mask, space_time_iou
+from seqformer.formats.ytvis import Dataset, Video, parse_segmentations, refuse
 from seqformer.inference.tracing import Trace
 from seqformer.structures import RLE, Tracklet, VideoResult
 from seqformer.visualization.visualizer import Box, visible_parts

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from annotation_formats.builder import DatasetBuilder, VideoBuilder
-from annotation_formats.frames import frame_number, list_pictures, read_ids, subfolders
-from annotation_formats.results import FoundVideo, paint
-from seqformer.data.rle import encode_masks, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.builder import DatasetBuilder, VideoBuilder
+from seqformer.formats.frames import frame_number, list_pictures, read_ids, subfolders
+from seqformer.formats.rle import encode_masks, to_rle
+from seqformer.formats.video_results import FoundVideo, paint
 
 __all__ = ["MOTS_CLASSES", "read_mots", "write_mots"]
 

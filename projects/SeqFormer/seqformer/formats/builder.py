@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
-from annotation_formats.frames import frame_size
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
+from seqformer.formats.frames import frame_size
+from seqformer.formats.rle import encode_masks
 from seqformer.structures import RLE
 
 __all__ = ["DatasetBuilder", "VideoBuilder"]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seqformer.data.files import replaced_when_complete, write_json
 from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete, write_json
 from seqformer.structures import VideoResult
 
 __all__ = ["tracklets_to_results", "write_results", "write_submission"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seqformer.errors import InputError
-from seqformer.evaluation.spool import ResultSpool, read_spool
+from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.structures import EndedInstance, FrameInstance, FrameResult
 
 RLE = {"size": [2, 2], "counts": "04"}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from check_dataset import check_dataset
-from convert_dataset import main
+from seqformer.cli.convert_dataset import main
+from seqformer.formats.check import check_dataset
 
 HEIGHT, WIDTH, LENGTH = 24, 40, 6
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pycocotools import mask as mask_api
 
-from annotation_formats.results import FoundVideo
-from seqformer.data.files import write_json
+from seqformer.formats.files import write_json
+from seqformer.formats.video_results import FoundVideo
 
 __all__ = ["write_coco"]
 

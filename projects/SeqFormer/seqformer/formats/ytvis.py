@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqformer.data.rle import to_rle
 from seqformer.errors import InputError
+from seqformer.formats.rle import to_rle
 from seqformer.structures import RLE
 
 __all__ = [

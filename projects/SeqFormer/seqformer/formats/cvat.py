@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from annotation_formats.builder import DatasetBuilder, VideoBuilder
-from annotation_formats.frames import list_pictures
-from seqformer.data.rle import encode_masks, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.builder import DatasetBuilder, VideoBuilder
+from seqformer.formats.frames import list_pictures
+from seqformer.formats.rle import encode_masks, to_rle
 from seqformer.structures import RLE
 
 __all__ = ["read_cvat"]

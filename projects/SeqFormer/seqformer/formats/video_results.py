@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from seqformer.data.files import read_json
-from seqformer.data.rle import decode_mask
-from seqformer.data.ytvis_format import Dataset, parse_dataset, refuse
 from seqformer.errors import InputError
 from seqformer.evaluation.tracks import read_results
+from seqformer.formats.files import read_json
+from seqformer.formats.rle import decode_mask
+from seqformer.formats.ytvis import Dataset, parse_dataset, refuse
 from seqformer.structures import RLE
 
 __all__ = ["FoundInstance", "FoundVideo", "paint", "read_found"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seqformer.data.rle import decode_mask, encode_masks, to_rle
+from seqformer.formats.rle import decode_mask, encode_masks, to_rle
 
 HEIGHT, WIDTH = 24, 40
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-import convert_dataset
-from convert_results import main
+from seqformer.cli import convert_dataset
+from seqformer.cli.convert_results import main
 from seqformer.evaluation import evaluate_ytvis
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete
 from seqformer.structures import RLE, EndedInstance, FrameInstance, FrameResult
 
 __all__ = ["ResultSpool", "read_spool"]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from annotation_formats.builder import DatasetBuilder
-from annotation_formats.frames import list_pictures, read_ids, subfolders
-from annotation_formats.results import FoundInstance, FoundVideo, paint
-from seqformer.data.files import read_json, write_json
 from seqformer.errors import InputError
+from seqformer.formats.builder import DatasetBuilder
+from seqformer.formats.files import read_json, write_json
+from seqformer.formats.frames import list_pictures, read_ids, subfolders
+from seqformer.formats.video_results import FoundInstance, FoundVideo, paint
 
 __all__ = ["read_davis", "write_davis"]
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from seqformer.data.rle import decode_mask, encode_masks, mask_areas, rle_counts, space_time_iou, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask, encode_masks, mask_areas, rle_counts, space_time_iou, to_rle
 
 
 def runs_of(mask: np.ndarray) -> list[int]:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqformer.data.ytvis_format import parse_dataset, refuse
 from seqformer.errors import InputError
+from seqformer.formats.ytvis import parse_dataset, refuse
 
 MASK = {"size": [4, 5], "counts": [3, 4, 13]}
 DATA = {

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from check_dataset import check_dataset, main
-from seqformer.data.files import read_json
 from seqformer.data.toy import make_toy_dataset
+from seqformer.formats.check import check_dataset, main
+from seqformer.formats.files import read_json
 
 ALL_NULL = [None] * 3
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_api
 
-from check_dataset import check_dataset
-from convert_dataset import main
+from seqformer.cli.convert_dataset import main
+from seqformer.formats.check import check_dataset
 
 IDS = {"car": 1, "person": 2}  # MOTS classes
 CLASSES = ("--classes", "1=car", "2=person")
