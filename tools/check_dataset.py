@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Entry point: see seqformer/cli/check.py."""
 
-from seqformer.formats.check import main
+from seqformer.cli.check import main
 
 if __name__ == "__main__":
     main()

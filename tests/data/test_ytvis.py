@@ -121,7 +121,7 @@ def _video(**values: Any) -> Callable[[dict], None]:
             _annotation(segmentations=[None]),
             "video 1, annotation 3: 'segmentations' has 1 entries, the video 8",
         ),
-        (_annotation(segmentations=None), "video 1, annotation 3: 'segmentations' has no list"),
+        (_annotation(segmentations=None), "video 1, annotation 3: 'segmentations' must be a list"),
         (_annotation(bboxes=[None] * 9), "video 1, annotation 3: 'bboxes' has 9 entries, the video 8 frames"),
         (
             _annotation(segmentations=[None, "x"] + [None] * 6),

@@ -224,7 +224,7 @@ def test_at_most_a_hundred_results_of_a_class_count() -> None:
         ({"score": None}, "'score' must be a finite number, not None"),
         ({"score": math.nan}, "'score' must be a finite number, not nan"),
         ({"segmentations": [None]}, "'segmentations' has 1 entries, the video 2 frames"),
-        ({"segmentations": None}, "'segmentations' has no list"),
+        ({"segmentations": None}, "'segmentations' must be a list"),
         (
             {"segmentations": [None, {"size": [100, 1000], "counts": [7]}]},
             "frame 1: malformed RLE: .* 7",

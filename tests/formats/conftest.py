@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from seqformer.formats.rle import decode_mask, encode_masks, to_rle
+from seqformer.formats.check import check_dataset
+from seqformer.formats.results import write_results
+from seqformer.formats.rle import decode_mask, encode_masks
+from seqformer.formats.ytvis import Dataset, Video, read_ytvis, write_ytvis
 
 HEIGHT, WIDTH = 24, 40
 
@@ -22,7 +23,7 @@ class MadeVideos:
     """Two videos of disjoint blobs.
 
     Attributes:
-        root: frames lie in root/frames/NAME/00000.jpg and so on.
+        root: frames are in root/frames/NAME/00000.jpg and so on.
         masks: by video: (T, HEIGHT, WIDTH) bool of every object.
         categories: by video: the category of every object, "car" or "person".
     """
@@ -45,38 +46,54 @@ class MadeVideos:
             picture[mask[frame]] = number
         return picture
 
-    def dataset(self) -> dict[str, Any]:
-        """The videos in YouTube-VIS format."""
-        videos, annotations = [], []
-        for video_id, (name, objects) in enumerate(self.masks.items(), start=1):
+    def dataset(self) -> Dataset:
+        dataset = Dataset({1: "car", 2: "person"}, {}, [])
+        for id_, (name, objects) in enumerate(self.masks.items(), start=1):
             names = [f"{name}/{t:05d}.jpg" for t in range(self.length(name))]
-            videos.append({"id": video_id, "height": HEIGHT, "width": WIDTH, "file_names": names})
+            video = dataset.videos[id_] = Video(id_, names, HEIGHT, WIDTH)
             for mask, category in zip(objects, self.categories[name], strict=True):
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "video_id": video_id,
-                        "category_id": 1 + (category == "person"),
-                        "iscrowd": 0,
-                        "segmentations": encode_masks(mask),
-                    }
-                )
-        categories = [{"id": 1, "name": "car"}, {"id": 2, "name": "person"}]
-        return {"videos": videos, "categories": categories, "annotations": annotations}
-
-    def results(self) -> list[dict[str, Any]]:
-        """A results.json that finds everything, each object with its own score."""
-        return [
-            {key: a[key] for key in ("video_id", "category_id", "segmentations")} | {"score": 0.9 - 0.1 * n}
-            for n, a in enumerate(self.dataset()["annotations"])
-        ]
+                dataset.annotate(video, 1 + (category == "person"), encode_masks(mask))
+        return dataset
 
     def write(self) -> tuple[Path, Path]:
-        """dataset.json and results.json."""
-        paths = self.root / "dataset.json", self.root / "results.json"
-        for path, content in zip(paths, (self.dataset(), self.results()), strict=True):
-            path.write_text(json.dumps(content))
+        """dataset.json, and a results.json that finds everything, each object with its own score."""
+        paths, dataset = (self.root / "dataset.json", self.root / "results.json"), self.dataset()
+        write_ytvis(paths[0], dataset)
+        places = [(a.video.id, a.category, a.masks) for a in dataset.annotations]
+        keys = ("video_id", "category_id", "segmentations", "score")
+        write_results(
+            paths[1], (dict(zip(keys, (*p, 0.9 - 0.1 * n), strict=True)) for n, p in enumerate(places))
+        )
         return paths
+
+    def checked(self, dataset: Dataset) -> Dataset:
+        """The dataset after writing and reading it; nothing may be wrong with it."""
+        path = self.root / "converted.json"
+        write_ytvis(path, dataset)
+        assert check_dataset(path, self.frames)[1] == []
+        return read_ytvis(path)
+
+    def assert_same(self, dataset: Dataset, categories: dict[str, list[str]] | None = None) -> None:
+        """The dataset has these videos with these instances, in any order."""
+        found: dict[str, list[tuple[str, bytes]]] = {
+            str(Path(video.names[0]).parent).removesuffix("/img1"): [] for video in dataset.videos.values()
+        }
+        for annotation in dataset.annotations:
+            if not annotation.crowd:
+                empty = np.zeros((HEIGHT, WIDTH), np.uint8)
+                masks = np.stack([empty if mask is None else decode_mask(mask) for mask in annotation.masks])
+                folder = str(Path(annotation.video.names[0]).parent).removesuffix("/img1")
+                found[folder].append((dataset.names[annotation.category], masks.tobytes()))
+        expected = {
+            name: [
+                (category, mask.tobytes())
+                for category, mask in zip((categories or self.categories)[name], masks, strict=True)
+            ]
+            for name, masks in self.masks.items()
+        }
+        assert {name: sorted(instances) for name, instances in found.items()} == {
+            name: sorted(instances) for name, instances in expected.items()
+        }
 
 
 @pytest.fixture
@@ -96,25 +113,3 @@ def made(tmp_path: Path) -> MadeVideos:
         videos.categories[name] = ["car", "person"] if name == "a" else ["person", "car"]
     videos.masks["a"][1][1] = False
     return videos
-
-
-@pytest.fixture
-def found_masks() -> Callable[[dict[str, Any]], dict[str, list[tuple[str, np.ndarray]]]]:
-    """Category and (T, H, W) of every instance of a dataset by the folder of the video, in a fixed order."""
-
-    def decode(dataset: dict[str, Any]) -> dict[str, list[tuple[str, np.ndarray]]]:
-        names = {category["id"]: category["name"] for category in dataset["categories"]}
-        found = {}
-        for video in dataset["videos"]:
-            size = video["height"], video["width"]
-            instances = []
-            for annotation in dataset["annotations"]:
-                if annotation["video_id"] == video["id"] and not annotation["iscrowd"]:
-                    rles = [to_rle(mask, *size) for mask in annotation["segmentations"]]
-                    masks = [np.zeros(size, bool) if r is None else decode_mask(r).astype(bool) for r in rles]
-                    instances.append((names[annotation["category_id"]], np.stack(masks)))
-            instances.sort(key=lambda instance: (instance[0], instance[1].tobytes()))
-            found[str(Path(video["file_names"][0]).parent)] = instances
-        return found
-
-    return decode

@@ -1,1 +1,4 @@
-"""Annotation formats that datasets are made from and results are turned into."""
+"""File formats: masks, datasets and results, read, checked and written.
+
+Needs numpy, pycocotools and Pillow; imports neither PyTorch nor Detectron2.
+"""

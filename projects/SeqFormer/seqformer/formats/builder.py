@@ -1,70 +1,73 @@
-"""Puts a dataset in YouTube-VIS format together, frame by frame."""
+"""Builds a YouTube-VIS dataset frame by frame, for readers of other formats."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
-from seqformer.formats.frames import frame_size
+from seqformer.formats.frames import frame_size, list_pictures, read_ids, subfolders
 from seqformer.formats.rle import encode_masks
+from seqformer.formats.ytvis import Annotation, Dataset, Video
 from seqformer.structures import RLE
 
-__all__ = ["DatasetBuilder", "VideoBuilder"]
+__all__ = ["DatasetBuilder", "VideoBuilder", "read_frames"]
 
 
-@dataclass
-class _Instance:
-    category: str
-    crowd: bool
-    masks: list[RLE | None]
-
-
-@dataclass
 class VideoBuilder:
-    """A video whose instances become known frame by frame.
+    """Collects the instances of a video in a dataset; ``size`` is height and width, ``length`` T."""
 
-    Attributes:
-        names: its T files, relative to the folder of frames.
-        height, width: pixels.
-    """
+    def __init__(self, dataset: Dataset, video: Video):
+        self.size = video.height, video.width
+        self.length = video.length
+        self._video = video
+        self._dataset = dataset
+        self._instances: dict[Hashable, Annotation] = {}
 
-    names: list[str]
-    height: int
-    width: int
-    instances: dict[Hashable, _Instance] = field(default_factory=dict)
-
-    def add(self, frame: int, identity: Hashable, category: str, mask: RLE, crowd: bool = False) -> None:
-        """Adds an instance's mask in a frame; an empty mask counts as none.
+    def add(self, frame: int, identity: Hashable, category: int, mask: RLE, crowd: bool = False) -> None:
+        """Adds the mask of an instance in a frame; an empty mask counts as none.
 
         Args:
             frame: from 0 to T - 1.
             identity: the same in all frames.
-            category: its name.
+            category: its id.
             mask: compressed RLE of the video's size.
-            crowd: a region to be ignored.
+            crowd: a region that evaluation ignores.
 
         Raises:
-            InputError: if the instance has a mask there, or another category elsewhere.
+            InputError: if the instance already has a mask in the frame, or another category elsewhere.
         """
         if not mask_api.area(mask):
             return
-        instance = self.instances.get(identity)
+        instance = self._instances.get(identity)
         if instance is None:
-            instance = self.instances[identity] = _Instance(category, crowd, [None] * len(self.names))
+            instance = self._dataset.annotate(self._video, category, [None] * self.length, crowd)
+            self._instances[identity] = instance
         if instance.category != category:
-            raise InputError(f"{identity} is '{category}' here and '{instance.category}' in an earlier frame")
+            here, earlier = (self._dataset.names[id_] for id_ in (category, instance.category))
+            raise InputError(f"{identity} is '{here}' here and '{earlier}' in an earlier frame")
         if instance.masks[frame] is not None:
             raise InputError(f"{identity} appears twice in the frame")
         instance.masks[frame] = mask
 
-    def add_ids(self, frame: int, ids: np.ndarray, categories: dict[int, str]) -> None:
-        """Adds the instances of a picture (H, W) of ids; those not in ``categories`` are background."""
+    def read_ids(self, path: Path) -> np.ndarray:
+        """Returns the ids (H, W) in a picture of the video's size.
+
+        Raises:
+            InputError: if it cannot be read, or has another size.
+        """
+        ids = read_ids(path)
+        if ids.shape != self.size:
+            (height, width), (frame_height, frame_width) = ids.shape, self.size
+            raise InputError(f"'{path}' is {width}x{height} pixels, its frame {frame_width}x{frame_height}")
+        return ids
+
+    def add_ids(self, frame: int, ids: np.ndarray, categories: dict[int, int]) -> None:
+        """Adds the instances of a picture (H, W) of ids, with their categories; other ids are background."""
         present = [id_ for id_ in np.unique(ids).tolist() if id_ in categories]
         if present:
             masks = ids[None] == np.asarray(present)[:, None, None]
@@ -73,63 +76,68 @@ class VideoBuilder:
 
 
 class DatasetBuilder:
-    """A dataset in the making.
+    """Builds a dataset video by video.
 
     Args:
         image_root: the folder of frames.
-        categories: names by id.
+        names: category names by id.
+
+    Raises:
+        InputError: if two categories have the same name.
     """
 
-    def __init__(self, image_root: Path, categories: dict[int, str]):
+    def __init__(self, image_root: Path, names: dict[int, str]):
+        if len(set(names.values())) < len(names):
+            raise InputError(f"two categories have the same name: {', '.join(names.values())}")
         self.image_root = image_root
-        self.categories = categories
-        self.videos: list[VideoBuilder] = []
+        self._dataset = Dataset(names, {}, [])
 
     def add_video(self, frames: list[Path]) -> VideoBuilder:
-        """Begins a video of these files, which must lie below the folder of frames.
+        """Adds a video of these files, which must be below the folder of frames.
 
         Raises:
-            InputError: if there are none, one cannot be read, or they have different sizes.
+            InputError: if there are none, one cannot be read, or their sizes differ.
         """
         if not frames:
             raise InputError("a video without frames")
-        size = frame_size(frames[0])
+        height, width = size = frame_size(frames[0])
         for path in frames[1:]:
             other = frame_size(path)
             if other != size:
                 raise InputError(
-                    f"'{path}' is {other[1]}x{other[0]} pixels, '{frames[0]}' {size[1]}x{size[0]}: frames of "
+                    f"'{path}' is {other[1]}x{other[0]} pixels, '{frames[0]}' is {width}x{height}: frames of "
                     "a video must have one size"
                 )
-        video = VideoBuilder([path.relative_to(self.image_root).as_posix() for path in frames], *size)
-        self.videos.append(video)
-        return video
+        names = [path.relative_to(self.image_root).as_posix() for path in frames]
+        video = Video(len(self._dataset.videos) + 1, names, height, width)
+        self._dataset.videos[video.id] = video
+        return VideoBuilder(self._dataset, video)
 
-    def to_json(self) -> dict[str, Any]:
-        """The content of the YouTube-VIS JSON.
+    def finish(self) -> Dataset:
+        """Returns the dataset.
 
         Raises:
-            InputError: if there are no videos.
+            InputError: if it has no videos.
         """
-        if not self.videos:
+        if not self._dataset.videos:
             raise InputError("no videos found")
-        ids = {name: id_ for id_, name in self.categories.items()}
-        videos, annotations = [], []
-        for video_id, video in enumerate(self.videos, start=1):
-            size = {"height": video.height, "width": video.width, "length": len(video.names)}
-            videos.append({"id": video_id, "file_names": video.names, **size})
-            for instance in video.instances.values():
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "video_id": video_id,
-                        "category_id": ids[instance.category],
-                        "iscrowd": int(instance.crowd),
-                        **size,
-                        "segmentations": instance.masks,
-                        "bboxes": [mask and mask_api.toBbox(mask).tolist() for mask in instance.masks],
-                        "areas": [mask and int(mask_api.area(mask)) for mask in instance.masks],
-                    }
-                )
-        categories = [{"id": id_, "name": name} for id_, name in self.categories.items()]
-        return {"videos": videos, "categories": categories, "annotations": annotations}
+        return self._dataset
+
+
+def read_frames(frames: Path, categories: Iterable[str]) -> Dataset:
+    """Returns a dataset without annotations, for a model to find instances in.
+
+    Args:
+        frames: a folder with a folder of frames for each video.
+        categories: names, which get ids from 1.
+
+    Raises:
+        InputError: if a folder has no frames, or they cannot be used.
+    """
+    builder = DatasetBuilder(frames, dict(enumerate(dict.fromkeys(categories), start=1)))
+    for folder in subfolders(frames):
+        pictures = list(list_pictures(folder).values())
+        if not pictures:
+            raise InputError(f"'{folder}': no frames")
+        builder.add_video(pictures)
+    return replace(builder.finish(), annotations=None)

@@ -1,9 +1,8 @@
-"""DAVIS: a folder of PNGs a video, whose palette indices are objects; YouTube-VOS adds their categories."""
+"""DAVIS: a folder of PNGs per video, whose palette indices are objects; YouTube-VOS adds categories."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -11,32 +10,33 @@ from PIL import Image
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder
 from seqformer.formats.files import read_json, write_json
-from seqformer.formats.frames import list_pictures, read_ids, subfolders
-from seqformer.formats.video_results import FoundInstance, FoundVideo, paint
+from seqformer.formats.frames import list_pictures, subfolders
+from seqformer.formats.labelled import LabelledVideo, paint_ids
+from seqformer.formats.ytvis import Dataset, category_entries, parse_categories
 
 __all__ = ["read_davis", "write_davis"]
 
-_OBJECT = "object"  # the category of everything, where a dataset has none
+_OBJECT = "object"  # the only category of a dataset without categories
 _MOST_OBJECTS = 255
 
 
-def read_davis(annotations: Path, frames: Path, meta: Path | None, void: int | None) -> dict[str, Any]:
-    """YouTube-VIS JSON from PNGs of ids.
+def read_davis(annotations: Path, frames: Path, meta: Path | None = None, void: int | None = None) -> Dataset:
+    """Reads a dataset from PNGs of ids.
 
-    A video's frames are those with a PNG: YouTube-VOS annotates every fifth, DAVIS all.
+    The frames of a video are those that have a PNG: YouTube-VOS annotates every fifth frame, DAVIS all.
 
     Args:
-        annotations: folder with a folder of PNGs a video; 0 is background.
-        frames: folder with a folder of the same name a video; pictures have the PNGs' names.
-        meta: YouTube-VOS's meta.json, for categories; None for one category, "object".
+        annotations: folder with a folder of PNGs for each video; 0 is background.
+        frames: folder with a folder of the same name for each video; pictures have the PNGs' names.
+        meta: YouTube-VOS's meta.json, for categories; None for one category, "object". Category ids are
+            those in its "categories", which :func:`write_davis` adds, else they follow the names.
         void: the id of pixels that belong to nothing (255 in some datasets); None if there is none.
 
     Raises:
         InputError: names file, video and object if something is missing or inconsistent.
     """
-    categories = _read_meta(meta) if meta is not None else None
-    names = sorted({name for video in categories.values() for name in video.values()}) if categories else []
-    builder = DatasetBuilder(frames, dict(enumerate(names or [_OBJECT], start=1)))
+    names, objects = ({1: _OBJECT}, None) if meta is None else _read_meta(meta)
+    builder = DatasetBuilder(frames, names)
     for folder in subfolders(annotations):
         pngs = list_pictures(folder)
         if not pngs:
@@ -47,31 +47,24 @@ def read_davis(annotations: Path, frames: Path, meta: Path | None, void: int | N
             raise InputError(f"'{missing[0]}' has no frame in '{frames / folder.name}'")
         video = builder.add_video([pictures[stem] for stem in pngs])
         for frame, path in enumerate(pngs.values()):
-            ids = read_ids(path)
-            if ids.shape != (video.height, video.width):
-                size = f"{ids.shape[1]}x{ids.shape[0]}"
-                raise InputError(f"'{path}' is {size} pixels, its frame {video.width}x{video.height}")
-            found = set(np.unique(ids).tolist()) - {0, void}
-            if categories is None:
-                known = dict.fromkeys(found, _OBJECT)
-            else:
-                known = categories.get(folder.name, {})
-                if not found <= known.keys():
-                    raise InputError(
-                        f"'{path}': object {min(found - known.keys())} has no category in '{meta}'"
-                    )
+            ids = video.read_ids(path)
+            present = set(np.unique(ids).tolist()) - {0, void}
+            known = dict.fromkeys(present, 1) if objects is None else objects.get(folder.name, {})
+            if not present <= known.keys():
+                object_ = min(present - known.keys())
+                raise InputError(f"'{path}': object {object_} has no category in '{meta}'")
             try:
-                video.add_ids(frame, ids, {id_: known[id_] for id_ in found})
+                video.add_ids(frame, ids, {id_: known[id_] for id_ in present})
             except InputError as error:
                 raise InputError(f"'{path}': object {error}") from None
-    return builder.to_json()
+    return builder.finish()
 
 
-def _read_meta(path: Path) -> dict[str, dict[int, str]]:
-    """Categories by video and object."""
+def _read_meta(path: Path) -> tuple[dict[int, str], dict[str, dict[int, int]]]:
+    """Category names by id, and categories by video and object."""
     content = read_json(path)
     try:
-        return {
+        objects = {
             name: {int(id_): str(entry["category"]) for id_, entry in video["objects"].items()}
             for name, video in content["videos"].items()
         }
@@ -79,36 +72,54 @@ def _read_meta(path: Path) -> dict[str, dict[int, str]]:
         raise InputError(
             f"'{path}' is not YouTube-VOS's meta.json, with a 'category' for every one of a video's 'objects'"
         ) from error
+    used = sorted({name for video in objects.values() for name in video.values()})
+    names = dict(enumerate(used, start=1))
+    if "categories" in content:
+        names = parse_categories(content, str(path))
+    ids = {name: id_ for id_, name in names.items()}
+    unknown = [name for name in used if name not in ids]
+    if unknown:
+        raise InputError(f"'{path}': '{unknown[0]}' is not among its 'categories'")
+    return names, {
+        video: {id_: ids[name] for id_, name in categories.items()} for video, categories in objects.items()
+    }
 
 
-def write_davis(videos: list[FoundVideo], folder: Path) -> None:
-    """PNGs with DAVIS's palette and a meta.json in YouTube-VOS's form.
+def write_davis(videos: list[LabelledVideo], names: dict[int, str], folder: Path) -> None:
+    """Writes PNGs with DAVIS's palette, and a meta.json in YouTube-VOS's form.
 
-    Where instances overlap, the one with the higher score is seen. Ids follow the scores, from 1.
+    Where instances overlap, the one with the higher score is in front. Object ids follow the scores, from 1.
+    Next to "videos", meta.json has "categories" with their ids, which :func:`read_davis` restores.
+
+    Args:
+        videos: what to write.
+        names: category names by id.
+        folder: an existing folder, for Annotations/ and meta.json.
 
     Raises:
         InputError: if a video has more than 255 instances.
     """
     meta = {}
-    for video in videos:
-        if len(video.instances) > _MOST_OBJECTS:
+    for labelled in videos:
+        count = len(labelled.instances)
+        if count > _MOST_OBJECTS:
             raise InputError(
-                f"video {video.id}: {len(video.instances)} instances, a PNG holds {_MOST_OBJECTS}: raise "
-                "--score-threshold"
+                f"video {labelled.video.id}: {count} instances, but a PNG holds {_MOST_OBJECTS}: "
+                "raise the score threshold"
             )
-        numbers = {id(instance): n for n, instance in enumerate(video.instances, start=1)}
-        target = folder / "Annotations" / video.folder
+        target = folder / "Annotations" / labelled.folder
         target.mkdir(parents=True, exist_ok=True)
-        for frame, stem in enumerate(video.stems):
-            picture = Image.fromarray(paint(video, frame, numbers).astype(np.uint8))
+        for frame, stem in enumerate(labelled.stems):
+            picture = Image.fromarray(paint_ids(labelled, frame, range(1, count + 1)).astype(np.uint8))
             picture.putpalette(_palette())
             picture.save(target / f"{stem}.png")
-        meta[video.folder] = {"objects": {str(n): _meta(i) for n, i in enumerate(video.instances, start=1)}}
-    write_json(folder / "meta.json", {"videos": meta})
-
-
-def _meta(instance: FoundInstance) -> dict[str, Any]:
-    return {"category": instance.category, "score": instance.score}
+        meta[labelled.folder] = {
+            "objects": {
+                str(number): {"category": names[instance.category], "score": instance.score}
+                for number, instance in enumerate(labelled.instances, start=1)
+            }
+        }
+    write_json(folder / "meta.json", {"categories": category_entries(names), "videos": meta})
 
 
 def _palette() -> list[int]:
