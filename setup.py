@@ -1,4 +1,4 @@
-"""The compiled operator and the files that a wheel carries; the rest of the package is described in setup.cfg.
+"""The compiled operator and the files that a wheel carries; setup.cfg describes the rest of the package.
 
 It takes a C++ compiler, and for CUDA a toolkit of the major version that PyTorch was built with; a device
 need not be visible. Without these the package works, too: with the operator for CPUs alone, or in plain

@@ -48,7 +48,7 @@ sys.meta_path.insert(0, EmptyDetectron2)
 @pytest.mark.parametrize("without", ["import sys; sys.modules['detectron2'] = None", EMPTY_PACKAGE])
 def test_import_without_detectron2_says_how_to_get_it(without):
     process = run_python(
-        f"{without}\ntry:\n    from seqformer import SeqFormer\nexcept ImportError as error:\n    print(error)"
+        f"{without}\ntry:\n    from seqformer import SeqFormer\nexcept ImportError as e:\n    print(e)"
     )
     assert process.stderr == ""
     assert process.stdout.startswith("Detectron2 is not installed.")

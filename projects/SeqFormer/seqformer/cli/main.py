@@ -12,7 +12,7 @@ from seqformer.version import __version__
 
 __all__ = ["main"]
 
-# Each command's module and its line in the list of commands. A module is imported only when its command is given,
+# Commands and their lines in the list of commands. A module is imported only when its command is given,
 # since most of them need PyTorch, which takes seconds.
 _COMMANDS = {
     "predict": "segment and track the instances of a video",
