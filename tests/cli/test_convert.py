@@ -81,7 +81,7 @@ def test_cvat(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(arguments)
     assert "track 0, frame 0: a box is not a mask" in (line := capsys.readouterr().err)
-    assert line.endswith("draw a polygon or a mask, or use --boxes fill\n")
+    assert line.endswith("draw a polygon or a mask, or set --boxes fill\n")
     main([*arguments, "--boxes", "fill"])
     assert capsys.readouterr().out == f"{output}: 1 videos, 1 categories, 1 annotations\n"
 
@@ -101,14 +101,15 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(tmp_path / "colour" / "train_001" / "00000.png")
     for arguments, message in (
         (results_arguments(toy, "davis", toy[1]), "exists: remove it"),
-        (results_arguments(toy, "davis", output, "--score-threshold", "2"), "must be from 0 to 1, not 2.0"),
+        (
+            results_arguments(toy, "davis", output, "--score-threshold", "2"),
+            "error: --score-threshold must be",
+        ),
         (results_arguments(toy, "mots", output, "--results", "/none.json"), "no file '/none.json'"),
         (dataset_arguments(toy, "davis", output, "--annotations", "/none"), "'/none'"),
+        (["checkpoint", "seqformer", "/none.pth", str(output)], "no file '/none.pth'"),
         (dataset_arguments(toy, "davis", output, "--annotations", tmp_path / "colour"), "is in colour"),
-        (
-            dataset_arguments(toy, "frames", output, "--categories", "a", "--frames", "/none"),
-            "folder '/none'",
-        ),
+        (dataset_arguments(toy, "frames", output, "--categories", "a", "--frames", "/none"), "no folder"),
     ):
         with pytest.raises(SystemExit) as done:
             main(arguments)

@@ -131,7 +131,6 @@ def written(dataset_json: Path, results_json: Path) -> Path:
     """The folder of results written as DAVIS."""
     names, videos = read_labelled(dataset_json, results_json)
     folder = dataset_json.parent / "masks"
-    folder.mkdir()
     write_davis(videos, names, folder)
     return folder
 

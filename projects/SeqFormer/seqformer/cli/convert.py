@@ -1,7 +1,10 @@
-"""Converts datasets to YouTube-VIS JSON, and results to other formats.
+"""Converts datasets to YouTube-VIS JSON, results to other formats, and checkpoints of other layouts.
 
-seqformer convert dataset davis --annotations Annotations --frames JPEGImages --output davis.json
-seqformer convert results coco --dataset val.json --results results.json --output frames.json
+    seqformer convert dataset davis --annotations Annotations --frames JPEGImages --output davis.json
+    seqformer convert results coco --dataset val.json --results results.json --output frames.json
+    seqformer convert checkpoint seqformer original.pth converted.pth
+
+Each kind has its own --help.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from seqformer.cli import convert_dataset, convert_results
+from seqformer.cli import convert_checkpoint, convert_dataset, convert_results
 from seqformer.errors import exit_on_bad_input
 
 __all__ = ["add_arguments", "main", "run"]
@@ -20,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, module, text in (
         ("dataset", convert_dataset, "make a YouTube-VIS JSON from DAVIS, MOTS, CVAT or bare frames"),
         ("results", convert_results, "turn a results.json into DAVIS, MOTS or COCO"),
+        ("checkpoint", convert_checkpoint, "rename the tensors of a checkpoint of another layout"),
     ):
         command = kinds.add_parser(
             name,

@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.errors import InputError, exit_on_bad_input, name_flags
 from seqformer.formats.builder import read_frames
 from seqformer.formats.cvat import read_cvat
 from seqformer.formats.davis import read_davis
@@ -99,10 +99,8 @@ def _read(args: argparse.Namespace) -> Dataset:
         keep_ignored = args.ignore_regions == "crowd"
         return read_mots(args.annotations, args.frames, dict(args.classes), keep_ignored)
     if args.format == "cvat":
-        try:
+        with name_flags({"fill_boxes": "--boxes fill"}):
             return read_cvat(args.annotations, args.frames, fill_boxes=args.boxes == "fill")
-        except InputError as error:
-            raise InputError(str(error).replace("set `fill_boxes`", "use --boxes fill")) from error
     return read_frames(args.frames, args.categories)
 
 

@@ -20,10 +20,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqformer.errors import exit_on_bad_input
+from seqformer.errors import exit_on_bad_input, name_flags
 from seqformer.formats.coco import write_coco
 from seqformer.formats.davis import write_davis
-from seqformer.formats.files import new_folder
 from seqformer.formats.labelled import read_labelled
 from seqformer.formats.mots import write_mots
 
@@ -47,15 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    names, videos = read_labelled(args.dataset, args.results, args.score_threshold)
-    if args.format == "coco":
-        write_coco(videos, names, args.output)
-    else:
-        with new_folder(args.output) as folder:
-            if args.format == "davis":
-                write_davis(videos, names, folder)
-            else:
-                write_mots(videos, folder)
+    with name_flags({"score_threshold": "--score-threshold"}):
+        names, videos = read_labelled(args.dataset, args.results, args.score_threshold)
+        if args.format == "coco":
+            write_coco(videos, names, args.output)
+        elif args.format == "davis":
+            write_davis(videos, names, args.output)
+        else:
+            write_mots(videos, args.output)
     print(f"{args.output}: {sum(len(video.instances) for video in videos)} instances")
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder
-from seqformer.formats.files import read_json, write_json
+from seqformer.formats.files import new_folder, read_json, write_json
 from seqformer.formats.frames import list_pictures, subfolders
 from seqformer.formats.labelled import LabelledVideo, paint_ids
 from seqformer.formats.ytvis import Dataset, category_entries, parse_categories
@@ -85,7 +85,7 @@ def _read_meta(path: Path) -> tuple[dict[int, str], dict[str, dict[int, int]]]:
     }
 
 
-def write_davis(videos: list[LabelledVideo], names: dict[int, str], folder: Path) -> None:
+def write_davis(videos: list[LabelledVideo], names: dict[int, str], output: Path) -> None:
     """Writes PNGs with DAVIS's palette, and a meta.json in YouTube-VOS's form.
 
     Where instances overlap, the one with the higher score is in front. Object ids follow the scores, from 1.
@@ -94,32 +94,32 @@ def write_davis(videos: list[LabelledVideo], names: dict[int, str], folder: Path
     Args:
         videos: what to write.
         names: category names by id.
-        folder: an existing folder, for Annotations/ and meta.json.
+        output: a new folder, for Annotations/ and meta.json.
 
     Raises:
-        InputError: if a video has more than 255 instances.
+        InputError: if a video has more than 255 instances, or the folder exists or cannot be written.
     """
     meta = {}
-    for labelled in videos:
-        count = len(labelled.instances)
-        if count > _MOST_OBJECTS:
-            raise InputError(
-                f"video {labelled.video.id}: {count} instances, but a PNG holds {_MOST_OBJECTS}: "
-                "raise the score threshold"
-            )
-        target = folder / "Annotations" / labelled.folder
-        target.mkdir(parents=True, exist_ok=True)
-        for frame, stem in enumerate(labelled.stems):
-            picture = Image.fromarray(paint_ids(labelled, frame, range(1, count + 1)).astype(np.uint8))
-            picture.putpalette(_palette())
-            picture.save(target / f"{stem}.png")
-        meta[labelled.folder] = {
-            "objects": {
+    with new_folder(output) as folder:
+        for labelled in videos:
+            count = len(labelled.instances)
+            if count > _MOST_OBJECTS:
+                raise InputError(
+                    f"video {labelled.video.id}: {count} instances, but a PNG holds {_MOST_OBJECTS}: "
+                    "raise `score_threshold`"
+                )
+            target = folder / "Annotations" / labelled.folder
+            target.mkdir(parents=True)
+            for frame, stem in enumerate(labelled.stems):
+                picture = Image.fromarray(paint_ids(labelled, frame, range(1, count + 1)).astype(np.uint8))
+                picture.putpalette(_palette())
+                picture.save(target / f"{stem}.png")
+            objects = {
                 str(number): {"category": names[instance.category], "score": instance.score}
                 for number, instance in enumerate(labelled.instances, start=1)
             }
-        }
-    write_json(folder / "meta.json", {"categories": category_entries(names), "videos": meta})
+            meta[labelled.folder] = {"objects": objects}
+        write_json(folder / "meta.json", {"categories": category_entries(names), "videos": meta})
 
 
 def _palette() -> list[int]:

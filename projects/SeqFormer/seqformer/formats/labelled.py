@@ -50,7 +50,7 @@ def read_labelled(
         InputError: if something is missing or malformed, or two videos have the same folder.
     """
     if not 0 <= score_threshold <= 1:
-        raise InputError(f"the score threshold must be from 0 to 1, not {score_threshold}")
+        raise InputError(f"`score_threshold` must be from 0 to 1, not {score_threshold}")
     content = read_json(dataset_json)
     if isinstance(content, dict):
         content.pop("annotations", None)

@@ -8,6 +8,7 @@ import numpy as np
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, VideoBuilder
+from seqformer.formats.files import new_folder
 from seqformer.formats.frames import frame_number, list_pictures, subfolders
 from seqformer.formats.labelled import LabelledVideo, paint_ids
 from seqformer.formats.rle import encode_masks, to_rle
@@ -143,7 +144,7 @@ def _known(classes: dict[int, str]) -> str:
     return ", ".join(f"{id_} ({name})" for id_, name in classes.items())
 
 
-def write_mots(videos: list[LabelledVideo], folder: Path) -> None:
+def write_mots(videos: list[LabelledVideo], output: Path) -> None:
     """Writes a text file per video, named after the folder of its frames.
 
     MOTS allows no overlap, so the instance with the higher score gets the pixels. The class is the dataset's
@@ -152,38 +153,40 @@ def write_mots(videos: list[LabelledVideo], folder: Path) -> None:
 
     Args:
         videos: what to write.
-        folder: an existing folder.
+        output: a new folder.
 
     Raises:
-        InputError: if a video has more than 999 instances of a class, or two videos have the same name.
+        InputError: if a video has more than 999 instances of a class, two videos have the same name, or the
+            folder exists or cannot be written.
     """
     written: dict[str, int] = {}
-    for labelled in videos:
-        video = labelled.video
-        name = _sequence_name(labelled.folder)
-        if name in written:
-            raise InputError(f"videos {written[name]} and {video.id} are both called '{name}'")
-        written[name] = video.id
-        counts: dict[int, int] = {}
-        classes: dict[int, int] = {}  # by object, in the order of the instances
-        for instance in labelled.instances:
-            counts[instance.category] = counts.get(instance.category, 0) + 1
-            if counts[instance.category] >= _IDS_OF_A_CLASS:
-                raise InputError(f"video {video.id}: too many instances: raise the score threshold")
-            classes[instance.category * _IDS_OF_A_CLASS + counts[instance.category]] = instance.category
-        numbered = all(stem.isdecimal() for stem in labelled.stems)
-        lines = []
-        for place, stem in enumerate(labelled.stems):
-            picture = paint_ids(labelled, place, list(classes))
-            objects = [object_ for object_ in np.unique(picture).tolist() if object_]
-            if not objects:
-                continue
-            masks = encode_masks(picture[None] == np.asarray(objects)[:, None, None])
-            for object_, mask in zip(objects, masks, strict=True):
-                number = int(stem) if numbered else place
-                size = f"{video.height} {video.width}"
-                lines.append(f"{number} {object_} {classes[object_]} {size} {mask['counts']}\n")
-        (folder / f"{name}.txt").write_text("".join(lines), encoding="ascii")
+    with new_folder(output) as folder:
+        for labelled in videos:
+            video = labelled.video
+            name = _sequence_name(labelled.folder)
+            if name in written:
+                raise InputError(f"videos {written[name]} and {video.id} are both called '{name}'")
+            written[name] = video.id
+            counts: dict[int, int] = {}
+            classes: dict[int, int] = {}  # by object, in the order of the instances
+            for instance in labelled.instances:
+                counts[instance.category] = counts.get(instance.category, 0) + 1
+                if counts[instance.category] >= _IDS_OF_A_CLASS:
+                    raise InputError(f"video {video.id}: too many instances: raise `score_threshold`")
+                classes[instance.category * _IDS_OF_A_CLASS + counts[instance.category]] = instance.category
+            numbered = all(stem.isdecimal() for stem in labelled.stems)
+            lines = []
+            for place, stem in enumerate(labelled.stems):
+                picture = paint_ids(labelled, place, list(classes))
+                objects = [object_ for object_ in np.unique(picture).tolist() if object_]
+                if not objects:
+                    continue
+                masks = encode_masks(picture[None] == np.asarray(objects)[:, None, None])
+                for object_, mask in zip(objects, masks, strict=True):
+                    number = int(stem) if numbered else place
+                    size = f"{video.height} {video.width}"
+                    lines.append(f"{number} {object_} {classes[object_]} {size} {mask['counts']}\n")
+            (folder / f"{name}.txt").write_text("".join(lines), encoding="ascii")
 
 
 def _sequence_name(folder: str) -> str:
