@@ -48,11 +48,11 @@ from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.commands import DEFAULT_CONFIG, DEFAULT_WEIGHTS
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, resolve_datasets
-from seqformer.data.files import replaced_when_complete
 from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation import YTVISEvaluator
-from seqformer.evaluation.spool import ResultSpool
+from seqformer.formats.files import replaced_when_complete
+from seqformer.formats.spool import ResultSpool
 from seqformer.inference import StreamingPredictor
 from seqformer.inference.clip_matching import ClipInstances, ClipMatcher
 from seqformer.inference.postprocess import select_queries

@@ -45,7 +45,7 @@ from many_videos import several_videos, shared_out, targets_of
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, exit_on_bad_input
-from seqformer.evaluation.results import tracklets_to_results, write_results
+from seqformer.formats.results import tracklets_to_results, write_results
 from seqformer.inference import ClipTracer, VideoPredictor
 from seqformer.structures import Tracklet
 from seqformer.visualization import (

@@ -19,9 +19,9 @@ import torch
 from pycocotools import mask as mask_codec
 
 from background import in_background, read_ahead
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
-from seqformer.evaluation.spool import ResultSpool, read_spool
+from seqformer.formats.files import replaced_when_complete
+from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
 from seqformer.visualization import FrameSource, VideoWriter, draw_instances, open_writer

@@ -29,9 +29,8 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 import numpy as np
 
 from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
-from seqformer.data.files import read_json
-from seqformer.data.ytvis_format import Dataset, Video, parse_dataset, refuse
 from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.formats.ytvis import Dataset, Video, read_ytvis
 from seqformer.inference import VideoPredictor
 from seqformer.visualization import FrameSource, ImageSequenceReader, VideoReader, VideoWriter, open_source
 from seqformer.visualization.comparison import side_by_side, side_by_side_size
@@ -97,7 +96,7 @@ def open_video(args: argparse.Namespace) -> Source:
     """
     dataset, wanted = None, None
     if args.dataset is not None:
-        dataset = parse_dataset(read_json(args.dataset), str(args.dataset), refuse)
+        dataset = read_ytvis(args.dataset)
         if args.video_id is None:
             raise InputError("--dataset: give --video-id, too")
         if args.video_id not in dataset.videos:

@@ -11,21 +11,21 @@ the validation split those from it on only. vtest.avi comes with OpenCV's docume
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as mask_codec
 from tqdm import tqdm
 
-from pedestrians.compose import Composer, Video
+from pedestrians.compose import Composer
 from pedestrians.cutouts import Scene, read_video
 from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.formats.files import new_folder
+from seqformer.formats.rle import encode_masks
+from seqformer.formats.ytvis import Dataset, Video, write_ytvis
+from seqformer.structures import RLE
 
 REAL_SHARE = 0.45  # of the videos stand over real frames
 JPEG_QUALITY = 92
@@ -43,8 +43,8 @@ class Split:
 _split: Split  # set before workers are forked, so that frames are shared and not sent
 
 
-def make_video(number: int) -> tuple[dict, list[dict]]:
-    """Composes and stores one video; returns its JSON entry and annotations, without their own ids."""
+def make_video(number: int) -> tuple[Video, list[list[RLE | None]]]:
+    """Composes and stores one video; returns its entry in the dataset and the masks of its instances."""
     rng = np.random.default_rng([_split.seed, number])
     video = _split.composer.compose(rng, real=bool(rng.random() < REAL_SHARE))
     name = f"{number:05d}"
@@ -55,63 +55,26 @@ def make_video(number: int) -> tuple[dict, list[dict]]:
         files.append(f"{name}/{t:05d}.jpg")
         if not cv2.imwrite(str(folder / f"{t:05d}.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
             raise InputError(f"{folder}: a frame cannot be written")
-    length, height, width = video.frames.shape[:3]
-    entry = {"id": number + 1, "width": width, "height": height, "length": length, "file_names": files}
-    return entry, list(annotate(video, number + 1))
-
-
-def annotate(video: Video, video_id: int) -> Iterator[dict]:
-    """YouTube-VIS annotations of a video."""
-    length, height, width = video.frames.shape[:3]
-    for mask in video.masks.values():
-        annotation: dict = {
-            "video_id": video_id,
-            "category_id": 1,
-            "iscrowd": 0,
-            "height": height,
-            "width": width,
-            "length": length,
-            "segmentations": [],
-            "bboxes": [],
-            "areas": [],
-        }
-        for frame in mask:
-            if not frame.any():
-                values = (None, None, None)
-            else:
-                rle = mask_codec.encode(np.asfortranarray(frame, dtype=np.uint8))
-                box = mask_codec.toBbox(rle).tolist()
-                area = int(mask_codec.area(rle))
-                values = ({"size": list(rle["size"]), "counts": rle["counts"].decode()}, box, area)
-            for key, value in zip(("segmentations", "bboxes", "areas"), values, strict=True):
-                annotation[key].append(value)
-        yield annotation
+    height, width = video.frames.shape[1:3]
+    return Video(number + 1, files, height, width), [encode_masks(mask) for mask in video.masks.values()]
 
 
 def make_split(split: Split, videos: int, processes: int, title: str) -> None:
     """Makes all videos of a split and its JSON."""
     global _split
     _split = split
-    dataset: dict = {
-        "info": {"description": "people cut out of a street video, recomposed"},
-        "categories": [{"id": 1, "name": "person", "supercategory": "person"}],
-        "videos": [],
-        "annotations": [],
-    }
+    dataset = Dataset({1: "person"}, {}, [])
     with get_context("fork").Pool(processes) as pool:
-        for entry, annotations in tqdm(
+        for video, instances in tqdm(
             pool.imap(make_video, range(videos)), total=videos, desc=title, unit="video"
         ):
-            dataset["videos"].append(entry)
-            for annotation in annotations:
-                dataset["annotations"].append({"id": len(dataset["annotations"]) + 1, **annotation})
-    split.folder.with_suffix(".json").write_text(json.dumps(dataset))
+            dataset.videos[video.id] = video
+            for masks in instances:
+                dataset.annotate(video, 1, masks)
+    write_ytvis(split.folder.with_suffix(".json"), dataset)
 
 
 def make_pedestrians(args: argparse.Namespace) -> None:
-    output: Path = args.output
-    if output.exists():
-        raise InputError(f"'{output}' exists: remove it or choose another --output")
     height, width = args.size
     frames = read_video(args.video)
     if not args.frames * 2 < args.split_frame < len(frames) - args.frames * 2:
@@ -119,13 +82,7 @@ def make_pedestrians(args: argparse.Namespace) -> None:
             f"'{args.video}' has {len(frames)} frames: --split-frame {args.split_frame} must leave more than "
             f"{args.frames * 2} on both sides"
         )
-    part = output.with_name(output.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"'{output}' cannot be written: {error.strerror}") from error
-    try:
+    with new_folder(args.output) as output:
         for number, (name, share, videos) in enumerate(
             (
                 ("train", frames[: args.split_frame], args.train_videos),
@@ -135,10 +92,7 @@ def make_pedestrians(args: argparse.Namespace) -> None:
             composer = Composer(Scene(share), (height, width), args.frames)
             if not composer.tracks:
                 raise InputError(f"'{args.video}': nobody can be followed in the {name} part")
-            make_split(Split(composer, part / name, args.seed * 2 + number), videos, args.processes, name)
-        part.rename(output)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            make_split(Split(composer, output / name, args.seed * 2 + number), videos, args.processes, name)
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from seqformer import add_seqformer_config
 from seqformer.data.pseudo_clips import MAX_INSTANCES, CocoClipDatasetMapper
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
+from seqformer.formats.rle import encode_masks
 
 SIZE = (120, 160)
 

@@ -8,8 +8,8 @@ import torch
 from networks import tiny_model
 
 from seqformer import SeqFormer
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
 from seqformer.inference import StreamingPredictor, TrackCollector
 from seqformer.structures import FrameResult, VideoResult
 

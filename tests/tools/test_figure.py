@@ -19,8 +19,8 @@ from videos import encode, pictures
 
 import figure
 from seqformer import SeqFormer
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
+from seqformer.formats.rle import encode_masks
 
 HEIGHT, WIDTH, T = 96, 128, 7
 START = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}

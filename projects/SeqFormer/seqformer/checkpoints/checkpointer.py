@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete
 
 __all__ = ["SeqFormerCheckpointer"]
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete
 
 __all__ = ["read_checkpoint", "read_class_names", "read_metadata", "read_state", "write_state"]
 

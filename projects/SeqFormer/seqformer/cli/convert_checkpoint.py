@@ -1,7 +1,7 @@
 """Converts checkpoints of other layouts to this project's.
 
-    python tools/convert_checkpoint.py seqformer original.pth converted.pth
-    python tools/convert_checkpoint.py efficientnet-lite0 efficientnet-lite0.pth timm.safetensors
+    seqformer convert checkpoint seqformer original.pth converted.pth
+    seqformer convert checkpoint efficientnet-lite0 efficientnet-lite0.pth timm.safetensors
 
 ``seqformer`` takes a checkpoint of the original SeqFormer release (torchvision's ResNet names; a class head
 with two rows more than there are classes, of which row k is category k) and writes the published Detectron2
@@ -16,7 +16,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqformer.checkpoints import convert_efficientnet_lite0, convert_seqformer, read_state, write_state
 from seqformer.errors import exit_on_bad_input
 
 __all__ = ["add_arguments", "main", "run"]
@@ -32,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    # Only here, since `seqformer convert` has this command next to others that need no PyTorch.
+    from seqformer.checkpoints import convert_efficientnet_lite0, convert_seqformer, read_state, write_state
+
     state = read_state(args.input)
     if args.layout == "seqformer":
         state = convert_seqformer(state, args.num_classes)

@@ -10,8 +10,8 @@ from detectron2.data import transforms as T
 
 from seqformer.data.augmentation import augment_frames, build_clip_augmentation
 from seqformer.data.mapper import ATTEMPTS, clip_instances, read_picture
-from seqformer.data.rle import decode_mask, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask, to_rle
 
 __all__ = ["MAX_INSTANCES", "CocoClipDatasetMapper", "num_instances"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from detectron2.engine.hooks import BestCheckpointer
 
 from seqformer.checkpoints import SeqFormerCheckpointer
-from seqformer.data.files import write_json
+from seqformer.formats.files import write_json
 
 __all__ = ["BestCheckpoint"]
 

@@ -10,8 +10,8 @@ import torch
 from detectron2.data.transforms import ResizeShortestEdge
 from torch import Tensor
 
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
+from seqformer.formats.rle import encode_masks
 from seqformer.inference.clip_matching import FinalFrames
 from seqformer.inference.postprocess import InferenceOptions, output_masks
 from seqformer.inference.video import DecodedClip, VideoInference

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
+from seqformer.formats.rle import encode_masks
 from seqformer.inference.postprocess import output_masks
 from seqformer.inference.video import drawn_instances
 from seqformer.modeling.layers import Levels, MSDeformAttn

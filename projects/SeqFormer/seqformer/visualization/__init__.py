@@ -2,7 +2,6 @@
 
 from seqformer.visualization.live import LiveReader, is_address
 from seqformer.visualization.reader import (
-    PICTURE_SUFFIXES,
     FrameSource,
     ImageSequenceReader,
     VideoReader,
@@ -19,7 +18,6 @@ from seqformer.visualization.writer import (
 )
 
 __all__ = [
-    "PICTURE_SUFFIXES",
     "FrameFolderWriter",
     "FrameSource",
     "FrameWriter",

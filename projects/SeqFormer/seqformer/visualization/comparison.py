@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from seqformer.data.rle import decode_mask
+from seqformer.formats.rle import decode_mask
 from seqformer.visualization.rows import Row, difference_boxes
 from seqformer.visualization.visualizer import draw_instances
 

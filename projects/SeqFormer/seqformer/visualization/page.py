@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete
 from seqformer.inference.clip_traces import ClipTracer
 from seqformer.structures import Tracklet, VideoResult
 from seqformer.visualization.page_data import PageData, fit_points, page_data

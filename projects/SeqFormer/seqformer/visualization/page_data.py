@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from seqformer.data.rle import decode_mask
+from seqformer.formats.rle import decode_mask
 from seqformer.inference.clip_traces import ClipTracer, InstanceTrace
 from seqformer.structures import RLE, Tracklet
 from seqformer.visualization.visualizer import instance_color

@@ -21,15 +21,14 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
 from seqformer.errors import InputError
+from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
+from seqformer.formats.frames import frame_size, pictures_in
 from seqformer.visualization.live import LiveReader, is_address
 
 __all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
 
-_EXIF_ORIENTATION = 0x0112
-_EXIF_SIDEWAYS = frozenset({5, 6, 7, 8})
 _FALLBACK_FPS = Fraction(25)  # what players assume, too
 _PICTURE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
 
@@ -209,9 +208,9 @@ class ImageSequenceReader:
         self.fps = fps
         self.length: int | None = len(self.paths)
         self.name = self.paths[0].stem if self.length == 1 else self.paths[0].resolve().parent.name
-        self.height, self.width = _picture_size(self.paths[0])
+        self.height, self.width = frame_size(self.paths[0])
         for path in self.paths:
-            height, width = _picture_size(path)
+            height, width = frame_size(path)
             if (height, width) != (self.height, self.width):
                 first = f"'{self.paths[0].name}' is {self.width}x{self.height}"
                 raise InputError(f"'{path}' is {width}x{height}, but {first}: frames must have one size")
@@ -287,11 +286,6 @@ def _declared_length(
     return None, None
 
 
-def _natural_key(path: Path) -> list[tuple[str, int]]:
-    """Text and numbers of a name in turn, so that 2 comes before 10."""
-    return [(text.lower(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(path))]
-
-
 def _matches(name: str | Path) -> list[Path]:
     """The path itself, or what it matches as a glob pattern."""
     path = Path(name)
@@ -310,11 +304,7 @@ def _expand(inputs: Sequence[str | Path]) -> list[Path]:
         if not os.path.exists(path):
             raise InputError(f"no file '{path}'")
         if os.path.isdir(path):
-            try:
-                found = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES]
-            except OSError as error:
-                raise InputError(f"folder '{path}' cannot be read: {error.strerror}") from error
-            pictures += [file for file in found if not file.name.startswith(".")]
+            pictures += pictures_in(path)
         else:
             pictures.append(path)
     if not pictures:
@@ -322,15 +312,4 @@ def _expand(inputs: Sequence[str | Path]) -> list[Path]:
         raise InputError(
             f"no pictures in '{', '.join(map(str, inputs))}' ({known}): give a folder that has some"
         )
-    return sorted(pictures, key=_natural_key)
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture as it is shown, from its header."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            sideways = image.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
-    except _PICTURE_ERRORS as error:
-        raise InputError(f"picture '{path}' cannot be read: replace or remove it") from error
-    return (width, height) if sideways else (height, width)
+    return sorted(pictures, key=natural_order)

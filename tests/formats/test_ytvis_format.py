@@ -1,18 +1,20 @@
-"""Reading YouTube-VIS JSON: whatever is in it, there are problems and no crashes."""
+"""YouTube-VIS JSON: whatever is read, there are problems and no crashes; what is written comes back."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqformer.data.ytvis_format import parse_dataset, refuse
 from seqformer.errors import InputError
+from seqformer.formats.checks import refuse
+from seqformer.formats.ytvis import parse_dataset, read_ytvis, write_ytvis
 
 MASK = {"size": [4, 5], "counts": [3, 4, 13]}
 DATA = {
@@ -91,6 +93,21 @@ def test_every_problem_is_a_line(place: tuple, value: Any) -> None:
     for annotation in dataset.annotations or ():
         assert annotation.category in dataset.names
         assert len(annotation.masks) == annotation.video.length
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "data.json"
+    dataset = parse_dataset(DATA, "data.json")
+    write_ytvis(path, dataset)
+    back = read_ytvis(path)
+    annotation = dataset.annotations[1]
+    annotation.boxes, annotation.areas = back.annotations[1].boxes, back.annotations[1].areas
+    assert back == dataset
+    assert (annotation.boxes, annotation.areas) == ([[1.0, 0.0, 2.0, 2.0]], [3.0]), "those of the mask"
+    dataset.annotations = None
+    write_ytvis(path, dataset)
+    assert read_ytvis(path) == dataset
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_no_object() -> None:

@@ -1,37 +1,45 @@
-"""Pictures in folders: frames, and annotations that are pictures."""
+"""Pictures in folders: frames, and annotations stored as pictures."""
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from seqformer.errors import InputError
+from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
 
-__all__ = ["frame_number", "frame_size", "list_pictures", "read_ids", "subfolders"]
+__all__ = ["frame_number", "frame_size", "list_pictures", "pictures_in", "read_ids", "subfolders"]
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-_ORIENTATION = 0x0112  # EXIF; from 5 on, width and height change places
+_ORIENTATION = 0x0112  # EXIF; values from 5 to 8 swap width and height
 _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
 
 
-def list_pictures(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder by name without suffix, in the order of names; numbers are compared as numbers.
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the pictures in a folder, but for hidden files, in natural order.
 
     Raises:
-        InputError: if there is no such folder, or two pictures differ by their suffix only.
+        InputError: if the folder cannot be read.
     """
     try:
-        paths = [folder / name for name in os.listdir(folder)]
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
     except OSError as error:
         raise InputError(f"cannot read the folder '{folder}': {error.strerror}") from error
-    paths = [path for path in paths if path.suffix.lower() in _SUFFIXES]
+    paths = (folder / name for name in names)
+    return sorted((path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES), key=natural_order)
+
+
+def list_pictures(folder: Path) -> dict[str, Path]:
+    """Returns the pictures in a folder by name without suffix, in natural order.
+
+    Raises:
+        InputError: if the folder cannot be read, or two pictures differ only in their suffix.
+    """
     pictures: dict[str, Path] = {}
-    for path in sorted(paths, key=lambda path: _natural(path.name)):
+    for path in pictures_in(folder):
         if path.stem in pictures:
             raise InputError(f"'{pictures[path.stem]}' and '{path}' have the same name")
         pictures[path.stem] = path
@@ -39,24 +47,20 @@ def list_pictures(folder: Path) -> dict[str, Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, in the order of names.
+    """Returns the folders in a folder, in natural order.
 
     Raises:
-        InputError: if there is no such folder.
+        InputError: if the folder cannot be read.
     """
     try:
-        entries = [entry for entry in os.scandir(folder) if entry.is_dir()]
+        folders = [folder / entry.name for entry in os.scandir(folder) if entry.is_dir()]
     except OSError as error:
         raise InputError(f"cannot read the folder '{folder}': {error.strerror}") from error
-    return [folder / entry.name for entry in sorted(entries, key=lambda entry: _natural(entry.name))]
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return sorted(folders, key=natural_order)
 
 
 def frame_number(path: Path) -> int:
-    """The number that a frame is named by.
+    """Returns the number that a frame is named by.
 
     Raises:
         InputError: if its name is not a number.
@@ -67,11 +71,11 @@ def frame_number(path: Path) -> int:
 
 
 def frame_size(path: Path, decode: bool = False) -> tuple[int, int]:
-    """Height and width of a picture in pixels, as it is shown (EXIF orientation applied).
+    """Returns height and width of a picture in pixels, with its EXIF orientation applied.
 
     Args:
         path: the picture.
-        decode: read all of it, to find out whether it is complete.
+        decode: read the whole picture, to find out whether it is complete.
 
     Raises:
         InputError: if it cannot be read.
@@ -88,7 +92,7 @@ def frame_size(path: Path, decode: bool = False) -> tuple[int, int]:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """The numbers (H, W) of a picture whose pixels are ids: palette indices or grey levels.
+    """Returns the ids (H, W) in a picture, int64: its palette indices or grey levels.
 
     Raises:
         InputError: if it cannot be read or is in colour.

@@ -1,8 +1,9 @@
-"""JSON in, and files out that are whole or not there."""
+"""JSON files, pictures in folders, and output that appears whole or not at all."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,14 +12,30 @@ from typing import Any
 
 from seqformer.errors import InputError
 
-__all__ = ["new_folder", "read_json", "replaced_when_complete", "write_json"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "natural_order",
+    "new_folder",
+    "read_content",
+    "read_json",
+    "replaced_when_complete",
+    "write_json",
+]
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def natural_order(path: str | Path) -> tuple[list[tuple[str, int]], str]:
+    """Sort key for names: numbers compare as numbers, so 2 comes before 10; letter case comes last."""
+    name = str(path)
+    return [(text.lower(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)], name
 
 
 def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        InputError: if it is missing, unreadable or no JSON.
+        InputError: if the file is missing, unreadable or not JSON.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -31,12 +48,27 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"'{path}' is not JSON: {error}") from error
 
 
-@contextmanager
-def replaced_when_complete(path: str | Path) -> Iterator[Path]:
-    """A path to write a file to, which takes the place of ``path`` when the block ends without an error.
+def read_content(source: Any, name: str) -> tuple[Any, str]:
+    """Returns the content of a JSON file and its path, or, for content given directly, that and ``name``."""
+    return (read_json(source), str(source)) if isinstance(source, str | Path) else (source, name)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all.
 
     Raises:
         InputError: if it cannot be written.
+    """
+    with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+@contextmanager
+def replaced_when_complete(path: str | Path) -> Iterator[Path]:
+    """Yields a path to write to; the file replaces ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: if the file cannot be written.
 
     Example:
         >>> with replaced_when_complete("results.json") as part:
@@ -57,7 +89,7 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A folder to write to, which gets the name ``path`` when the block ends without an error.
+    """Yields a folder to write to; it is renamed to ``path`` when the block ends without an error.
 
     Raises:
         InputError: if ``path`` exists or cannot be written.
@@ -75,13 +107,3 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write '{path}': {error.strerror}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes a JSON file; under its name there is never a half-written one.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
-    with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
-        json.dump(value, file)

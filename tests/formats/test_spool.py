@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seqformer.errors import InputError
-from seqformer.evaluation.spool import ResultSpool, read_spool
+from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.structures import EndedInstance, FrameInstance, FrameResult
 
 RLE = {"size": [2, 2], "counts": "04"}
@@ -64,13 +64,13 @@ def test_goes_on_behind_the_frames_to_keep(tmp_path: Path) -> None:
 
 def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no frames\n")
-    with pytest.raises(InputError, match="no file of final frames"):
+    with pytest.raises(InputError, match="not a file of final frames"):
         list(read_spool(tmp_path / "text"))
     with pytest.raises(InputError, match="cannot be written"):
         ResultSpool(tmp_path / "text" / "frames")
     with (
         ResultSpool(spooled(tmp_path / "frames"), keep=3) as spool,
-        pytest.raises(InputError, match="found class 1"),
+        pytest.raises(InputError, match="predicts class 1"),
     ):
         spool.write_results(tmp_path / "results.json", 1, [1])
     assert not (tmp_path / "results.json").exists()

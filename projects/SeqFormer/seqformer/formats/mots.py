@@ -1,17 +1,19 @@
-"""MOTS (KITTI-MOTS and MOTSChallenge): a text file or a folder of 16-bit PNGs a sequence."""
+"""MOTS (KITTI-MOTS and MOTSChallenge): a text file or a folder of 16-bit PNGs per sequence."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from annotation_formats.builder import DatasetBuilder, VideoBuilder
-from annotation_formats.frames import frame_number, list_pictures, read_ids, subfolders
-from annotation_formats.results import FoundVideo, paint
-from seqformer.data.rle import encode_masks, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.builder import DatasetBuilder, VideoBuilder
+from seqformer.formats.files import new_folder
+from seqformer.formats.frames import frame_number, list_pictures, subfolders
+from seqformer.formats.labelled import LabelledVideo, paint_ids
+from seqformer.formats.rle import encode_masks, to_rle
+from seqformer.formats.ytvis import Dataset
+from seqformer.structures import RLE
 
 __all__ = ["MOTS_CLASSES", "read_mots", "write_mots"]
 
@@ -21,19 +23,17 @@ _IDS_OF_A_CLASS = 1000  # an object's id is its class times 1000 plus its number
 _FIELDS = 6  # frame, object, class, height, width, RLE
 
 
-def read_mots(
-    annotations: Path, frames: Path, classes: dict[int, str], keep_ignored: bool = True
-) -> dict[str, Any]:
-    """YouTube-VIS JSON from MOTS annotations.
+def read_mots(annotations: Path, frames: Path, classes: dict[int, str], keep_ignored: bool = True) -> Dataset:
+    """Reads a dataset from MOTS annotations.
 
     Args:
         annotations: folder with NAME.txt, a folder NAME of PNGs, or NAME/gt/gt.txt for every sequence.
-        frames: folder with NAME/ or NAME/img1/ of pictures, named by the number of the frame that the
-            annotations give (from 0 in KITTI-MOTS, from 1 in MOTSChallenge). With PNGs, a sequence's frames
-            are those that have one.
-        classes: names by class id.
-        keep_ignored: regions to be ignored (class 10, id 10000) become crowd annotations, one of every
-            category, since YouTube-VIS ignores a region for one category only; otherwise they are dropped.
+        frames: folder with NAME/ or NAME/img1/ of pictures, named by the frame number that the annotations
+            use (from 0 in KITTI-MOTS, from 1 in MOTSChallenge). With PNGs, the frames of a sequence are
+            those that have one.
+        classes: names by class id, which becomes the category id.
+        keep_ignored: turn ignored regions (class 10, id 10000) into crowd annotations, one for every
+            category, since YouTube-VIS ignores a region for one category only; otherwise drop them.
 
     Raises:
         InputError: names file, line or frame, and object if something is missing or inconsistent.
@@ -47,25 +47,25 @@ def read_mots(
             _add_pngs(builder, source, pictures, classes, keep_ignored)
         else:
             _add_text(builder, source, pictures, classes, keep_ignored)
-    return builder.to_json()
+    return builder.finish()
 
 
 def _sequences(annotations: Path) -> list[tuple[str, Path]]:
-    """Names, and the text file or folder of PNGs of each."""
-    found = {}
+    """Names of the sequences, each with its text file or folder of PNGs."""
+    sources: dict[str, Path] = {}
     for folder in subfolders(annotations):
         text = folder / "gt" / "gt.txt"
         if text.is_file():
-            found[folder.name] = text
+            sources[folder.name] = text
         elif any(folder.glob("*.png")):
-            found[folder.name] = folder
+            sources[folder.name] = folder
     for text in annotations.glob("*.txt"):
-        if text.stem in found:
-            raise InputError(f"'{text}' and '{found[text.stem]}' annotate the same sequence")
-        found[text.stem] = text
-    if not found:
+        if text.stem in sources:
+            raise InputError(f"'{text}' and '{sources[text.stem]}' annotate the same sequence")
+        sources[text.stem] = text
+    if not sources:
         raise InputError(f"'{annotations}': no NAME.txt, NAME/gt/gt.txt or folders of PNGs")
-    return sorted(found.items())
+    return sorted(sources.items())
 
 
 def _add_text(
@@ -82,7 +82,7 @@ def _add_text(
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror}") from error
     if not pictures:
-        raise InputError(f"'{path}': there are no frames of it")
+        raise InputError(f"'{path}': there are no frames for it")
     video = builder.add_video(list(pictures.values()))
     places = {number: place for place, number in enumerate(pictures)}
     for number, line in enumerate(lines, start=1):
@@ -98,12 +98,12 @@ def _add_text(
         if class_ != _IGNORE_CLASS and class_ not in classes:
             raise InputError(f"{where}: object {object_} is of class {class_}; known are {_known(classes)}")
         try:
-            mask = to_rle({"size": [height, width], "counts": fields[-1]}, video.height, video.width)
+            mask = to_rle({"size": [height, width], "counts": fields[-1]}, *video.size)
             if class_ == _IGNORE_CLASS:
                 if keep_ignored:
                     _add_ignored(video, places[frame], mask, classes)
             else:
-                video.add(places[frame], object_, classes[class_], mask)
+                video.add(places[frame], object_, class_, mask)
         except InputError as error:
             raise InputError(f"{where}: frame {frame}, object {object_}: {error}") from None
 
@@ -121,16 +121,12 @@ def _add_pngs(
             raise InputError(f"'{path}' has no frame")
     video = builder.add_video([pictures[number] for number in pngs])
     for frame, path in enumerate(pngs.values()):
-        ids = read_ids(path)
-        if ids.shape != (video.height, video.width):
-            raise InputError(
-                f"'{path}' is {ids.shape[1]}x{ids.shape[0]} pixels, its frame {video.width}x{video.height}"
-            )
+        ids = video.read_ids(path)
         known = {}
         for id_ in np.unique(ids).tolist():
             class_ = id_ // _IDS_OF_A_CLASS
             if class_ in classes:
-                known[id_] = classes[class_]
+                known[id_] = class_
             elif id_ and class_ != _IGNORE_CLASS:
                 raise InputError(f"'{path}': object {id_} is of class {class_}; known are {_known(classes)}")
         video.add_ids(frame, ids, known)
@@ -139,52 +135,58 @@ def _add_pngs(
             _add_ignored(video, frame, ignored, classes)
 
 
-def _add_ignored(video: VideoBuilder, frame: int, mask: Any, classes: dict[int, str]) -> None:
-    for name in classes.values():
-        video.add(frame, f"ignored region of {name}", name, mask, crowd=True)
+def _add_ignored(video: VideoBuilder, frame: int, mask: RLE, classes: dict[int, str]) -> None:
+    for class_, name in classes.items():
+        video.add(frame, f"ignored region of {name}", class_, mask, crowd=True)
 
 
 def _known(classes: dict[int, str]) -> str:
     return ", ".join(f"{id_} ({name})" for id_, name in classes.items())
 
 
-def write_mots(videos: list[FoundVideo], folder: Path) -> None:
-    """A text file a video, named by the folder of its frames.
+def write_mots(videos: list[LabelledVideo], output: Path) -> None:
+    """Writes a text file per video, named after the folder of its frames.
 
     MOTS allows no overlap, so the instance with the higher score gets the pixels. The class is the dataset's
-    category id, the frame the number that its file is named by, or its place from 0 if it is not a number.
+    category id. Frames have the numbers that their files are named by, or their places from 0 if a name is
+    not a number.
+
+    Args:
+        videos: what to write.
+        output: a new folder.
 
     Raises:
-        InputError: if a video has more than 999 instances of a class, or two videos the same name.
+        InputError: if a video has more than 999 instances of a class, two videos have the same name, or the
+            folder exists or cannot be written.
     """
     written: dict[str, int] = {}
-    for video in videos:
-        name = _sequence_name(video.folder)
-        if name in written:
-            raise InputError(f"videos {written[name]} and {video.id} are both called '{name}'")
-        written[name] = video.id
-        counts: dict[int, int] = {}
-        numbers, classes = {}, {}
-        for instance in video.instances:
-            class_ = instance.category_id
-            counts[class_] = counts.get(class_, 0) + 1
-            if counts[class_] >= _IDS_OF_A_CLASS:
-                raise InputError(f"video {video.id}: too many instances; raise --score-threshold")
-            object_ = class_ * _IDS_OF_A_CLASS + counts[class_]
-            numbers[id(instance)], classes[object_] = object_, class_
-        numbered = all(stem.isdecimal() for stem in video.stems)
-        lines = []
-        for place, stem in enumerate(video.stems):
-            picture = paint(video, place, numbers)
-            objects = [object_ for object_ in np.unique(picture).tolist() if object_]
-            if not objects:
-                continue
-            masks = encode_masks(picture[None] == np.asarray(objects)[:, None, None])
-            for object_, mask in zip(objects, masks, strict=True):
-                number = int(stem) if numbered else place
-                size = f"{video.height} {video.width}"
-                lines.append(f"{number} {object_} {classes[object_]} {size} {mask['counts']}\n")
-        (folder / f"{name}.txt").write_text("".join(lines), encoding="ascii")
+    with new_folder(output) as folder:
+        for labelled in videos:
+            video = labelled.video
+            name = _sequence_name(labelled.folder)
+            if name in written:
+                raise InputError(f"videos {written[name]} and {video.id} are both called '{name}'")
+            written[name] = video.id
+            counts: dict[int, int] = {}
+            classes: dict[int, int] = {}  # by object, in the order of the instances
+            for instance in labelled.instances:
+                counts[instance.category] = counts.get(instance.category, 0) + 1
+                if counts[instance.category] >= _IDS_OF_A_CLASS:
+                    raise InputError(f"video {video.id}: too many instances: raise `score_threshold`")
+                classes[instance.category * _IDS_OF_A_CLASS + counts[instance.category]] = instance.category
+            numbered = all(stem.isdecimal() for stem in labelled.stems)
+            lines = []
+            for place, stem in enumerate(labelled.stems):
+                picture = paint_ids(labelled, place, list(classes))
+                objects = [object_ for object_ in np.unique(picture).tolist() if object_]
+                if not objects:
+                    continue
+                masks = encode_masks(picture[None] == np.asarray(objects)[:, None, None])
+                for object_, mask in zip(objects, masks, strict=True):
+                    number = int(stem) if numbered else place
+                    size = f"{video.height} {video.width}"
+                    lines.append(f"{number} {object_} {classes[object_]} {size} {mask['counts']}\n")
+            (folder / f"{name}.txt").write_text("".join(lines), encoding="ascii")
 
 
 def _sequence_name(folder: str) -> str:

@@ -1,18 +1,18 @@
-"""CVAT for video 1.1: an XML file a task, with a track for every object."""
+"""CVAT for video 1.1: an XML file per task, with a track for every object."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from annotation_formats.builder import DatasetBuilder, VideoBuilder
-from annotation_formats.frames import list_pictures
-from seqformer.data.rle import encode_masks, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.builder import DatasetBuilder, VideoBuilder
+from seqformer.formats.frames import list_pictures
+from seqformer.formats.rle import encode_masks, to_rle
+from seqformer.formats.ytvis import Dataset
 from seqformer.structures import RLE
 
 __all__ = ["read_cvat"]
@@ -23,13 +23,13 @@ _WITHOUT_AREA = {"polyline", "points", "skeleton", "cuboid", "ellipse", "tag"}
 
 @dataclass
 class _Shape:
-    """A track's shape in a frame.
+    """The shape of a track in a frame.
 
     Attributes:
         kind: "polygon", "mask" or "box".
         outside: the object is not in the frame.
-        points: (N, 2) xy in pixels, of polygons, and of boxes their four corners.
-        element: what a mask is read from.
+        points: (N, 2) xy in pixels of a polygon's corners, or of a box's four; None for a mask.
+        element: the XML element, which masks are read from.
     """
 
     kind: str
@@ -40,11 +40,11 @@ class _Shape:
 
 @dataclass
 class _Task:
-    """What is known of a task: its labels, and which frames of the source it has.
+    """The labels of a task, and which frames of the source it has.
 
     Attributes:
-        size: frames; None if the file does not say.
-        start, step: of the numbers that tracks count frames by.
+        size: number of frames; None if the file does not say.
+        start, step: of the frame numbers in tracks.
     """
 
     labels: list[str]
@@ -53,42 +53,43 @@ class _Task:
     step: int
 
 
-def read_cvat(xml_files: list[Path], frames: Path, fill_boxes: bool = False) -> dict[str, Any]:
-    """YouTube-VIS JSON from CVAT's XML.
+def read_cvat(xml_files: list[Path], frames: Path, fill_boxes: bool = False) -> Dataset:
+    """Reads a dataset from CVAT's XML.
 
     Polygons and masks become masks. Objects that are "outside" have none, "occluded" ones keep theirs. CVAT
-    exports a shape for every frame. Where frames are left out between two shapes of a track, polygons and
-    boxes are interpolated corner by corner and masks stay as they were; after its last shape an object stays
-    until the video's end, unless that shape is outside.
+    exports a shape for every frame. Where a track has no shape in frames between two others, polygons and
+    boxes are interpolated corner by corner and masks stay as they were. After its last shape an object stays
+    until the end of the video, unless that shape is outside.
 
     Args:
-        xml_files: an export a task. The names of the labels are the categories.
-        frames: folder of the frames, or, with several tasks, of folders named as the XML files. The frames in
-            the order of their names are those of the task.
-        fill_boxes: boxes become filled boxes; otherwise they are refused, since they are no masks.
+        xml_files: one export per task. Label names are the categories.
+        frames: folder of the frames, or, with several tasks, of folders named like the XML files. Sorted by
+            name, the frames are those of the task.
+        fill_boxes: turn boxes into filled rectangles; otherwise boxes are refused, since they are not masks.
 
     Raises:
         InputError: names file, track and frame if something is missing, inconsistent or not supported.
     """
     roots = [(path, _parse(path)) for path in xml_files]
     tasks = [_task(path, root) for path, root in roots]
-    labels = list(dict.fromkeys(label for task in tasks for label in task.labels))
+    labels = dict.fromkeys(label for task in tasks for label in task.labels)
     builder = DatasetBuilder(frames, dict(enumerate(labels, start=1)))
+    categories = {label: id_ for id_, label in enumerate(labels, start=1)}
     for (path, root), task in zip(roots, tasks, strict=True):
         folder = frames / path.stem if len(xml_files) > 1 else frames
         pictures = list(list_pictures(folder).values())
         if not pictures:
-            raise InputError(f"'{folder}': no frames of '{path}'")
+            raise InputError(f"'{folder}': no frames for '{path}'")
         if task.size is not None and task.size != len(pictures):
-            raise InputError(f"'{path}' has {task.size} frames, '{folder}' {len(pictures)}")
+            raise InputError(f"'{path}' has {task.size} frames, '{folder}' has {len(pictures)}")
         video = builder.add_video(pictures)
         for track in root.iter("track"):
             where = f"{path}: track {track.get('id')}"
             label = track.get("label")
             if label not in task.labels:
                 raise InputError(f"{where}: there is no label '{label}' in the task")
-            _add_track(video, track, label, task, fill_boxes, where)
-    return builder.to_json()
+            _add_track(video, track, categories[label], task, fill_boxes, where)
+    return builder.finish()
 
 
 def _parse(path: Path) -> ElementTree.Element:
@@ -124,16 +125,16 @@ def _task(path: Path, root: ElementTree.Element) -> _Task:
     size, start = (meta.findtext(key) for key in ("size", "start_frame"))
     for value in (size, start):
         if value is not None and not value.strip().isdecimal():
-            raise InputError(f"'{path}': '{value}' is no number of frames")
+            raise InputError(f"'{path}': '{value}' is not a number of frames")
     return _Task(labels, None if size is None else int(size), int(start or 0), step)
 
 
 def _add_track(
-    video: VideoBuilder, track: ElementTree.Element, label: str, task: _Task, fill_boxes: bool, where: str
+    video: VideoBuilder, track: ElementTree.Element, category: int, task: _Task, fill_boxes: bool, where: str
 ) -> None:
-    shapes = _shapes(track, len(video.names), task, fill_boxes, where)
+    shapes = _shapes(track, video.length, task, fill_boxes, where)
     places = sorted(shapes)
-    for place, following in zip(places, [*places[1:], len(video.names)], strict=True):
+    for place, following in zip(places, [*places[1:], video.length], strict=True):
         shape = shapes[place]
         if shape.outside:
             continue
@@ -141,30 +142,30 @@ def _add_track(
         for frame in range(place, following):
             at = f"{where}, frame {task.start + frame * task.step}"
             if shape.kind == "mask":
-                mask = mask or _mask(shape.element, video, at)
+                mask = mask or _mask(shape.element, video.size, at)
             else:
                 points = shape.points
                 if frame > place and following in shapes:
                     share = (frame - place) / (following - place)
                     points = _between(shape, shapes[following], share, at)
-                mask = _polygon(points, video, at)
+                mask = _polygon(points, video.size, at)
             if mask is not None:
-                video.add(frame, id(track), label, mask)
+                video.add(frame, id(track), category, mask)
 
 
 def _shapes(
     track: ElementTree.Element, length: int, task: _Task, fill_boxes: bool, where: str
 ) -> dict[int, _Shape]:
-    """A track's shapes by the place of their frame in the video."""
+    """The shapes of a track by the place of their frame in the video."""
     shapes: dict[int, _Shape] = {}
     for element in track:
         at = f"{where}, frame {element.get('frame')}"
         if element.tag in _WITHOUT_AREA:
-            raise InputError(f"{at}: a {element.tag} is no mask; draw a polygon or a mask")
+            raise InputError(f"{at}: a {element.tag} is not a mask: draw a polygon or a mask")
         if element.tag not in _SHAPES:
             continue
         if element.tag == "box" and not fill_boxes:
-            raise InputError(f"{at}: a box is no mask; draw a polygon or a mask, or use --boxes fill")
+            raise InputError(f"{at}: a box is not a mask: draw a polygon or a mask, or set `fill_boxes`")
         place, rest = divmod(int(_number(element, "frame", at)) - task.start, task.step)
         if rest or not 0 <= place < length:
             raise InputError(f"{at}: the task has no such frame")
@@ -181,7 +182,7 @@ def _number(element: ElementTree.Element, key: str, where: str) -> float:
     except ValueError:
         value = np.nan
     if not np.isfinite(value):
-        raise InputError(f"{where}: '{key}' of a {element.tag} is no number")
+        raise InputError(f"{where}: '{key}' of a {element.tag} is not a number")
     return value
 
 
@@ -206,35 +207,35 @@ def _points(element: ElementTree.Element, where: str) -> np.ndarray | None:
 def _between(shape: _Shape, following: _Shape, share: float, where: str) -> np.ndarray:
     if following.points is None or following.points.shape != shape.points.shape:
         raise InputError(
-            f"{where}: no shape, and those before and after have different corners, so that nothing can be "
-            "interpolated: export all frames from CVAT"
+            f"{where}: no shape, and those before and after have different numbers of corners, so it "
+            "cannot be interpolated: export all frames from CVAT"
         )
     return shape.points + share * (following.points - shape.points)
 
 
-def _polygon(points: np.ndarray, video: VideoBuilder, where: str) -> RLE | None:
+def _polygon(points: np.ndarray, size: tuple[int, int], where: str) -> RLE | None:
     try:
-        return to_rle([points.flatten().tolist()], video.height, video.width)
+        return to_rle([points.flatten().tolist()], *size)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def _mask(element: ElementTree.Element, video: VideoBuilder, where: str) -> RLE | None:
-    """CVAT's own RLE: runs along rows, background first, inside a window of the frame."""
+def _mask(element: ElementTree.Element, size: tuple[int, int], where: str) -> RLE | None:
+    """Reads CVAT's own RLE: runs along rows, background first, inside a window of the frame."""
     left, top, width, height = (
         int(_number(element, key, where)) for key in ("left", "top", "width", "height")
     )
-    inside = 0 <= left <= left + width <= video.width and 0 <= top <= top + height <= video.height
+    inside = 0 <= left <= left + width <= size[1] and 0 <= top <= top + height <= size[0]
     if width < 1 or height < 1 or not inside:
         raise InputError(
             f"{where}: the mask's window of {width}x{height} pixels at {left}, {top} is not inside the frame "
-            f"of {video.width}x{video.height}"
+            f"of {size[1]}x{size[0]}"
         )
     runs = [run.strip() for run in element.get("rle", "").split(",")]
     if not all(run.isdecimal() for run in runs) or sum(map(int, runs)) != width * height:
         raise InputError(f"{where}: malformed RLE: the runs must cover {width} x {height} pixels")
     values = np.arange(len(runs)) % 2 == 1
-    mask = np.zeros((1, video.height, video.width), dtype=bool)
+    mask = np.zeros((1, *size), dtype=bool)
     window = np.repeat(values, [int(run) for run in runs]).reshape(height, width)
     mask[0, top : top + height, left : left + width] = window
     return encode_masks(mask)[0]

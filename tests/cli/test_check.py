@@ -1,4 +1,4 @@
-"""check_dataset.py: a good dataset passes, and all faults of a bad one are listed in one run."""
+"""`seqformer check`: a good dataset passes, and all problems of a bad one are listed in one run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from check_dataset import check_dataset, main
-from seqformer.data.files import read_json
+from seqformer.cli.check import main
 from seqformer.data.toy import make_toy_dataset
+from seqformer.formats.check import check_dataset
+from seqformer.formats.files import read_json
 
 ALL_NULL = [None] * 3
 
@@ -96,7 +97,7 @@ def test_everything_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixtur
         f": video 1, frame 1: '{frames / names[1]}' is 60x48 pixels, the annotations are for 64x48",
         f": video 1, frame 2: '{frames / names[2]}' cannot be read: cannot identify image file",
         f": video 2, frame 0: '{frames / names[3]}' cannot be read: image file is truncated",
-        f": video 2, frame 2: '{names[4]}' is frame 1, too",
+        f": video 2, frame 2: '{names[4]}' is also frame 1",
         ": video 1, annotation 2: no frame has a mask",
         ": video 2, annotation 5: no frame has a mask",
         ": video 2, annotation 6, frame 0: the box [0, 0, 10, 10] is not that of the mask, "

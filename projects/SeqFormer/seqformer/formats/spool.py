@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
-from seqformer.structures import RLE, EndedInstance, FrameInstance, FrameResult
+from seqformer.formats.results import result_entry, write_results
+from seqformer.structures import RLE, EndedInstance, FrameInstance, FrameResult, Tracklet
 
 __all__ = ["ResultSpool", "read_spool"]
 
@@ -17,14 +17,14 @@ __all__ = ["ResultSpool", "read_spool"]
 class ResultSpool:
     """A file that grows by a line of JSON for every final frame; nothing of it stays in memory.
 
-    A process that is killed leaves whole lines and at most one broken one at the end, which is not read.
+    A killed process leaves whole lines and at most one broken line at the end, which readers skip.
 
     Args:
         path: the file.
-        keep: how many frames of an existing file to keep; with none it starts anew.
+        keep: how many frames of an existing file to keep; 0 starts a new one.
 
     Raises:
-        InputError: if it cannot be written, or has fewer frames than to be kept.
+        InputError: if it cannot be written, or has fewer frames than ``keep``.
     """
 
     def __init__(self, path: str | Path, keep: int = 0):
@@ -65,53 +65,44 @@ class ResultSpool:
             raise self._unwritable(error) from error
 
     def write_results(self, path: str | Path, video_id: int, category_ids: Sequence[int]) -> None:
-        """Writes results.json of the frames so far; under its name there is never a half-written file.
+        """Writes results.json of the frames so far, whole or not at all.
 
-        An instance that has not ended has one entry, with its class and score so far. Other entries are as
-        in ``tracklets_to_results``. Takes the memory of all RLEs while it runs.
+        An instance that has not ended has one entry, with its class and score so far. Needs the memory of
+        all RLEs while it runs.
 
         Raises:
-            InputError: if it cannot be written, or the model has a class that ``category_ids`` has not.
+            InputError: if it cannot be written, or the model predicts a class that ``category_ids`` lacks.
         """
-        masks: dict[int, dict[int, RLE]] = {}
-        scores: dict[int, list[tuple[int, float]]] = {}
-        length = 0
-        for frame in read_spool(self.path):
-            length = frame.index + 1
-            for instance in frame.instances:
-                masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
-                scores[instance.instance_id] = [(instance.label, instance.score)]
-            for ended in frame.ended:
-                scores[ended.instance_id] = ended.scores
-                if not ended.scores:
-                    masks.pop(ended.instance_id, None)
-        entries = [(i, label, score) for i in sorted(scores) for label, score in scores[i]]
-        with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
-            file.write("[")
-            for number, (i, label, score) in enumerate(entries):
-                if label >= len(category_ids):
-                    raise InputError(
-                        f"the model found class {label} (counted from 0), but there are "
-                        f"{len(category_ids)} classes: are the weights made for another dataset?"
-                    )
-                entry = {
-                    "video_id": video_id,
-                    "category_id": category_ids[label],
-                    "score": score,
-                    "segmentations": [masks.get(i, {}).get(t) for t in range(length)],
-                }
-                file.write((", " if number else "") + json.dumps(entry))
-            file.write("]")
+        write_results(path, (result_entry(t, video_id, category_ids) for t in _tracklets(self.path)))
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(f"'{self.path}' cannot be written: {error.strerror or error}")
 
 
+def _tracklets(path: Path) -> Iterator[Tracklet]:
+    """Yields one tracklet at a time, since each holds a list as long as the video."""
+    masks: dict[int, dict[int, RLE]] = {}
+    scores: dict[int, list[tuple[int, float]]] = {}
+    length = 0
+    for frame in read_spool(path):
+        length = frame.index + 1
+        for instance in frame.instances:
+            masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
+            scores[instance.instance_id] = [(instance.label, instance.score)]
+        for ended in frame.ended:
+            scores[ended.instance_id] = ended.scores
+            if not ended.scores:
+                masks.pop(ended.instance_id, None)
+    for i in sorted(scores):
+        for label, score in scores[i]:
+            yield Tracklet(i, label, score, [masks.get(i, {}).get(t) for t in range(length)])
+
+
 def read_spool(path: str | Path) -> Iterator[FrameResult]:
-    """The frames of a spool file, up to a line that is not whole.
+    """Yields the frames of a spool file, up to a broken line.
 
     Raises:
-        InputError: if it cannot be read, or a line is no frame.
+        InputError: if it cannot be read, or a line is not a frame.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -128,4 +119,4 @@ def read_spool(path: str | Path) -> Iterator[FrameResult]:
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"'{path}' is no file of final frames: {error}") from error
+        raise InputError(f"'{path}' is not a file of final frames: {error}") from error

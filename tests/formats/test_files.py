@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seqformer.data.files import new_folder, read_json, replaced_when_complete, write_json
 from seqformer.errors import InputError
+from seqformer.formats.files import new_folder, read_json, replaced_when_complete, write_json
 
 
 def test_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:

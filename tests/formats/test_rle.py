@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from seqformer.data.rle import decode_mask, encode_masks, mask_areas, rle_counts, space_time_iou, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask, encode_masks, mask_areas, rle_counts, space_time_iou, to_rle
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
@@ -73,13 +73,13 @@ def test_encode_masks_gives_none_for_empty_frames() -> None:
         ({"size": [4, 5], "counts": [[], 20]}, "list of integers"),
         ({"size": [4, 5], "counts": [2**62] * 4 + [20]}, "list of integers"),
         ({"size": [4, 5], "counts": []}, "list of integers"),
-        ({"size": [4, 5], "counts": "\ud800"}, "no compressed"),
+        ({"size": [4, 5], "counts": "\ud800"}, "not a compressed"),
         ({"size": [4, 5], "counts": [1.5, 18.5]}, "list of integers"),
         ({"size": [4, 5], "counts": [[20]]}, "list of integers"),
-        ({"size": [4, 5], "counts": "\x01"}, "no compressed"),
-        ({"size": [4, 5], "counts": "é"}, "no compressed"),
-        ({"size": [4, 5], "counts": "o"}, "no compressed"),
-        ({"size": [4, 5], "counts": "ooooooooooo0"}, "no compressed"),
+        ({"size": [4, 5], "counts": "\x01"}, "not a compressed"),
+        ({"size": [4, 5], "counts": "é"}, "not a compressed"),
+        ({"size": [4, 5], "counts": "o"}, "not a compressed"),
+        ({"size": [4, 5], "counts": "ooooooooooo0"}, "not a compressed"),
         ({"size": [4, 5], "counts": ""}, "empty"),
         ({"size": [4, 5], "counts": 7}, "string or a list"),
         ({"size": [5, 4], "counts": [20]}, r"size is \[5, 4\], the frame's \[4, 5\]"),

@@ -1,51 +1,41 @@
-"""The content of a YouTube-VIS JSON, checked: one reading for training, evaluation and check_dataset.py."""
+"""YouTube-VIS JSON, read with checks and written."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seqformer.data.rle import to_rle
+from pycocotools import mask as mask_api
+
 from seqformer.errors import InputError
+from seqformer.formats.checks import Report, is_integer, is_number, objects, refuse
+from seqformer.formats.files import read_json, write_json
+from seqformer.formats.rle import to_rle
 from seqformer.structures import RLE
 
 __all__ = [
     "Annotation",
     "Dataset",
-    "Report",
     "Video",
+    "category_entries",
     "parse_categories",
     "parse_dataset",
     "parse_segmentations",
-    "parse_videos",
-    "refuse",
+    "read_ytvis",
+    "write_ytvis",
 ]
 
-Report = Callable[[str], None]
-"""Takes a problem, as one line. It may raise; if it returns, what the problem is about is left out."""
-
-_SHOWN = 10  # names of missing frames in one message
-
-
-def refuse(problem: str) -> None:
-    """The report of those who cannot go on with a problem.
-
-    Raises:
-        InputError: always.
-    """
-    raise InputError(problem)
+_LISTED = 10  # names of missing frames in one message
 
 
 @dataclass
 class Video:
-    """A video of the JSON.
+    """A video of a dataset.
 
     Attributes:
-        names: files of its T frames, as in the JSON.
+        names: files of its T frames, relative to the folder of frames.
         height, width: pixels.
     """
 
@@ -56,7 +46,7 @@ class Video:
 
     @property
     def length(self) -> int:
-        """Frames, T."""
+        """The number of frames, T."""
         return len(self.names)
 
 
@@ -65,10 +55,11 @@ class Annotation:
     """An instance in a video.
 
     Attributes:
-        category: id as in the JSON.
-        masks: one a frame; None where there is none.
-        boxes: T times xywh in pixels, or None; None if the JSON has none at all.
-        areas: T times pixels, 0 where there is no mask; None if the JSON has none.
+        category: id in the dataset.
+        crowd: a region that evaluation ignores.
+        masks: one for each frame; None where there is none.
+        boxes: T boxes xywh in pixels, or None; None if the dataset has none at all.
+        areas: T areas in pixels, 0 where there is no mask; None if the dataset has none.
     """
 
     id: int
@@ -76,49 +67,113 @@ class Annotation:
     category: int
     crowd: bool
     masks: list[RLE | None]
-    boxes: list[list[float] | None] | None
-    areas: list[float] | None
+    boxes: list[list[float] | None] | None = None
+    areas: list[float] | None = None
 
 
 @dataclass
 class Dataset:
-    """A YouTube-VIS JSON.
+    """The content of a YouTube-VIS JSON.
 
     Attributes:
         names: category names by id, in the order of ids.
         videos: by id, in the order of the file.
-        annotations: in the order of the file; None if the JSON has none.
+        annotations: in the order of the file; None if the file has none.
     """
 
     names: dict[int, str]
     videos: dict[int, Video]
     annotations: list[Annotation] | None
 
+    def annotate(
+        self, video: Video, category: int, masks: list[RLE | None], crowd: bool = False
+    ) -> Annotation:
+        """Adds an instance under the next id."""
+        annotation = Annotation(len(self.annotations) + 1, video, category, crowd, masks)
+        self.annotations.append(annotation)
+        return annotation
 
-def parse_dataset(data: Any, source: str, report: Report, image_root: Path | None = None) -> Dataset:
-    """Reads what a YouTube-VIS JSON holds.
 
-    Args:
-        data: content of the file.
-        source: what messages call it.
-        report: called with every problem, named by file, video, annotation and frame.
-        image_root: the folder that file names are relative to, to see whether all frames are there; None
-            not to look.
+def write_ytvis(path: str | Path, dataset: Dataset) -> None:
+    """Writes a YouTube-VIS JSON, whole or not at all.
+
+    Where annotations have no boxes or areas, those of the masks are written.
 
     Raises:
-        InputError: if it is no JSON object.
+        InputError: if it cannot be written.
+    """
+    content: dict[str, Any] = {
+        "videos": [
+            {"id": video.id, "file_names": video.names} | _size(video) for video in dataset.videos.values()
+        ],
+        "categories": category_entries(dataset.names),
+    }
+    if dataset.annotations is not None:
+        content["annotations"] = [
+            {
+                "id": annotation.id,
+                "video_id": annotation.video.id,
+                "category_id": annotation.category,
+                "iscrowd": int(annotation.crowd),
+                **_size(annotation.video),
+                "segmentations": annotation.masks,
+                "bboxes": annotation.boxes
+                or [mask and mask_api.toBbox(mask).tolist() for mask in annotation.masks],
+                "areas": [area or None for area in annotation.areas]
+                if annotation.areas
+                else [mask and int(mask_api.area(mask)) for mask in annotation.masks],
+            }
+            for annotation in dataset.annotations
+        ]
+    write_json(path, content)
+
+
+def category_entries(names: dict[int, str]) -> list[dict[str, Any]]:
+    """Returns category names by id as :func:`parse_categories` reads them."""
+    return [{"id": id_, "name": name} for id_, name in names.items()]
+
+
+def _size(video: Video) -> dict[str, int]:
+    return {"height": video.height, "width": video.width, "length": video.length}
+
+
+def read_ytvis(path: str | Path, report: Report = refuse, image_root: Path | None = None) -> Dataset:
+    """Reads a YouTube-VIS JSON.
+
+    Args:
+        path: the file.
+        report: as in :func:`parse_dataset`; by default the first problem raises.
+        image_root: as in :func:`parse_dataset`.
+
+    Raises:
+        InputError: if the file cannot be read, or has a problem and ``report`` raises.
+    """
+    return parse_dataset(read_json(path), str(path), report, image_root)
+
+
+def parse_dataset(data: Any, source: str, report: Report = refuse, image_root: Path | None = None) -> Dataset:
+    """Checks the content of a YouTube-VIS JSON.
+
+    Args:
+        data: the content.
+        source: what messages call it.
+        report: called with every problem, which it names by file, video, annotation and frame.
+        image_root: the folder that file names are relative to, to report missing frames; None skips this.
+
+    Raises:
+        InputError: if it is not a JSON object, or has a problem and ``report`` raises.
     """
     if not isinstance(data, dict):
         raise InputError(f"{source}: not an object with 'videos' and 'categories'")
     names = parse_categories(data, source, report)
-    videos = parse_videos(data, source, report, image_root)
+    videos = _videos(data, source, report, image_root)
     annotations = None
     if data.get("annotations") is not None:
         annotations = []
         identities: set[int] = set()
-        for index, entry in enumerate(_objects(data, "annotations", source, report)):
+        for index, entry in enumerate(objects(data, "annotations", source, report)):
             identity = entry.get("id", index)
-            if not _is_integer(identity) or identity in identities:
+            if not is_integer(identity) or identity in identities:
                 where = f"{source}: video {entry.get('video_id')}, annotation {identity}"
                 report(f"{where}: ids must be integers, each used once")
                 continue
@@ -129,12 +184,12 @@ def parse_dataset(data: Any, source: str, report: Report, image_root: Path | Non
     return Dataset(names, videos, annotations)
 
 
-def parse_categories(data: dict[str, Any], source: str, report: Report) -> dict[int, str]:
-    """Category names by id, in the order of ids."""
+def parse_categories(data: dict[str, Any], source: str, report: Report = refuse) -> dict[int, str]:
+    """Returns the category names in ``data["categories"]`` by id, in the order of ids."""
     names: dict[int, str] = {}
-    for category in _objects(data, "categories", source, report):
+    for category in objects(data, "categories", source, report):
         id_, name = category.get("id"), category.get("name")
-        if not _is_integer(id_) or not isinstance(name, str):
+        if not is_integer(id_) or not isinstance(name, str):
             report(f"{source}: a category needs an integer 'id' and a 'name'")
         elif id_ in names:
             report(f"{source}: two categories have the id {id_}")
@@ -147,13 +202,11 @@ def parse_categories(data: dict[str, Any], source: str, report: Report) -> dict[
     return {id_: names[id_] for id_ in sorted(names)}
 
 
-def parse_videos(
-    data: dict[str, Any], source: str, report: Report, image_root: Path | None = None
-) -> dict[int, Video]:
+def _videos(data: dict[str, Any], source: str, report: Report, image_root: Path | None) -> dict[int, Video]:
     """Videos by id, in the order of the file."""
     videos: dict[int, Video] = {}
     listings: dict[Path, set[str]] = {}
-    for entry in _objects(data, "videos", source, report):
+    for entry in objects(data, "videos", source, report):
         video = _video(entry, source, report)
         if video is None:
             continue
@@ -164,8 +217,8 @@ def parse_videos(
         if image_root is not None:
             missing = _missing_files(image_root, video.names, listings)
             if missing:
-                listed = ", ".join(f"'{path}'" for path in missing[:_SHOWN])
-                more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+                listed = ", ".join(f"'{path}'" for path in missing[:_LISTED])
+                more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
                 report(
                     f"{source}: video {video.id}: {len(missing)} of {video.length} frames are missing: "
                     f"{listed}{more}"
@@ -175,17 +228,20 @@ def parse_videos(
     return videos
 
 
-def parse_segmentations(entries: Any, video: Video, where: str, report: Report) -> list[RLE | None] | None:
-    """Masks of an annotation or result, one a frame of the video.
+def parse_segmentations(
+    entries: Any, video: Video, where: str, report: Report = refuse
+) -> list[RLE | None] | None:
+    """Checks the masks of an annotation or result.
 
     Args:
-        entries: polygons, RLE (compressed or not) or null for every frame.
-        video: the video that they are of.
+        entries: for every frame of the video polygons, an RLE, compressed or not, or None.
+        video: the video that they belong to.
         where: what messages begin with.
         report: called with every problem.
 
     Returns:
-        the masks as compressed RLEs, None where there is none; None if there is no list as long as the video.
+        The masks as compressed RLEs, None where there is none; None if ``entries`` is not a list as long as
+        the video.
     """
     if not _fits(entries, video.length, "segmentations", where, report):
         return None
@@ -200,28 +256,12 @@ def parse_segmentations(entries: Any, video: Video, where: str, report: Report) 
     return masks
 
 
-def _objects(data: dict[str, Any], key: str, source: str, report: Report) -> list[dict[str, Any]]:
-    entries = data.get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        report(f"{source}: '{key}' must be a list of objects; is it YouTube-VIS format?")
-        entries = entries if isinstance(entries, list) else []
-    return [entry for entry in entries if isinstance(entry, dict)]
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
     where = f"{source}: video {entry.get('id', '(without id)')}"
     problems = [
         f"{where}: '{key}' must be a positive integer"
         for key in ("id", "height", "width")
-        if not _is_integer(entry.get(key)) or (key != "id" and entry[key] < 1)
+        if not is_integer(entry.get(key)) or (key != "id" and entry[key] < 1)
     ]
     names = entry.get("file_names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -234,7 +274,7 @@ def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
 
 
 def _missing_files(root: Path, names: list[str], listings: dict[Path, set[str]]) -> list[Path]:
-    # A listing a folder: much faster than a look at every file, above all on network disks.
+    # Listing each folder once is much faster than a look at every file, above all on network disks.
     paths = [root / name for name in names]
     for folder in {path.parent for path in paths} - listings.keys():
         try:
@@ -254,10 +294,10 @@ def _annotation(
 ) -> Annotation | None:
     video_id, category = entry.get("video_id"), entry.get("category_id")
     where = f"{source}: video {video_id}, annotation {identity}"
-    known = _is_integer(category) and category in names
+    known = is_integer(category) and category in names
     if not known:
         report(f"{where}: category_id {category} is not among the categories {_span(names)}")
-    video = videos.get(video_id) if _is_integer(video_id) else None
+    video = videos.get(video_id) if is_integer(video_id) else None
     if video is None:
         report(f"{where}: there is no video with that id")
         return None
@@ -272,8 +312,10 @@ def _annotation(
 def _fits(entries: Any, length: int, key: str, where: str, report: Report) -> bool:
     if isinstance(entries, list) and len(entries) == length:
         return True
-    found = f"{len(entries)} entries" if isinstance(entries, list) else "no list"
-    report(f"{where}: '{key}' has {found}, the video {length} frames")
+    if isinstance(entries, list):
+        report(f"{where}: '{key}' has {len(entries)} entries, the video {length} frames")
+    else:
+        report(f"{where}: '{key}' must be a list with an entry for each frame")
     return False
 
 
@@ -282,7 +324,7 @@ def _boxes(entries: Any, video: Video, where: str, report: Report) -> list[list[
         return None
     boxes: list[list[float] | None] = []
     for frame, box in enumerate(entries):
-        right = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)) and min(box[2:]) >= 0
+        right = isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0
         if box is not None and not right:
             report(f"{where}, frame {frame}: a box must be x, y, width and height in pixels, not {box!r}")
         boxes.append(box if right else None)
@@ -294,7 +336,7 @@ def _areas(entries: Any, video: Video, where: str, report: Report) -> list[float
         return None
     areas = []
     for frame, area in enumerate(entries):
-        right = area is None or (_is_number(area) and area >= 0)
+        right = area is None or (is_number(area) and area >= 0)
         if not right:
             report(f"{where}, frame {frame}: an area must be a number of pixels, not {area!r}")
         areas.append(float(area or 0) if right else 0.0)

@@ -1,4 +1,4 @@
-"""Run-length encoded masks: checks, conversion to one form, and decoding."""
+"""Run-length encoded masks: checking, converting to one form, encoding and decoding."""
 
 from __future__ import annotations
 
@@ -11,38 +11,46 @@ from pycocotools import mask as mask_api
 from seqformer.errors import InputError
 from seqformer.structures import RLE
 
-__all__ = ["decode_mask", "encode_masks", "mask_areas", "rle_counts", "space_time_iou", "to_rle"]
+__all__ = [
+    "SHORTEST_POLYGON",
+    "decode_mask",
+    "encode_masks",
+    "mask_areas",
+    "rle_counts",
+    "space_time_iou",
+    "to_rle",
+]
 
-_SHORTEST_POLYGON = 6  # numbers, i.e. three corners
-_LONGEST = 2**32  # pixels in a run
-_FARTHEST = 1e5  # pixels; pycocotools takes memory in proportion to a polygon's sides
+SHORTEST_POLYGON = 6  # numbers, that is, three corners
+_LONGEST_RUN = 2**32  # pixels
+_LARGEST_COORDINATE = 1e5  # pixels; the memory that pycocotools needs grows with a polygon's sides
 
 
 def rle_counts(counts: str | list[int]) -> np.ndarray:
-    """Lengths of the runs of an RLE, in column-major order, background first.
+    """Returns the run lengths of an RLE, in column-major order, background first.
 
     Args:
         counts: compressed (COCO's string) or uncompressed (a list of integers).
 
     Returns:
-        int64 array of the run lengths.
+        (R,) int64.
 
     Raises:
-        InputError: if ``counts`` is neither, or a string that is no run-length encoding.
+        InputError: if ``counts`` is neither, or is not a valid run-length encoding.
     """
     if isinstance(counts, list):
         try:
             runs = np.asarray(counts)
         except ValueError:  # lists in the list
             runs = np.empty((0, 0))
-        if runs.ndim != 1 or runs.dtype.kind not in "iu" or runs.max() > _LONGEST:
+        if runs.ndim != 1 or runs.dtype.kind not in "iu" or runs.max() > _LONGEST_RUN:
             raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
         return runs.astype(np.int64)
     if not isinstance(counts, str | bytes):
         raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
-    # A character holds 5 bits from low to high, a flag that more follow, and is shifted by 48 into the
-    # printable range; the last character's bit 4 is the sign. From the third number on they are
-    # differences to the number two before.
+    # Each character, minus 48, holds 5 bits of a number, lowest first, and a flag that more follow. Bit 4 of
+    # a number's last character is its sign. From the third number on, numbers are differences to the number
+    # two before.
     characters = np.frombuffer(
         counts if isinstance(counts, bytes) else counts.encode("utf-8", "surrogatepass"), np.uint8
     )
@@ -51,12 +59,12 @@ def rle_counts(counts: str | list[int]) -> np.ndarray:
     values = characters.astype(np.int64) - 48
     last = (values & 0x20) == 0
     if values.min() < 0 or values.max() > 0x3F or not last[-1]:
-        raise InputError("malformed RLE: 'counts' is no compressed run-length string")
+        raise InputError("malformed RLE: 'counts' is not a compressed run-length string")
     ends = np.flatnonzero(last)
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > 7:  # more than 32 bits
-        raise InputError("malformed RLE: 'counts' is no compressed run-length string")
+        raise InputError("malformed RLE: 'counts' is not a compressed run-length string")
     places = np.arange(len(values)) - np.repeat(starts, lengths)
     runs = np.add.reduceat((values & 0x1F) << (5 * places), starts)
     runs -= np.where(values[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
@@ -66,18 +74,18 @@ def rle_counts(counts: str | list[int]) -> np.ndarray:
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
-    """A mask of YouTube-VIS JSON in compressed form, checked.
+    """Checks a mask of YouTube-VIS JSON and returns it in compressed form.
 
     Args:
-        segmentation: polygons (lists of x, y, x, y, ... in pixels), uncompressed or compressed RLE, or
-            nothing (None or an empty list).
+        segmentation: polygons (lists of x, y, x, y, ... in pixels), an RLE, compressed or not, or None or an
+            empty list for no mask.
         height, width: size of the frame, pixels.
 
     Returns:
-        the compressed RLE; None if there is no mask.
+        The compressed RLE; None if there is no mask.
 
     Raises:
-        InputError: if it is none of these, or not of that size.
+        InputError: if it is none of these, or has another size.
     """
     if segmentation is None or segmentation == []:
         return None
@@ -85,9 +93,9 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
         for polygon in segmentation:
             if (
                 not isinstance(polygon, list)
-                or len(polygon) < _SHORTEST_POLYGON
+                or len(polygon) < SHORTEST_POLYGON
                 or len(polygon) % 2
-                or not all(isinstance(number, int | float) and abs(number) < _FARTHEST for number in polygon)
+                or not all(isinstance(n, int | float) and abs(n) < _LARGEST_COORDINATE for n in polygon)
             ):
                 raise InputError("malformed polygon: it must be a list of x, y of at least three corners")
         rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
@@ -116,12 +124,12 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
 
 
 def decode_mask(rle: RLE) -> np.ndarray:
-    """The mask (H, W) of a compressed RLE, uint8, 0 or 1."""
+    """Returns the mask (H, W) of a compressed RLE, uint8, 0 or 1."""
     return mask_api.decode(rle)
 
 
 def encode_masks(masks: np.ndarray) -> list[RLE | None]:
-    """Compressed RLEs of masks (T, H, W), bool; None for an empty mask."""
+    """Returns the compressed RLEs of masks (T, H, W), bool; None for an empty mask."""
     columns = np.asfortranarray(masks.transpose(1, 2, 0).view(np.uint8))
     return [
         {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
@@ -132,7 +140,7 @@ def encode_masks(masks: np.ndarray) -> list[RLE | None]:
 
 
 def mask_areas(masks: Sequence[RLE | None]) -> np.ndarray:
-    """Pixels of each of T masks, (T,) float64; 0 where there is none."""
+    """Returns the areas of T masks in pixels, (T,) float64; 0 where there is no mask."""
     areas = np.zeros(len(masks))
     seen = [frame for frame, mask in enumerate(masks) if mask is not None]
     if seen:
@@ -145,31 +153,31 @@ def space_time_iou(
     second: Sequence[Sequence[RLE | None]],
     areas: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """IoU of tracks: pixels that two share in all frames, divided by those that either has.
+    """Returns the IoU of tracklets: pixels in both, over pixels in either, summed over all frames.
 
     Args:
-        first, second: A and B tracks of T masks, None where there is none.
-        areas: (A, T) and (B, T) pixels, if they are known.
+        first, second: A and B tracklets of T masks; None where there is no mask.
+        areas: (A, T) and (B, T) pixels, if known.
 
     Returns:
-        (A, B) float64; 0 for two tracks without a mask.
+        (A, B) float64; 0 for two tracklets without a mask.
 
     Source: the metric of YouTube-VIS (Yang et al., "Video Instance Segmentation", 2019, section 3.2).
     """
     if not len(first) or not len(second):
         return np.zeros((len(first), len(second)))
     if areas is None:
-        areas = tuple(np.stack([mask_areas(track) for track in tracks]) for tracks in (first, second))
+        areas = tuple(np.stack([mask_areas(masks) for masks in tracklets]) for tracklets in (first, second))
     intersection = np.zeros((len(first), len(second)))
     for frame in range(len(first[0])):
         rows, columns = (np.flatnonzero(area[:, frame]) for area in areas)
         if len(rows) and len(columns):
-            # For crowds pycocotools divides the intersection by the first mask's area, from which the
-            # number of pixels is found exactly; one call serves all pairs.
+            # For crowds pycocotools divides the intersection by the first mask's area, which gives the
+            # exact number of pixels back; one call serves all pairs.
             share = mask_api.iou(
                 [first[i][frame] for i in rows], [second[i][frame] for i in columns], [1] * len(columns)
             )
             intersection[np.ix_(rows, columns)] += np.rint(share * areas[0][rows, frame, None])
-    found, wanted = (area.sum(1) for area in areas)
-    union = found[:, None] + wanted - intersection
+    first_area, second_area = (area.sum(1) for area in areas)
+    union = first_area[:, None] + second_area - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
