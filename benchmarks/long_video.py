@@ -45,7 +45,7 @@ from matplotlib.figure import Figure
 
 from seqformer import SeqFormer
 from seqformer.checkpoint import SeqFormerCheckpointer
-from seqformer.commands import DEFAULT_CONFIG, DEFAULT_WEIGHTS
+from seqformer.cli.model import DEFAULT_CONFIG, DEFAULT_WEIGHTS
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, resolve_datasets
 from seqformer.data.files import replaced_when_complete
@@ -57,7 +57,7 @@ from seqformer.inference import StreamingPredictor
 from seqformer.inference.clip_matching import ClipInstances, ClipMatcher
 from seqformer.inference.postprocess import select_queries
 from seqformer.inference.video import VideoInference
-from seqformer.visualization import VideoReader, VideoWriter
+from seqformer.video import VideoReader, VideoWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 STREET = ROOT / "demo/assets/street.mp4"

@@ -16,15 +16,16 @@ from networks import tiny_config
 from pycocotools import mask as mask_codec
 from videos import encode
 
-import demo
 from seqformer import SeqFormer
+from seqformer.cli import predict
 from seqformer.errors import InputError
 from seqformer.inference import ClipTracer, VideoPredictor
 from seqformer.inference.tracing import trace
+from seqformer.page.data import fit_points, mask_outline
+from seqformer.page.write import check_page, page_size, write_page
 from seqformer.structures import Tracklet, VideoResult
-from seqformer.visualization import VideoReader, VideoWriter, instance_color
-from seqformer.visualization.page import check_page, page_size, write_page
-from seqformer.visualization.page_data import fit_points, mask_outline
+from seqformer.video import VideoReader, VideoWriter
+from seqformer.visualization import instance_color
 
 T, HEIGHT, WIDTH, FPS = 12, 96, 128, 10
 GREY = 16  # by which a frame is brighter than the one before
@@ -443,7 +444,7 @@ def test_the_shipped_model(browser, repository, tmp_path, capsys) -> None:
         for frame in islice(video, 60, 67):
             writer.write(frame)
     html = tmp_path / "page" / "street.html"
-    demo.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), "--html", str(html)])
+    predict.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), "--html", str(html)])
     assert capsys.readouterr().out.splitlines()[-1] == str(html)
     assert {path.name for path in tmp_path.iterdir()} == {"street.mp4", "out.mp4", "out.json", "page"}
     opened = Page(browser, html).open("#frame=3")
@@ -465,7 +466,7 @@ def test_the_demo_refuses(tmp_path, capsys) -> None:
         (["--input", source, "--html", str(tmp_path / "file" / "a.html")], "cannot be written"),
     ):
         with pytest.raises(SystemExit) as stop:
-            demo.main([*arguments, "--output", str(tmp_path / "out.mp4")])
+            predict.main([*arguments, "--output", str(tmp_path / "out.mp4")])
         error = capsys.readouterr().err
         assert stop.value.code == 2 and message in error and error.count("\n") == 1, error
         assert {path.name for path in tmp_path.iterdir()} == before

@@ -13,7 +13,7 @@ from PIL import Image
 from videos import cut, encode, frames, pictures
 
 from seqformer.errors import InputError
-from seqformer.visualization import ImageSequenceReader, VideoReader, open_source
+from seqformer.video import ImageSequenceReader, VideoReader, open_source
 
 
 def assert_like(found: np.ndarray, wanted: np.ndarray, tolerance: float = 3.0) -> None:

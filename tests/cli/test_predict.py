@@ -20,10 +20,12 @@ from pycocotools import mask as mask_codec
 from safetensors.torch import save_file
 from videos import cut, encode, frames, pictures
 
-import demo
-from seqformer import SeqFormer, commands
+from seqformer import SeqFormer
+from seqformer.cli import model as model_options
+from seqformer.cli import predict
 from seqformer.structures import RLE, Tracklet, VideoResult
-from seqformer.visualization import VideoReader, instance_color
+from seqformer.video import VideoReader
+from seqformer.visualization import instance_color
 
 
 def rectangle(left: int, height: int, width: int) -> RLE:
@@ -73,7 +75,7 @@ def model(tmp_path) -> list[str]:
 
 @pytest.fixture
 def stub(monkeypatch) -> None:
-    monkeypatch.setattr(demo, "VideoPredictor", StubPredictor)
+    monkeypatch.setattr(predict, "VideoPredictor", StubPredictor)
 
 
 def files(folder: Path) -> set[str]:
@@ -84,7 +86,7 @@ def fails(capsys, arguments: list[str], tmp_path: Path) -> str:
     """The message of a command that must exit with 2, in one line, and leave no file."""
     before = files(tmp_path)
     with pytest.raises(SystemExit) as stop:
-        demo.main(arguments)
+        predict.main(arguments)
     captured = capsys.readouterr()
     assert stop.value.code == 2
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
@@ -99,7 +101,7 @@ def fails(capsys, arguments: list[str], tmp_path: Path) -> str:
 def test_clips_if_memory_is_short(tmp_path, model, caplog, gigabytes: str, how: str):
     source = encode(tmp_path / "in.mp4", 3)
     auto = ["--opts", "MODEL.SeqFormer.AUTO_MEMORY_GB", gigabytes]
-    demo.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), *model, *auto])
+    predict.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), *model, *auto])
     (message,) = caplog.messages
     assert message.startswith("3 frames of ") and how in message
 
@@ -107,7 +109,7 @@ def test_clips_if_memory_is_short(tmp_path, model, caplog, gigabytes: str, how: 
 def test_video(tmp_path, model, stub, capsys):
     source = encode(tmp_path / "in.mp4", 7, fps=Fraction(30000, 1001))
     output = tmp_path / "new" / "out.mp4"
-    demo.main(["--input", str(source), "--output", str(output), *model])
+    predict.main(["--input", str(source), "--output", str(output), *model])
     assert files(output.parent) == {"out.mp4", "out.json"}
 
     with VideoReader(output) as video:
@@ -137,20 +139,20 @@ def test_video(tmp_path, model, stub, capsys):
 
 def test_pictures_to_folder(tmp_path, model, stub):
     clip = pictures(tmp_path / "clip", 12)
-    demo.main(["--input", *map(str, clip.iterdir()), "--output", str(tmp_path / "out"), *model])
+    predict.main(["--input", *map(str, clip.iterdir()), "--output", str(tmp_path / "out"), *model])
     assert files(tmp_path / "out") == {f"{t:05d}.jpg" for t in range(12)} | {"results.json"}
 
 
 def test_default_output(tmp_path, model, stub, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    demo.main(["--video-input", str(encode(tmp_path / "street.mkv", 3)), *model])
+    predict.main(["--video-input", str(encode(tmp_path / "street.mkv", 3)), *model])
     assert files(tmp_path / "output") == {"street.mp4", "street.json"}
 
 
 def test_threshold(tmp_path, model, stub, capsys):
     command = ["--input", str(encode(tmp_path / "in.mp4", 2)), "--output", str(tmp_path / "out.mp4"), *model]
     for threshold, count in (("0.05", 3), ("0.85", 1), ("1", 0)):
-        demo.main([*command, "--confidence-threshold", threshold])
+        predict.main([*command, "--confidence-threshold", threshold])
         assert f"{count} instances" in capsys.readouterr().out
     assert "from 0 to 1" in fails(capsys, [*command, "--confidence-threshold", "40"], tmp_path)
 
@@ -162,38 +164,38 @@ def test_labels(tmp_path, model, stub, monkeypatch):
         seen.append((list(instance_ids), labels, scores))
         return frame
 
-    monkeypatch.setattr(demo, "draw_instances", draw)
+    monkeypatch.setattr(predict, "draw_instances", draw)
     source = str(encode(tmp_path / "in.mp4", 2))
-    demo.main(["--input", source, "--output", str(tmp_path / "out.mp4"), *model])
+    predict.main(["--input", source, "--output", str(tmp_path / "out.mp4"), *model])
     first, second = ({i: (label, s) for i, label, s in zip(*call, strict=True)} for call in seen)
     assert first == {0: ("dog", 0.9), 1: ("cat", 0.8)}, "the best class of each instance"
     assert second == {0: ("dog", 0.9)}
 
 
 def test_class_names(tmp_path, model):
-    cfg = commands.setup_cfg(model[1], model[3], [])
-    assert commands.classes(cfg) == (["cat", "dog"], [1, 2])
+    cfg = model_options.setup_cfg(model[1], model[3], [])
+    assert model_options.classes(cfg) == (["cat", "dog"], [1, 2])
     save_file({}, tmp_path / "plain.safetensors")
     plain = str(tmp_path / "plain.safetensors")
     MetadataCatalog.get("animals").set(
         thing_classes=["sheep", "cow"], thing_dataset_id_to_contiguous_id={7: 1, 9: 0}
     )
     try:
-        known = commands.setup_cfg(model[1], plain, ["DATASETS.TEST", "('animals',)"])
-        assert commands.classes(known) == (["sheep", "cow"], [9, 7])
+        known = model_options.setup_cfg(model[1], plain, ["DATASETS.TEST", "('animals',)"])
+        assert model_options.classes(known) == (["sheep", "cow"], [9, 7])
         more = ["DATASETS.TEST", "('animals',)", "MODEL.SeqFormer.NUM_CLASSES", "3"]
-        fitting = commands.setup_cfg(model[1], plain, more)
-        assert commands.classes(fitting) == (["class 0", "class 1", "class 2"], [1, 2, 3])
+        fitting = model_options.setup_cfg(model[1], plain, more)
+        assert model_options.classes(fitting) == (["class 0", "class 1", "class 2"], [1, 2, 3])
     finally:
         MetadataCatalog.remove("animals")
 
 
 def test_weights(model):
     def chosen(*arguments) -> str:
-        return commands.setup_cfg(*arguments).MODEL.WEIGHTS
+        return model_options.setup_cfg(*arguments).MODEL.WEIGHTS
 
-    default, config, given = str(commands.DEFAULT_CONFIG), model[1], model[3]
-    assert chosen(default, None, []) == str(commands.DEFAULT_WEIGHTS)
+    default, config, given = str(model_options.DEFAULT_CONFIG), model[1], model[3]
+    assert chosen(default, None, []) == str(model_options.DEFAULT_WEIGHTS)
     assert chosen(default, None, ["MODEL.WEIGHTS", given]) == given
     assert chosen(default, given, []) == given
     assert chosen(config, None, ["MODEL.WEIGHTS", given]) == given
@@ -201,7 +203,7 @@ def test_weights(model):
 
 def test_cut_off_video(tmp_path, model, stub, capsys):
     source = cut(encode(tmp_path / "in.mp4", 40, noise=True), 0.5)
-    demo.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), *model])
+    predict.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), *model])
     with VideoReader(tmp_path / "out.mp4") as video:
         count = len(list(video))
     assert 10 <= count <= 25
@@ -238,7 +240,7 @@ def test_bad_input(tmp_path, model, stub, capsys, case):
     ],
 )
 def test_bad_output_is_found_before_the_model_runs(tmp_path, model, monkeypatch, capsys, output, message):
-    monkeypatch.setattr(demo, "VideoPredictor", lambda cfg: pytest.fail("the model was made"))
+    monkeypatch.setattr(predict, "VideoPredictor", lambda cfg: pytest.fail("the model was made"))
     encode(tmp_path / "in.mp4", 3)
     pictures(tmp_path / "clip", 1)
     (tmp_path / "file").write_text("no folder")
@@ -282,14 +284,14 @@ def test_a_model_that_finds_nothing(tmp_path, model):
     """The real predictor, and the first result of a new training run."""
     source, output = encode(tmp_path / "in.mp4", 3), tmp_path / "out.mp4"
     opts = ["--opts", "MODEL.SeqFormer.APPLY_CLS_THRES", "1.0"]
-    demo.main(["--input", str(source), "--output", str(output), *model, *opts])
+    predict.main(["--input", str(source), "--output", str(output), *model, *opts])
     assert VideoReader(output).length == 3
     assert json.loads((tmp_path / "out.json").read_text()) == []
 
 
-def run_demo(*arguments: str) -> subprocess.Popen[str]:
+def run_demo(repository: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, demo.__file__, *arguments],
+        [sys.executable, str(repository / "demo/demo.py"), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -299,9 +301,11 @@ def run_demo(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_real_process(tmp_path, model):
+def test_a_real_process(tmp_path, model, repository):
     source, output = encode(tmp_path / "in.mp4", 5), tmp_path / "out.mp4"
-    process = run_demo("--input", str(source), "--output", str(output), "--confidence-threshold", "0", *model)
+    process = run_demo(
+        repository, "--input", str(source), "--output", str(output), "--confidence-threshold", "0", *model
+    )
     stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stderr) == (0, "")
     assert stdout.splitlines()[1:] == [str(output), str(tmp_path / "out.json")]
@@ -309,16 +313,16 @@ def test_a_real_process(tmp_path, model):
         assert container.streams.video[0].frames == 5
 
 
-def test_a_real_process_on_bad_input(tmp_path, model):
-    process = run_demo("--input", str(tmp_path / "missing.mp4"), *model)
+def test_a_real_process_on_bad_input(tmp_path, model, repository):
+    process = run_demo(repository, "--input", str(tmp_path / "missing.mp4"), *model)
     stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (2, "")
     assert stderr == f"error: no file '{tmp_path / 'missing.mp4'}'\n"
 
 
-def test_interrupted(tmp_path, model):
+def test_interrupted(tmp_path, model, repository):
     source, output = encode(tmp_path / "in.mp4", 2000), tmp_path / "out" / "out.mp4"
-    process = run_demo("--input", str(source), "--output", str(output), *model)
+    process = run_demo(repository, "--input", str(source), "--output", str(output), *model)
     deadline = time.monotonic() + 240
     while not list(tmp_path.glob("out/.*.part")) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()

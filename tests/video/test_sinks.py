@@ -11,7 +11,7 @@ from PIL import Image
 from videos import encode, frames, pictures
 
 from seqformer.errors import InputError
-from seqformer.visualization import (
+from seqformer.video import (
     FrameFolderWriter,
     VideoReader,
     VideoWriter,

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from seqformer.engine import started_by_torchrun
 from seqformer.errors import InputError
-from seqformer.visualization import PICTURE_SUFFIXES
+from seqformer.video import PICTURE_SUFFIXES
 
 __all__ = ["Share", "several_videos", "shared_out", "targets_of"]
 

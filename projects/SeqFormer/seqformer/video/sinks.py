@@ -20,7 +20,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 
 from seqformer.errors import InputError
-from seqformer.visualization.reader import FrameSource
+from seqformer.video.sources import FrameSource
 
 __all__ = [
     "FrameFolderWriter",

@@ -14,14 +14,14 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from torch import nn
-from train_net import build_optimizer, command_line
 
 from seqformer import add_seqformer_config
 from seqformer.config import load_config
 from seqformer.data.toy import make_toy_dataset
+from seqformer.engine.trainer import build_optimizer, command_line
 from seqformer.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
 SMALL = ["INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.MIN_SIZE_TEST", "48", "INPUT.SAMPLING_FRAME_NUM", "2"]
 TIMEOUT = 300  # seconds; a run takes a few

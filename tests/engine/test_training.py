@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seqformer.data.toy import make_toy_dataset
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
 TRAIN = [str(ROOT / "train_net.py"), "--config-file", str(CONFIG)]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]

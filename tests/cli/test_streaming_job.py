@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 from videos import encode, frames, pictures
 
-import demo
-import streaming_job
+from seqformer.cli import predict, streaming_job
 from seqformer.errors import InputError
-from seqformer.visualization import VideoReader
+from seqformer.video import VideoReader
 
 
 def files(folder: Path) -> set[str]:
@@ -48,8 +47,8 @@ def stop_after(monkeypatch, count: int, error: BaseException | int) -> None:
 def test_the_same_results_as_of_the_whole_video(tmp_path, model, capsys):
     source = encode(tmp_path / "in.mp4", 9)
     clips = ["--opts", "MODEL.SeqFormer.CLIP_MATCHING", "True"]
-    demo.main(["--input", str(source), "--output", str(tmp_path / "a/out.mp4"), *model, *clips])
-    demo.main(["--input", str(source), "--output", str(tmp_path / "b/out.mp4"), "--streaming", *model])
+    predict.main(["--input", str(source), "--output", str(tmp_path / "a/out.mp4"), *model, *clips])
+    predict.main(["--input", str(source), "--output", str(tmp_path / "b/out.mp4"), "--streaming", *model])
     assert files(tmp_path / "b") == {"out.mp4", "out.json"}
     whole, streamed = (json.loads((tmp_path / name / "out.json").read_text()) for name in "ab")
     assert len(whole) > 0
@@ -64,7 +63,7 @@ def test_the_same_results_as_of_the_whole_video(tmp_path, model, capsys):
 
 def test_pictures_to_folder(tmp_path, model):
     clip = pictures(tmp_path / "clip", 5)
-    demo.main(["--input", str(clip), "--output", str(tmp_path / "out"), "--streaming", *model])
+    predict.main(["--input", str(clip), "--output", str(tmp_path / "out"), "--streaming", *model])
     assert files(tmp_path / "out") == {f"{t:05d}.jpg" for t in range(5)} | {"results.json"}
 
 
@@ -73,11 +72,11 @@ def test_pictures_to_folder(tmp_path, model):
 def test_interrupted_and_resumed(tmp_path, model, monkeypatch, capsys, number, output):
     source = encode(tmp_path / "in.mp4", 12)
     command = ["--input", str(source), *model]
-    demo.main([*command, "--output", str(tmp_path / "a" / output), "--streaming"])
+    predict.main([*command, "--output", str(tmp_path / "a" / output), "--streaming"])
     with monkeypatch.context() as patch:
         stop_after(patch, 7, number)
         with pytest.raises(SystemExit) as stop:
-            demo.main([*command, "--output", str(tmp_path / "b" / output), "--streaming"])
+            predict.main([*command, "--output", str(tmp_path / "b" / output), "--streaming"])
     assert stop.value.code == 130
     assert "interrupted after 6 frames" in capsys.readouterr().err
     video, results = tmp_path / "b/out.mp4", tmp_path / "b/out.json"
@@ -89,9 +88,9 @@ def test_interrupted_and_resumed(tmp_path, model, monkeypatch, capsys, number, o
     assert {len(r["segmentations"]) for r in json.loads(results.read_text())} == {6}
 
     with pytest.raises(SystemExit):
-        demo.main([*command, "--output", str(tmp_path / "b" / output), "--streaming"])
+        predict.main([*command, "--output", str(tmp_path / "b" / output), "--streaming"])
     assert "--resume" in capsys.readouterr().err, "hours of work are not overwritten"
-    demo.main([*command, "--output", str(tmp_path / "b" / output), "--resume"])
+    predict.main([*command, "--output", str(tmp_path / "b" / output), "--resume"])
     assert files(tmp_path / "b") == files(tmp_path / "a")
     whole = tmp_path / "a" / results.relative_to(tmp_path / "b")
     assert results.read_text() == whole.read_text()
@@ -104,10 +103,10 @@ def test_resuming_another_video(tmp_path, model, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         stop_after(patch, 7, signal.SIGINT)
         with pytest.raises(SystemExit):
-            demo.main(["--input", str(encode(tmp_path / "in.mp4", 12)), "--streaming", *command])
+            predict.main(["--input", str(encode(tmp_path / "in.mp4", 12)), "--streaming", *command])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        demo.main(["--input", str(encode(tmp_path / "short.mp4", 3)), "--resume", *command])
+        predict.main(["--input", str(encode(tmp_path / "short.mp4", 3)), "--resume", *command])
     assert stop.value.code == 2
     assert "has 3 frames, but" in capsys.readouterr().err
 
@@ -116,7 +115,7 @@ def test_a_source_that_fails_keeps_what_came_before(tmp_path, model, monkeypatch
     source = encode(tmp_path / "in.mp4", 12)
     stop_after(monkeypatch, 7, InputError("the cable is out"))
     with pytest.raises(SystemExit) as stop:
-        demo.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
+        predict.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: the cable is out; the 7 frames before are in ") and error.count("\n") == 1
@@ -130,14 +129,14 @@ def test_a_frame_of_another_size(tmp_path, model, monkeypatch, capsys):
     source = encode(tmp_path / "in.mp4", 3)
     monkeypatch.setattr(VideoReader, "__iter__", lambda self: iter([*frames(5), frames(1, 64, 64)[0]]))
     with pytest.raises(SystemExit) as stop:
-        demo.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
+        predict.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
     assert stop.value.code == 2
     assert "frame 5 is 64x64, the first is 128x96" in capsys.readouterr().err
     assert count_frames(tmp_path / "out/o.mp4") == 5
 
 
 def test_a_full_disk_keeps_what_is_written(tmp_path, model, monkeypatch, capsys):
-    source = encode(tmp_path / "in.mp4", 12)
+    command = ["--input", str(encode(tmp_path / "in.mp4", 12)), "--output", str(tmp_path / "o/o.mp4"), *model]
     write = streaming_job.ResultSpool.write
 
     def fails(self, frame):
@@ -148,7 +147,7 @@ def test_a_full_disk_keeps_what_is_written(tmp_path, model, monkeypatch, capsys)
     with monkeypatch.context() as patch:
         patch.setattr(streaming_job.ResultSpool, "write", fails)
         with pytest.raises(SystemExit) as stop:
-            demo.main(["--input", str(source), "--output", str(tmp_path / "o/o.mp4"), "--streaming", *model])
+            predict.main([*command, "--streaming"])
     assert stop.value.code == 2
     assert "No space left" in capsys.readouterr().err
     assert count_frames(tmp_path / "o/o.mp4") == 5
@@ -159,7 +158,7 @@ def test_a_video_that_cannot_be_read_leaves_nothing(tmp_path, model, monkeypatch
     source = encode(tmp_path / "in.mp4", 3)
     stop_after(monkeypatch, 0, InputError("unreadable"))
     with pytest.raises(SystemExit) as stop:
-        demo.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
+        predict.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
     assert (stop.value.code, capsys.readouterr().err) == (2, "error: unreadable\n")
     assert files(tmp_path / "out") == set()
 
@@ -170,8 +169,8 @@ def test_killed_and_resumed(tmp_path, model):
     source = encode(tmp_path / "in.mp4", 60)
     command = ["--input", str(source), *model]
     program = (
-        "import demo, streaming_job, sys; streaming_job._SAVED_EVERY = 0.5; "
-        "streaming_job._SHARE_OF_SAVING = 1.0; demo.main(sys.argv[1:])"
+        "import sys; from seqformer.cli import predict, streaming_job; streaming_job._SAVED_EVERY = 0.5; "
+        "streaming_job._SHARE_OF_SAVING = 1.0; predict.main(sys.argv[1:])"
     )
     output = tmp_path / "b" / "out.mp4"
     process = subprocess.Popen(
@@ -189,8 +188,8 @@ def test_killed_and_resumed(tmp_path, model):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert json.loads(output.with_suffix(".json").read_text())
-    demo.main([*command, "--output", str(output), "--resume"])
-    demo.main([*command, "--output", str(tmp_path / "a" / "out.mp4"), "--streaming"])
+    predict.main([*command, "--output", str(output), "--resume"])
+    predict.main([*command, "--output", str(tmp_path / "a" / "out.mp4"), "--streaming"])
     assert files(tmp_path / "b") == {"out.mp4", "out.json"}
     assert output.with_suffix(".json").read_text() == (tmp_path / "a" / "out.json").read_text()
     assert count_frames(output) == 60

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from videos import encode, pictures
 
-import demo
-from many_videos import several_videos, targets_of
+from seqformer.cli import predict
+from seqformer.cli.many_videos import several_videos, targets_of
 from seqformer.errors import InputError
 
 
@@ -34,7 +34,7 @@ def names(folder: Path) -> list[str]:
 def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, mode):
     command = ["--input", videos, "--output", str(tmp_path / "out"), *mode, *model]
     with pytest.raises(SystemExit) as stop:
-        demo.main(command)
+        predict.main(command)
     assert stop.value.code == 1
     broken = tmp_path / "in" / "b.mp4"
     told = capsys.readouterr().err.splitlines()[-2:]
@@ -46,7 +46,7 @@ def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, 
     encode(tmp_path / "in" / "b.mp4", 4)
     (tmp_path / "out" / "c.json").unlink()
     before = (tmp_path / "out" / "a.mp4").stat().st_mtime_ns
-    demo.main(command)
+    predict.main(command)
     assert names(tmp_path / "out") == ["a.json", "a.mp4", "b.json", "b.mp4", "c.json", "c.mp4"]
     assert (tmp_path / "out" / "a.mp4").stat().st_mtime_ns == before
     assert capsys.readouterr().out.count("skipped") == 1
@@ -55,16 +55,16 @@ def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, 
 
 
 def test_a_library_that_breaks_is_a_failure_of_that_video(tmp_path, videos, model, monkeypatch, capsys):
-    draw = demo.draw_video
+    draw = predict.draw_video
 
     def breaks(source, *arguments):
         if source.name == "a":
             raise RuntimeError("out of memory")
         draw(source, *arguments)
 
-    monkeypatch.setattr(demo, "draw_video", breaks)
+    monkeypatch.setattr(predict, "draw_video", breaks)
     with pytest.raises(SystemExit) as stop:
-        demo.main(["--input", videos, "--output", str(tmp_path / "out"), *model])
+        predict.main(["--input", videos, "--output", str(tmp_path / "out"), *model])
     assert stop.value.code == 1
     assert f"  {tmp_path / 'in/a.mp4'}: RuntimeError: out of memory" in capsys.readouterr().err
     assert names(tmp_path / "out") == ["c.json", "c.mp4"]
@@ -95,12 +95,12 @@ def test_targets(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path, videos, model):
+def test_two_processes(tmp_path, videos, model, repository):
     """Every video is tracked by one of them, and both end with the failure of one."""
     command = ["--input", videos, "--output", str(tmp_path / "out"), *model]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     process = subprocess.run(
-        [*launcher, demo.__file__, *command],
+        [*launcher, str(repository / "demo/demo.py"), *command],
         capture_output=True,
         text=True,
         timeout=400,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pedestrians.cutouts import OCCLUDER_FOOT, Blob, Scene, Track, number_people
+from seqformer.data.pedestrians.cutouts import OCCLUDER_FOOT, Blob, Scene, Track, number_people
 
 __all__ = ["Composer", "Layer", "Video"]
 

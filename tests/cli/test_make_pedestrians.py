@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_codec
 
-from make_pedestrians import main
-from pedestrians.cutouts import Blob, Perspective, Track, number_people
+from seqformer.data.pedestrians.build import main
+from seqformer.data.pedestrians.cutouts import Blob, Perspective, Track, number_people
 
 SIZE = (192, 256)
 SPLIT, FRAMES = 60, 100

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageOps
 
 from seqformer.errors import InputError
-from seqformer.visualization.live import LiveReader, is_address
+from seqformer.video.live import LiveReader, is_address
 
 __all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
 

@@ -19,9 +19,9 @@ import numpy as np
 from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
 from seqformer.inference.clip_traces import ClipTracer
+from seqformer.page.data import PageData, fit_points, page_data
 from seqformer.structures import Tracklet, VideoResult
-from seqformer.visualization.page_data import PageData, fit_points, page_data
-from seqformer.visualization.writer import VideoWriter
+from seqformer.video.sinks import VideoWriter
 
 __all__ = ["MOST_FRAMES", "MOST_FRAMES_IN_ONE_CLIP", "check_page", "page_size", "write_page"]
 
@@ -125,7 +125,7 @@ def write_page(
 
 def page_html(title: str, data: PageData, video: bytes) -> str:
     """Joins the files of the page with what they show."""
-    folder = resources.files("seqformer.visualization") / "page"
+    folder = resources.files("seqformer.page") / "assets"
     filled = {
         "title": html.escape(title),
         "style": (folder / "page.css").read_text("utf-8"),

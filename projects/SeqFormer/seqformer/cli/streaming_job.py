@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from pycocotools import mask as mask_codec
 
-from background import in_background, read_ahead
 from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
 from seqformer.evaluation.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
-from seqformer.visualization import FrameSource, VideoWriter, draw_instances, open_writer
+from seqformer.video import FrameSource, FrameWriter, VideoWriter, open_writer
+from seqformer.visualization import draw_instances
 
 __all__ = ["StreamingJob"]
 
@@ -78,7 +78,6 @@ class StreamingJob:
         threshold: least score so far of an instance that is drawn.
         resume: go on with what an interrupted job left; without it the job starts anew.
         show: is given every drawn frame, too.
-        depth: frames that threads may read ahead, and draw and write behind; 0 for no threads.
 
     Raises:
         InputError: if there is nothing to resume, or the output cannot be written.
@@ -95,7 +94,6 @@ class StreamingJob:
         threshold: float,
         resume: bool = False,
         show: Callable[[np.ndarray], None] | None = None,
-        depth: int = 0,
     ):
         self.output = output
         self.unfinished = output.with_name(output.name + ".unfinished")
@@ -106,7 +104,6 @@ class StreamingJob:
         self._video_id = video_id
         self._threshold = threshold
         self._show = show
-        self._depth = depth
         self._failure: InputError | None = None  # of the source
         self._resume = resume and self._state_path.is_file()
         if self._state_path.is_file() and not resume:
@@ -151,16 +148,8 @@ class StreamingJob:
             spool = stack.enter_context(ResultSpool(self.unfinished / "frames.jsonl", keep=stream.num_final))
             writer = stack.enter_context(self._writer)
             interruption = stack.enter_context(_Interruption())
-
-            def bring(drawable: tuple[np.ndarray, FrameResult]) -> None:
-                writer.write(self._draw(*drawable))
-
             try:
-                with (
-                    read_ahead(self._source, self._depth) as source,
-                    in_background(bring, self._depth) as put,
-                ):
-                    self._track(stream, spool, self._read(progress(source)), put, interruption)
+                self._track(stream, spool, self._read(progress(self._source)), writer, interruption)
             except InputError:  # the disk is full, perhaps not for this
                 with suppress(InputError):
                     spool.write_results(self.json_path, self._video_id, self._category_ids)
@@ -178,13 +167,13 @@ class StreamingJob:
         stream: StreamingPredictor,
         spool: ResultSpool,
         frames: Iterator[np.ndarray],
-        put: Callable[[tuple[np.ndarray, FrameResult]], None],
+        writer: FrameWriter,
         interruption: _Interruption,
     ) -> None:
-        """Brings all frames to the files: their results to the spool, and what is to be drawn to ``put``."""
+        """Writes the results of all frames to the spool, and the drawn frames to the writer."""
         again = 0
         for result, frame in zip(read_spool(spool.path), islice(frames, stream.num_final), strict=False):
-            put((frame, result))
+            writer.write(self._draw(frame, result))
             again += 1
             if interruption.requested:
                 raise KeyboardInterrupt
@@ -198,7 +187,7 @@ class StreamingJob:
         def write(results: Iterable[FrameResult]) -> None:
             for result in results:
                 spool.write(result)
-                put((waiting.popleft(), result))
+                writer.write(self._draw(waiting.popleft(), result))
 
         clock = _Clock(time.monotonic())
         for frame in frames:

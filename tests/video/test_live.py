@@ -10,7 +10,7 @@ import pytest
 from videos import encode, frames
 
 from seqformer.errors import InputError
-from seqformer.visualization import LiveReader, VideoReader, is_address, open_source
+from seqformer.video import LiveReader, VideoReader, is_address, open_source
 
 
 def two_sizes(path: Path) -> Path:

@@ -17,8 +17,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from videos import encode, pictures
 
-import figure
 from seqformer import SeqFormer
+from seqformer.cli import figure
 from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
 

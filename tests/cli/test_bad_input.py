@@ -12,8 +12,8 @@ import av
 import pytest
 from videos import encode
 
-import demo
-from seqformer.visualization import live
+from seqformer.cli import predict
+from seqformer.video import live
 
 
 def check_files(folder: Path, at_least: int) -> int:
@@ -30,7 +30,7 @@ def check_files(folder: Path, at_least: int) -> int:
 def error_of(capsys, arguments: list[str]) -> str:
     """The one line that a command fails with."""
     with pytest.raises(SystemExit) as stop:
-        demo.main(arguments)
+        predict.main(arguments)
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert error.startswith("error: ") and error.count("\n") == 1, error
@@ -49,12 +49,11 @@ def test_a_video_that_changes_size(tmp_path, model, capsys) -> None:
     assert not list((tmp_path / "b").iterdir()), "without --streaming nothing is final before the end"
 
 
-@pytest.mark.parametrize("threads", [[], ["--background-io"]])
-def test_a_camera_that_stops(tmp_path, model, address, monkeypatch, capsys, threads) -> None:
+def test_a_camera_that_stops(tmp_path, model, address, monkeypatch, capsys) -> None:
     encode(tmp_path / "stops.ts", 40, noise=True)
     monkeypatch.setattr(live, "_open", lambda address, _: av.open(address, timeout=2))
     output = str(tmp_path / "out/o.mp4")
-    error = error_of(capsys, ["--input", f"{address}/stops.ts", "--output", output, *threads, *model])
+    error = error_of(capsys, ["--input", f"{address}/stops.ts", "--output", output, *model])
     count = check_files(tmp_path / "out", 5)
     assert count < 40
     assert "stops.ts' stopped: " in error and f"the {count} frames before are in '{output}'" in error
@@ -67,17 +66,17 @@ def test_corrupt_packets_in_the_middle(tmp_path, model, capsys, mode) -> None:
     middle = slice(len(data) // 2, len(data) * 6 // 10)
     data[middle] = os.urandom(middle.stop - middle.start)
     path.write_bytes(data)
-    demo.main(["--input", str(path), "--output", str(tmp_path / "out/o.mp4"), *mode, *model])
+    predict.main(["--input", str(path), "--output", str(tmp_path / "out/o.mp4"), *mode, *model])
     count = check_files(tmp_path / "out", 10)
     if count < 30:
         assert f"warning: {count} of 30 frames" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("mode", [[], ["--streaming"], ["--streaming", "--background-io"]])
+@pytest.mark.parametrize("mode", [[], ["--streaming"]])
 def test_a_video_shorter_than_a_clip(tmp_path, model, mode) -> None:
     source = encode(tmp_path / "in.mp4", 2)
     clips = ["--opts", "MODEL.SeqFormer.CLIP_MATCHING", "True"]
-    demo.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), *mode, *model, *clips])
+    predict.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), *mode, *model, *clips])
     assert check_files(tmp_path / "out", 2) == 2
 
 
@@ -97,15 +96,13 @@ def test_a_video_of_no_length(tmp_path, model, capsys, mode) -> None:
         assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("mode", "kept"), [([], 0), (["--streaming"], 3), (["--streaming", "--background-io"], 3)]
-)
+@pytest.mark.parametrize(("mode", "kept"), [([], 0), (["--streaming"], 3)])
 def test_a_disk_that_fills_up(tmp_path, model, mode, kept: int) -> None:
     """No file may grow beyond 60 kB, as if the disk were full then."""
     source = encode(tmp_path / "in.mp4", 40, noise=True)
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
-        "import demo; demo.main(sys.argv[1:])"
+        "from seqformer.cli import predict; predict.main(sys.argv[1:])"
     )
     command = ["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), *mode, *model]
     process = subprocess.run(

@@ -16,7 +16,7 @@ from seqformer.errors import InputError
 
 __all__ = ["DEFAULT_CONFIG", "DEFAULT_WEIGHTS", "classes", "setup_cfg"]
 
-_ROOT = Path(__file__).resolve().parents[3]  # of the repository; an installed package has no shipped model
+_ROOT = Path(__file__).resolve().parents[4]  # of the repository; an installed package has no shipped model
 DEFAULT_CONFIG = _ROOT / "configs/pedestrians/seqformer_effnet_lite0.yaml"
 DEFAULT_WEIGHTS = _ROOT / "demo/assets/seqformer_effnet_lite0_pedestrians.safetensors"
 
