@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains SeqFormer, or evaluates it with ``--eval-only``."""
 
-from seqformer.engine.trainer import command_line
+from seqformer.cli.train import main
 
 if __name__ == "__main__":
-    command_line()
+    main()

@@ -1,25 +1,22 @@
-"""The training command: a run that is interrupted, resumed and evaluated; the optimizer; bad input."""
+"""The training command: a run that is interrupted, resumed and evaluated; bad input."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
-from torch import nn
 
-from seqformer import add_seqformer_config
+from seqformer.cli.train import main
 from seqformer.config import load_config
 from seqformer.data.toy import make_toy_dataset
-from seqformer.engine.trainer import build_optimizer, command_line
-from seqformer.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
@@ -90,6 +87,13 @@ def finished(interrupted: tuple[Path, int], toy: Toy) -> tuple[Path, int, str]:
 
 
 @pytest.mark.slow
+def test_the_first_line_comes_with_the_first_step_and_has_an_eta(interrupted: tuple[Path, int]) -> None:
+    output, _ = interrupted
+    lines = [line for line in (output / "log.txt").read_text().splitlines() if " iter: " in line]
+    assert re.search(r" eta: (\d+ days?, )?\d+:\d\d:\d\d  iter: 0  total_loss: ", lines[0])
+
+
+@pytest.mark.slow
 def test_resume_goes_on_after_the_last_step(finished: tuple[Path, int, str]) -> None:
     output, step, said = finished
     assert f"Starting training from iteration {step + 1}" in said
@@ -142,95 +146,6 @@ def test_unreadable_frame_ends_training_with_one_line(toy: Toy, tmp_path: Path, 
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
-def config(**solver: Any) -> CfgNode:
-    cfg = get_cfg()
-    add_seqformer_config(cfg)
-    cfg.SOLVER.merge_from_list([item for pair in solver.items() for item in pair])
-    cfg.SOLVER.BASE_LR = 0.1
-    cfg.SOLVER.WEIGHT_DECAY = 0.05
-    return cfg
-
-
-class Network(nn.Module):
-    """Has a backbone, a norm and a frozen parameter."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = nn.Linear(2, 2)
-        self.head = nn.Linear(2, 2)
-        self.norm = nn.LayerNorm(2)
-        self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
-
-    def groups(self, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
-        names = {parameter: name for name, parameter in self.named_parameters()}
-        return {names[p]: group for group in optimizer.param_groups for p in group["params"]}
-
-
-@pytest.mark.parametrize(("name", "kind"), [("ADAMW", torch.optim.AdamW), ("SGD", torch.optim.SGD)])
-def test_rates_and_decay_of_every_parameter(name: str, kind: type) -> None:
-    network = Network()
-    cfg = config(OPTIMIZER=name, BACKBONE_MULTIPLIER=0.2, WEIGHT_DECAY_NORM=0.01)
-    optimizer = build_optimizer(cfg, network)
-    assert isinstance(optimizer, kind)
-    groups = network.groups(optimizer)
-    assert "frozen" not in groups and len(groups) == 6
-    for parameter, group in groups.items():
-        assert group["lr"] == pytest.approx(0.02 if parameter.startswith("backbone") else 0.1)
-        assert group["weight_decay"] == (0.01 if parameter.startswith("norm") else 0.05)
-
-
-@pytest.mark.parametrize("enabled", [True, False])
-def test_full_model_clipping_takes_one_norm(enabled: bool) -> None:
-    network = Network()
-    cfg = config(OPTIMIZER="SGD", MOMENTUM=0.0, BACKBONE_MULTIPLIER=1.0, WEIGHT_DECAY_NORM=0.0)
-    cfg.SOLVER.WEIGHT_DECAY = 0.0
-    cfg.SOLVER.CLIP_GRADIENTS.merge_from_list(
-        ["ENABLED", enabled, "CLIP_TYPE", "full_model", "CLIP_VALUE", 0.5]
-    )
-    optimizer = build_optimizer(cfg, network)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    gradients = [torch.randn_like(parameter) for parameter in trained]
-    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-    before = [parameter.detach().clone() for parameter in trained]
-    for parameter, gradient in zip(trained, gradients, strict=True):
-        parameter.grad = gradient.clone()
-    optimizer.step()
-    scale = 0.1 * (0.5 / norm if enabled else 1.0)
-    for parameter, old, gradient in zip(trained, before, gradients, strict=True):
-        torch.testing.assert_close(parameter.detach(), old - scale * gradient, rtol=1e-4, atol=1e-6)
-    optimizer.zero_grad()
-    for parameter in trained:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # a norm of zero is none to divide by
-    assert all(parameter.isfinite().all() for parameter in trained)
-
-
-@pytest.mark.parametrize(
-    ("clip_type", "expected"), [("value", [0.5, -0.5, 0.3]), ("norm", [0.48, -0.14, 0.3])]
-)
-def test_clipping_by_parameter(clip_type: str, expected: list[float]) -> None:
-    network = Network()
-    cfg = config(OPTIMIZER="SGD")
-    cfg.SOLVER.CLIP_GRADIENTS.merge_from_list(["ENABLED", True, "CLIP_TYPE", clip_type, "CLIP_VALUE", 0.5])
-    optimizer = build_optimizer(cfg, network)
-    network.head.bias.grad = torch.tensor([4.8, -1.4])
-    network.norm.bias.grad = torch.tensor([0.3, 0.0])
-    optimizer.step()  # the other parameters have no gradient, as some of the published network
-    clipped = [*network.head.bias.grad.tolist(), network.norm.bias.grad[0].item()]
-    assert clipped == pytest.approx(expected, rel=1e-4)
-
-
-def test_unknown_optimizer_and_clipping() -> None:
-    with pytest.raises(InputError, match="SOLVER.OPTIMIZER must be ADAMW or SGD, not 'LION'"):
-        build_optimizer(config(OPTIMIZER="LION"), Network())
-    cfg = config()
-    cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "model"
-    with pytest.raises(InputError, match="CLIP_TYPE must be one of full_model, norm, value, not 'model'"):
-        build_optimizer(cfg, Network())
-    with pytest.raises(InputError, match="every parameter is frozen"):
-        build_optimizer(config(), Network().requires_grad_(False))
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("**/*.yaml")), ids=lambda path: path.stem)
 def test_configs_load(path: Path) -> None:
     cfg = load_config(path)
@@ -258,7 +173,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        command_line(arguments)
+        main(arguments)
     said = capsys.readouterr()
     assert stop.value.code == 2
     assert said.out == ""
@@ -269,6 +184,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_output_that_cannot_be_written(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stop:
-        command_line(["--config-file", str(CONFIG), *toy.options(tmp_path / "file" / "out")])
+        main(["--config-file", str(CONFIG), *toy.options(tmp_path / "file" / "out")])
     assert stop.value.code == 2
     assert "OUTPUT_DIR" in capsys.readouterr().err

@@ -1,98 +1,91 @@
-#!/usr/bin/env python3
-"""Trains SeqFormer, or evaluates it with ``--eval-only``.
-
-``train_net.py --config-file FILE [--num-gpus N] [--resume] [--eval-only] [KEY VALUE ...]``
-
-In several processes, on GPUs or CPUs: ``torchrun --nproc_per_node N train_net.py --config-file FILE ...``
-"""
+"""Training on videos: Detectron2's trainer, exactly resumable, with averaged weights and mixed precision."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import signal
-import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
-
-# isort: split
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import (
-    AMPTrainer,
-    DefaultTrainer,
-    HookBase,
-    SimpleTrainer,
-    create_ddp_model,
-    default_argument_parser,
-    default_setup,
-    launch,
-)
-from detectron2.engine.hooks import (
-    EvalHook,
-    IterationTimer,
-    LRScheduler,
-    PeriodicCheckpointer,
-    PeriodicWriter,
-    PreciseBN,
-)
-from detectron2.solver.build import get_default_optimizer_params
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model
+from detectron2.engine.hooks import EvalHook, IterationTimer, LRScheduler, PeriodicCheckpointer, PreciseBN
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
-from detectron2.utils.logger import setup_logger
 from torch import nn
-from torch.multiprocessing import ProcessExitedException
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from seqformer.checkpoint import SeqFormerCheckpointer
-from seqformer.config import load_config
-from seqformer.data import build_test_loader, build_train_loader, resolve_datasets, training_order
+from seqformer.data import build_test_loader, build_train_loader, training_order
 from seqformer.data.order import derived_seed
-from seqformer.engine import BestCheckpoint, keep_freed_memory, started_by_torchrun, torchrun_processes
-from seqformer.errors import InputError, exit_on_bad_input
-from seqformer.evaluation import YTVISEvaluator
+from seqformer.engine.hooks import BestCheckpoint, MetricsWriter
+from seqformer.engine.optimizer import build_optimizer
+from seqformer.errors import InputError
 
-logger = logging.getLogger("seqformer.train_net")
+__all__ = ["Trainer", "load_evaluated_model"]
 
-_INTERRUPTED = 130  # exit code, 128 + SIGINT
+logger = logging.getLogger(__name__)
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_CLIP_TYPES = ("full_model", "norm", "value")
 _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+class _BadInputInStep(BaseException):
+    """Carries an InputError past Detectron2's training loop, which logs a traceback of every Exception."""
+
+
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Exits on bad input; an error from a data-loading process loses the traceback it arrives with."""
-    with exit_on_bad_input():
-        try:
+def _without_worker_traceback() -> Iterator[None]:
+    """Removes the traceback that a data-loading process puts into the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error).rsplit("InputError: ", 1)[-1].strip()
+        raise InputError(message) from error
+
+
+@contextmanager
+def _bad_input_in_step() -> Iterator[None]:
+    try:
+        with _without_worker_traceback():
             yield
-        except InputError as error:
-            message = str(error).rsplit("InputError: ", 1)[-1].strip()
-            raise InputError(message) from error
+    except InputError as error:
+        raise _BadInputInStep from error
 
 
 class Trainer(DefaultTrainer):
-    """Detectron2's trainer with video data, AdamW and the YouTube-VIS metric.
+    """Detectron2's trainer with video data and AdamW.
 
-    Clips depend on the seed and their place in the order, and what is random in a step on the seed, the step
-    and the process. So ``--resume`` goes on exactly as if nothing had happened, after a kill at any moment;
-    what was computed since the last checkpoint is computed again.
+    A clip depends only on the seed and its place in the order; random numbers in a step depend only on the
+    seed, the step and the process. A training that is killed at any moment and resumed
+    (``resume_or_load(resume=True)``) therefore gives the same weights as one that was never interrupted. The
+    steps since the last checkpoint are computed again.
 
-    Ctrl-C and SIGTERM finish the step, save a checkpoint that ``--resume`` goes on from, and exit; a second
-    Ctrl-C stops at once.
+    Ctrl-C and SIGTERM finish the step, save a checkpoint and raise KeyboardInterrupt. A second Ctrl-C stops
+    at once.
+
+    Args:
+        cfg: the config; DATASETS.TRAIN and DATASETS.TEST hold registered names.
+        make_evaluator: makes the evaluator of a dataset in DATASETS.TEST from its name.
+
+    Raises:
+        InputError: if a dataset or an option cannot be used; in training, if a file cannot be read.
+
+    Example:
+        >>> trainer = Trainer(cfg, YTVISEvaluator)
+        >>> trainer.resume_or_load(resume=False)
+        >>> trainer.train()
     """
 
-    def __init__(self, cfg: CfgNode):
-        # Of DefaultTrainer's own __init__ the data come first here, since that is where input is wrong
-        # most often; DDP and the checkpointer are made with other arguments.
+    def __init__(self, cfg: CfgNode, make_evaluator: Callable[[str], DatasetEvaluator]):
+        # Differs from DefaultTrainer.__init__: data are loaded first because they fail most often, and DDP
+        # and the checkpointer get other arguments.
         super(DefaultTrainer, self).__init__()
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         data_loader = self.build_train_loader(cfg)
@@ -128,6 +121,7 @@ class Trainer(DefaultTrainer):
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        self._make_evaluator = make_evaluator
         self._interrupted = False
         self.register_hooks(self.build_hooks())
 
@@ -140,7 +134,8 @@ class Trainer(DefaultTrainer):
         """Detectron2's, with the averaged weights evaluated and the best ones kept."""
         cfg = self.cfg
         period, names = cfg.TEST.EVAL_PERIOD, cfg.DATASETS.TEST
-        built = [IterationTimer(), LRScheduler()]
+        # Timed from the first step on, so that the first line of metrics has an ETA.
+        built = [IterationTimer(warmup_iter=0), LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED:
             alone = cfg.clone()
             alone.merge_from_list(["DATALOADER.NUM_WORKERS", 0])
@@ -154,7 +149,7 @@ class Trainer(DefaultTrainer):
                 saver = SeqFormerCheckpointer(self.evaluated_model, cfg.OUTPUT_DIR, resumable=False)
                 metric = "segm/AP" if len(names) == 1 else f"{names[0]}/segm/AP"
                 built.append(BestCheckpoint(period, saver, metric))
-            built.append(PeriodicWriter(self.build_writers(), cfg.LOG_PERIOD))
+            built.append(MetricsWriter(self.build_writers(), cfg.LOG_PERIOD))
         return built
 
     def build_writers(self) -> list[EventWriter]:
@@ -166,8 +161,22 @@ class Trainer(DefaultTrainer):
         ]
 
     def _evaluate(self) -> Any:
-        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
+        evaluators = [self._make_evaluator(name) for name in self.cfg.DATASETS.TEST]
+        self._last_eval_results = self.test(self.cfg, self.evaluated_model, evaluators)
         return self._last_eval_results
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator]) -> Any:
+        """Evaluates a model on the datasets of DATASETS.TEST, with one evaluator each.
+
+        Returns:
+            the figures of the dataset; with several datasets, a dict of them by name.
+
+        Raises:
+            InputError: if a file cannot be read, or the results cannot be written.
+        """
+        with _without_worker_traceback():
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
@@ -176,10 +185,6 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> YTVISEvaluator:
-        return YTVISEvaluator(dataset_name, Path(cfg.OUTPUT_DIR, "inference", dataset_name))
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -208,13 +213,13 @@ class Trainer(DefaultTrainer):
         super().before_step()
 
     def run_step(self) -> None:
-        with _one_line_errors(), self._autocast:
+        with _bad_input_in_step(), self._autocast:
             super().run_step()
         if self._average is not None:
             self._average.update_parameters(self._network)
 
     def after_step(self) -> None:
-        with _one_line_errors():
+        with _bad_input_in_step():
             super().after_step()
         if self._stop():
             if comm.is_main_process():
@@ -233,153 +238,37 @@ class Trainer(DefaultTrainer):
         previous = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
         try:
             return super().train()
+        except _BadInputInStep as error:
+            raise error.__cause__ from None
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _interrupt(self, number: int, _: Any) -> None:
         if self._interrupted:
-            if number == signal.SIGTERM:  # which may come twice, from a cluster and from torchrun
+            if number == signal.SIGTERM:  # may arrive twice: from a cluster and from torchrun
                 return
             raise KeyboardInterrupt
         self._interrupted = True
         logger.warning("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
 
 
-def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SOLVER.OPTIMIZER over the model's parameters.
+def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:
+    """The model with the weights that an evaluation uses: with SOLVER.EMA.ENABLED their moving average.
 
-    The backbone's learning rate is SOLVER.BACKBONE_MULTIPLIER times that of the others. CLIP_TYPE
-    "full_model" clips the norm of all gradients together before every step, "norm" that of every parameter
-    and "value" every number. (Detectron2's own clipping fails on parameters without a gradient, and the
-    published network has some.)
-
-    Raises:
-        InputError: if the optimizer or the way of clipping is unknown.
-    """
-    solver = cfg.SOLVER
-    parameters = get_default_optimizer_params(
-        model,
-        base_lr=solver.BASE_LR,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        lr_factor_func=lambda name: solver.BACKBONE_MULTIPLIER if "backbone" in name.split(".") else 1.0,
-    )
-    if not parameters:
-        raise InputError("nothing to train: every parameter is frozen")
-    if solver.OPTIMIZER.upper() == "ADAMW":
-        optimizer = torch.optim.AdamW(parameters, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
-    elif solver.OPTIMIZER.upper() == "SGD":
-        optimizer = torch.optim.SGD(
-            parameters,
-            solver.BASE_LR,
-            momentum=solver.MOMENTUM,
-            nesterov=solver.NESTEROV,
-            weight_decay=solver.WEIGHT_DECAY,
-        )
-    else:
-        raise InputError(f"SOLVER.OPTIMIZER must be ADAMW or SGD, not '{solver.OPTIMIZER}'")
-    if solver.CLIP_GRADIENTS.CLIP_TYPE not in _CLIP_TYPES:
-        raise InputError(
-            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE must be one of {', '.join(_CLIP_TYPES)}, "
-            f"not '{solver.CLIP_GRADIENTS.CLIP_TYPE}'"
-        )
-    if solver.CLIP_GRADIENTS.ENABLED:
-        optimizer.register_step_pre_hook(partial(_clip_gradients, solver.CLIP_GRADIENTS))
-    return optimizer
-
-
-def _clip_gradients(options: CfgNode, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if options.CLIP_TYPE == "full_model":
-        clip_grad_norm_(parameters, options.CLIP_VALUE, options.NORM_TYPE)
-    elif options.CLIP_TYPE == "norm":
-        for parameter in parameters:
-            clip_grad_norm_(parameter, options.CLIP_VALUE, options.NORM_TYPE)
-    else:
-        clip_grad_value_(parameters, options.CLIP_VALUE)
-
-
-def setup(args: argparse.Namespace) -> CfgNode:
-    """The frozen config of a command; makes OUTPUT_DIR and logs.
+    Args:
+        cfg: the config.
+        resume: load the last checkpoint of OUTPUT_DIR, if there is one, instead of MODEL.WEIGHTS.
 
     Raises:
-        InputError: if the config, a dataset or OUTPUT_DIR cannot be used.
+        InputError: if the weights are missing or do not fit the model.
     """
-    if not args.config_file:
-        raise InputError("give a config file: --config-file configs/ytvis19/seqformer_R50.yaml")
-    cfg = load_config(args.config_file, args.opts)
-    cfg.DATASETS.TEST = resolve_datasets(cfg.DATASETS.TEST)
-    if not args.eval_only:
-        cfg.DATASETS.TRAIN = resolve_datasets(cfg.DATASETS.TRAIN)
-    elif not cfg.DATASETS.TEST:
-        raise InputError("--eval-only needs datasets in DATASETS.TEST")
-    cfg.freeze()
-    try:
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seqformer")
-        default_setup(cfg, args)
-    except OSError as error:
-        raise InputError(f"OUTPUT_DIR '{cfg.OUTPUT_DIR}' cannot be written: {error.strerror}") from error
-    return cfg
-
-
-def main(args: argparse.Namespace) -> Any:
-    """Trains, or evaluates with ``--eval-only``; returns the figures of the evaluation, if any."""
-    with _one_line_errors():
-        cfg = setup(args)
-        logger.info("Device: %s", cfg.MODEL.DEVICE)
-        if cfg.MODEL.DEVICE == "cpu":
-            keep_freed_memory()
-        if args.eval_only:
-            model = Trainer.build_model(cfg)
-            checkpointer = SeqFormerCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
-            rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-            average = rest.get("trainer", {}).get("average")
-            if cfg.SOLVER.EMA.ENABLED and average is not None:
-                averaged = AveragedModel(model)
-                averaged.load_state_dict(average)
-                model = averaged.module
-            return Trainer.test(cfg, model)
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
-
-
-def command_line(arguments: Sequence[str] | None = None) -> None:
-    parser = default_argument_parser()
-    parser.description = "Train SeqFormer, or evaluate it with --eval-only."
-    args = parser.parse_args(arguments)
-    try:
-        if started_by_torchrun():
-            with exit_on_bad_input(), torchrun_processes(_on_cuda(args)):
-                main(args)
-            return
-        with exit_on_bad_input():
-            available = torch.cuda.device_count()
-            if args.num_gpus > max(available, 1):
-                raise InputError(
-                    f"--num-gpus {args.num_gpus}, but there are {available} GPUs; "
-                    "torchrun starts processes on CPUs"
-                )
-        launch(
-            main,
-            max(args.num_gpus, 1),
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(args,),
-        )
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
-    except ProcessExitedException as error:  # it has said why
-        sys.exit(error.exit_code)
-
-
-def _on_cuda(args: argparse.Namespace) -> bool:
-    return bool(args.config_file) and load_config(args.config_file, args.opts).MODEL.DEVICE.startswith("cuda")
-
-
-if __name__ == "__main__":
-    command_line()
+    model = Trainer.build_model(cfg)
+    checkpointer = SeqFormerCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
+    rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    average = rest.get("trainer", {}).get("average")
+    if not cfg.SOLVER.EMA.ENABLED or average is None:
+        return model
+    averaged = AveragedModel(model)
+    averaged.load_state_dict(average)
+    return averaged.module
