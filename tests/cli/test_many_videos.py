@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from videos import encode, pictures
 
-from seqformer.cli import predict
+from seqformer.cli import predict, whole_video
 from seqformer.cli.many_videos import several_videos, targets_of
 from seqformer.errors import InputError
 
@@ -55,14 +55,16 @@ def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, 
 
 
 def test_a_library_that_breaks_is_a_failure_of_that_video(tmp_path, videos, model, monkeypatch, capsys):
-    draw = predict.draw_video
+    draw = whole_video.draw_tracklets
 
-    def breaks(source, *arguments):
-        if source.name == "a":
+    def breaks(frames, *arguments):
+        if len(calls) == 0:
+            calls.append(frames)
             raise RuntimeError("out of memory")
-        draw(source, *arguments)
+        return draw(frames, *arguments)
 
-    monkeypatch.setattr(predict, "draw_video", breaks)
+    calls = []
+    monkeypatch.setattr(whole_video, "draw_tracklets", breaks)
     with pytest.raises(SystemExit) as stop:
         predict.main(["--input", videos, "--output", str(tmp_path / "out"), *model])
     assert stop.value.code == 1

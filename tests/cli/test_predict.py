@@ -25,7 +25,7 @@ from seqformer.cli import model as model_options
 from seqformer.cli import predict
 from seqformer.structures import RLE, Tracklet, VideoResult
 from seqformer.video import VideoReader
-from seqformer.visualization import instance_color
+from seqformer.visualization import instance_color, tracklets
 
 
 def rectangle(left: int, height: int, width: int) -> RLE:
@@ -164,7 +164,7 @@ def test_labels(tmp_path, model, stub, monkeypatch):
         seen.append((list(instance_ids), labels, scores))
         return frame
 
-    monkeypatch.setattr(predict, "draw_instances", draw)
+    monkeypatch.setattr(tracklets, "draw_instances", draw)
     source = str(encode(tmp_path / "in.mp4", 2))
     predict.main(["--input", source, "--output", str(tmp_path / "out.mp4"), *model])
     first, second = ({i: (label, s) for i, label, s in zip(*call, strict=True)} for call in seen)

@@ -70,7 +70,7 @@ def interrupted(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     assert training.returncode == 130, errors
     assert "Stopping after this step" in remaining
     assert "Traceback" not in remaining + errors
-    assert errors.splitlines()[-1] == "interrupted; --resume goes on from the last checkpoint"
+    assert errors.splitlines()[-1] == "interrupted; --resume continues from the last checkpoint"
     name = (output / "last_checkpoint").read_text()
     assert (output / name).is_file()
     return output, int(name.removeprefix("model_").removesuffix(".pth"))

@@ -180,9 +180,9 @@ def test_bad_pages(tmp_path) -> None:
         check_page(tmp_path / "folder.html", 10, clip_matching=True)
     with pytest.raises(InputError, match="cannot be written"):
         check_page(tmp_path / "file" / "out.html", 10, clip_matching=True)
-    with pytest.raises(InputError, match="1801 frames, but a page 1800 at most"):
+    with pytest.raises(InputError, match="1801 frames, but a page can have at most 1800"):
         check_page(tmp_path / "out.html", 1801, clip_matching=True)
-    with pytest.raises(InputError, match="without MODEL.SeqFormer.CLIP_MATCHING 300 at most"):
+    with pytest.raises(InputError, match="without MODEL.SeqFormer.CLIP_MATCHING can have at most 300"):
         check_page(tmp_path / "out.html", 301, clip_matching=False)
     check_page(tmp_path / "out.html", None, clip_matching=False)
     assert not (tmp_path / "out.html").exists()
@@ -461,7 +461,7 @@ def test_the_demo_refuses(tmp_path, capsys) -> None:
     before = {path.name for path in tmp_path.iterdir()}
     for arguments, message in (
         (["--input", source, other, "--html", str(tmp_path / "a.html")], "--html is for one video"),
-        (["--input", source, "--html", str(tmp_path / "a.html"), "--streaming"], "needs a whole video"),
+        (["--input", source, "--html", str(tmp_path / "a.html"), "--streaming"], "needs the whole video"),
         (["--input", source, "--html", str(tmp_path / "a.txt")], "name an .html file"),
         (["--input", source, "--html", str(tmp_path / "file" / "a.html")], "cannot be written"),
     ):

@@ -1,10 +1,11 @@
 """``python -m seqformer.env``: what is installed, what it runs on, and what to do about what is missing.
 
-Ends with exit code 1 when something that SeqFormer cannot do without is missing.
+Ends with exit code 1 when something that SeqFormer cannot run without is missing.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -13,12 +14,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from seqformer.dependencies import HOW_TO_GET_DETECTRON2
 
-__all__ = ["Fact", "collect_environment", "main"]
+__all__ = ["Fact", "add_arguments", "collect_environment", "main", "run"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,11 @@ def collect_environment() -> list[Fact]:
     return [*seqformer_facts(), python, *package_facts(), *device_facts(), *compiler_facts()]
 
 
-def main() -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The report has no options."""
+
+
+def run(args: argparse.Namespace) -> int:
     """Prints the report; returns 1 when SeqFormer cannot run, else 0."""
     facts = collect_environment()
     width = max(len(fact.name) for fact in facts)
@@ -175,5 +181,14 @@ def main() -> int:
     return int(any(fact.blocking for fact in facts))
 
 
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m seqformer.env",
+        description="What is installed, what it runs on, and what to do about what is missing.",
+    )
+    add_arguments(parser)
+    sys.exit(run(parser.parse_args(argv)))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

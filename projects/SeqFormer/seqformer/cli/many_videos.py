@@ -1,4 +1,4 @@
-"""Several videos, one after the other or shared out over the processes of ``torchrun``."""
+"""Several videos, one after the other or distributed over the processes of ``torchrun``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from seqformer.video import PICTURE_SUFFIXES
 
 __all__ = ["Share", "several_videos", "shared_out", "targets_of"]
 
-_LONGEST = timedelta(days=365)  # that a process waits for the others' videos
+_LONGEST = timedelta(days=365)  # a process waits for the others' videos
 
 
 def several_videos(inputs: Sequence[str]) -> list[Path]:
-    """The videos that are meant where several are: by their names, or by a glob pattern; else none.
+    """The videos that several file names or a glob pattern name; empty if they name one video.
 
-    Pictures are frames of one video, so names or patterns of pictures are no videos.
+    Pictures are frames of one video, so names or patterns of pictures give no videos.
     """
     is_pattern = [glob.has_magic(name) and not os.path.exists(name) for name in inputs]
     paths: list[Path] = []
@@ -37,31 +37,35 @@ def several_videos(inputs: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(paths)) if len(paths) > 1 or any(is_pattern) else []
 
 
-def targets_of(videos: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Every video with the .mp4 that is made of it.
+def targets_of(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Each video with the .mp4 that is made of it.
+
+    Args:
+        videos: the files.
+        output: the folder for the results.
 
     Raises:
-        InputError: if ``folder`` is no folder, has the videos themselves, or two videos have one name.
+        InputError: if ``output`` is a file or contains one of the videos, or two videos have the same name.
     """
-    if folder.suffix.lower() == ".mp4" or folder.is_file():
-        raise InputError(f"--output '{folder}': name a folder, for there are {len(videos)} videos")
+    if output.suffix.lower() == ".mp4" or output.is_file():
+        raise InputError(f"`output` '{output}': name a folder, for there are {len(videos)} videos")
     targets: dict[Path, Path] = {}
     for video in videos:
-        target = folder / f"{video.stem}.mp4"
+        target = output / f"{video.stem}.mp4"
         if target in targets:
             raise InputError(f"'{targets[target]}' and '{video}' would both become '{target}': rename one")
         if target.exists() and target.samefile(video):
-            raise InputError(f"--output '{folder}' has the input '{video}' in it: choose another folder")
+            raise InputError(f"`output` '{output}' has the input '{video}' in it: choose another folder")
         targets[target] = video
     return [(video, target) for target, video in targets.items()]
 
 
 @dataclass
 class Share:
-    """Which part of the work is this process's.
+    """Which part of the work this process does.
 
     Attributes:
-        rank, count: the process's number, from 0, and how many there are.
+        rank, count: the number of the process, from 0, and how many there are.
         local_rank: its number on its machine.
     """
 
@@ -72,21 +76,28 @@ class Share:
     def run(
         self, targets: Sequence[tuple[Path, Path]], track: Callable[[Path, Path], None]
     ) -> list[tuple[Path, str]]:
-        """Tracks this process's videos, those aside that are done. Returns all processes' failures.
+        """Tracks this process's videos, except those that are done. A failure does not stop the rest.
 
-        Under torchrun it waits for the other processes, which torchrun would end if this one ended first with
-        a failure. Failures are returned to all, and told by the first alone.
+        Under torchrun it waits for the other processes: torchrun would end them if this one ended first with
+        a failure.
+
+        Args:
+            targets: all videos, each with the .mp4 that is made of it.
+            track: makes the second of the first.
+
+        Returns:
+            the videos that failed in any process, with the reasons.
         """
         failures: list[tuple[Path, str]] = []
         for video, target in targets[self.rank :: self.count]:
             if _is_done(target):
-                print(f"{target} is there: skipped")
+                print(f"{target} exists: skipped")
                 continue
             try:
                 track(video, target)
             except InputError as error:
                 failures.append((video, " ".join(str(error).splitlines())))
-            except Exception as error:  # a video that breaks a library must not stop the rest, either
+            except Exception as error:  # whatever a library raises for one video must not stop the rest
                 traceback.print_exc()
                 failures.append((video, f"{type(error).__name__}: {' '.join(str(error).split())}"))
             if failures and failures[-1][0] == video:
@@ -100,13 +111,13 @@ class Share:
 
 @contextmanager
 def shared_out() -> Iterator[Share]:
-    """This process's share; without torchrun everything."""
+    """This process's share of the work; without torchrun all of it."""
     if not started_by_torchrun():
         yield Share()
         return
     dist.init_process_group("gloo", timeout=_LONGEST)
     yield Share(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
-    # Not after an error: other processes may wait for this one, and torchrun ends them all.
+    # Not after an error: other processes may be waiting for this one, and torchrun ends them all.
     dist.destroy_process_group()
 
 

@@ -1,8 +1,7 @@
-"""One video from frames to files, where every file is valid at every moment and memory does not grow."""
+"""One video from frames to files, frame by frame: all files are valid at any moment, memory does not grow."""
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
 import signal
@@ -16,26 +15,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pycocotools import mask as mask_codec
 
+from seqformer.cli.whole_video import Progress, WrittenVideo, no_progress, results_path
 from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
 from seqformer.evaluation.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
-from seqformer.video import FrameSource, FrameWriter, VideoWriter, open_writer
-from seqformer.visualization import draw_instances
+from seqformer.video import FrameSource, FrameWriter, open_writer
+from seqformer.visualization import draw_frame
 
 __all__ = ["StreamingJob"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAVED_EVERY = 30.0  # seconds
-_SHARE_OF_SAVING = 0.05  # of all time, at most; results.json is written whole each time
+_SHARE_OF_SAVING = 0.05  # of all time, at most; each time the whole results.json is written
 
 
 @dataclass
 class _Clock:
-    """Says when it is time to save again."""
+    """Says when it is time to save again.
+
+    Attributes:
+        last: when the state was last saved, seconds of ``time.monotonic``.
+        took: seconds that saving took.
+    """
 
     last: float
     took: float = 0.0
@@ -45,7 +49,7 @@ class _Clock:
 
 
 class _Interruption:
-    """Within it SIGINT and SIGTERM are a request, looked at between frames; a second one interrupts."""
+    """Within it SIGINT and SIGTERM only set ``requested``; the second one raises KeyboardInterrupt."""
 
     def __enter__(self) -> _Interruption:
         self.requested = False
@@ -65,41 +69,47 @@ class _Interruption:
 class StreamingJob:
     """Tracks, draws and writes a video frame by frame.
 
-    Beside the output stands the folder NAME.unfinished: a line for every final frame, written as it becomes
-    final, and at intervals all that it takes to go on. Then, too, the JSON file is written anew. The folder
-    goes when all is written.
+    While it runs, the folder NAME.unfinished next to the output has a line for each final frame and, saved at
+    intervals, the state that a resumed job starts from. The JSON file is saved at the same intervals. The
+    folder is removed at the end.
 
     Args:
         output: an .mp4 file, or a folder for pictures.
-        source: where the frames come from.
-        names: of the classes.
-        category_ids: of the classes, in the JSON file.
-        video_id: in the JSON file.
-        threshold: least score so far of an instance that is drawn.
-        resume: go on with what an interrupted job left; without it the job starts anew.
-        show: is given every drawn frame, too.
+        source: the video.
+        class_names: by label.
+        category_ids: by label, for the JSON file.
+        video_id: for the JSON file.
+        threshold: minimum score so far of an instance that is drawn.
+        resume: continue an interrupted job; without one, start from the beginning.
+        show: gets every drawn frame.
 
     Raises:
-        InputError: if there is nothing to resume, or the output cannot be written.
+        InputError: if there is an interrupted job that ``resume`` does not continue, or the output cannot be
+            written.
+
+    Example:
+        >>> with open_source("camera:0") as source:
+        ...     job = StreamingJob("out.mp4", source, class_names=["person"], category_ids=[1])
+        ...     job.run(VideoPredictor(cfg).stream(clip_matching=True))
     """
 
     def __init__(
         self,
-        output: Path,
+        output: str | Path,
         source: FrameSource,
         *,
-        names: Sequence[str],
+        class_names: Sequence[str],
         category_ids: Sequence[int],
-        video_id: int,
-        threshold: float,
+        video_id: int = 1,
+        threshold: float = 0.4,
         resume: bool = False,
         show: Callable[[np.ndarray], None] | None = None,
     ):
-        self.output = output
-        self.unfinished = output.with_name(output.name + ".unfinished")
-        self.drawn: set[int] = set()  # ids of the instances that were drawn
+        self.output = Path(output)
+        self.unfinished = self.output.with_name(self.output.name + ".unfinished")
+        self._drawn: set[int] = set()  # ids
         self._source = source
-        self._names = names
+        self._class_names = class_names
         self._category_ids = category_ids
         self._video_id = video_id
         self._threshold = threshold
@@ -108,34 +118,30 @@ class StreamingJob:
         self._resume = resume and self._state_path.is_file()
         if self._state_path.is_file() and not resume:
             raise InputError(
-                f"'{self.unfinished}' is of an interrupted run: go on with --resume, or remove it"
+                f"'{self.unfinished}' is from an interrupted run: continue it with `resume`, or remove it"
             )
-        self._writer = open_writer(output, source, growing=True, resumed=self._resume)
-        is_video = isinstance(self._writer, VideoWriter)
-        self.json_path = output.with_suffix(".json") if is_video else output / "results.json"
-        if os.path.isdir(self.json_path):
-            raise InputError(
-                f"'{self.json_path}' is a folder, but the results go there: choose another --output"
-            )
+        self._writer = open_writer(self.output, source, growing=True, resumed=self._resume)
+        self._results_path = results_path(self._writer)
 
     @property
     def _state_path(self) -> Path:
         return self.unfinished / "state.pth"
 
-    def run(self, stream: StreamingPredictor, progress: Callable[[Iterable], Iterable]) -> int:
-        """The whole job. Returns the number of frames.
+    def run(self, stream: StreamingPredictor, progress: Progress = no_progress) -> WrittenVideo:
+        """Tracks the video to its end.
 
-        An interruption (SIGINT or SIGTERM) waits for the frame at hand. That of a file leaves the final
-        frames in valid files, to be resumed; that of a live source is its end. When the source fails, all
-        frames before are written as if it had ended there.
+        An interruption (SIGINT or SIGTERM) takes effect after the current frame. If the source is a file, its
+        final frames are in valid files, and a job with ``resume`` continues from there; if it is live, the
+        interruption is its end. When the source fails, all frames before are written as if it had ended
+        there.
 
         Args:
             stream: a new predictor.
-            progress: passes frames on and shows how many.
+            progress: shows how far the work is.
 
         Raises:
             InputError: if the source fails or has no frames, or the output cannot be written.
-            KeyboardInterrupt: on an interruption of a file.
+            KeyboardInterrupt: if the job was interrupted and the source is a file.
         """
         if self._resume:
             self._restore(stream)
@@ -148,19 +154,22 @@ class StreamingJob:
             spool = stack.enter_context(ResultSpool(self.unfinished / "frames.jsonl", keep=stream.num_final))
             writer = stack.enter_context(self._writer)
             interruption = stack.enter_context(_Interruption())
+            frames = self._read(progress(self._source, self._source.length, "tracking"))
             try:
-                self._track(stream, spool, self._read(progress(self._source)), writer, interruption)
+                self._track(stream, spool, frames, writer, interruption)
             except InputError:  # the disk is full, perhaps not for this
                 with suppress(InputError):
-                    spool.write_results(self.json_path, self._video_id, self._category_ids)
+                    spool.write_results(self._results_path, self._video_id, self._category_ids)
                 raise
             if not stream.count:
                 raise self._failure or InputError("the video has no frames")
-            spool.write_results(self.json_path, self._video_id, self._category_ids)
+            spool.write_results(self._results_path, self._video_id, self._category_ids)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self._failure:
             raise InputError(f"{self._failure}; the {stream.count} frames before are in '{self.output}'")
-        return stream.count
+        return WrittenVideo(
+            self.output, self._results_path, stream.count, len(self._drawn), self._source.problem
+        )
 
     def _track(
         self,
@@ -180,7 +189,7 @@ class StreamingJob:
         if again < stream.num_final:
             raise InputError(
                 f"the input has {again} frames, but the interrupted run had {stream.num_final} of it: "
-                "give the same input, or start without --resume"
+                "give the same input, or start without `resume`"
             )
         waiting: deque[np.ndarray] = deque()
 
@@ -208,24 +217,16 @@ class StreamingJob:
             write(stream.finish())
 
     def _read(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same frames, up to a failure of the source, which is remembered."""
+        """The same frames up to a failure of the source, which is kept in ``_failure``."""
         try:
             yield from frames
         except InputError as error:
             self._failure = error
 
     def _draw(self, frame: np.ndarray, result: FrameResult) -> np.ndarray:
-        seen = [instance for instance in result.instances if instance.score >= self._threshold]
-        if seen:
-            self.drawn.update(instance.instance_id for instance in seen)
-            masks = mask_codec.decode([instance.mask for instance in seen])
-            frame = draw_instances(
-                frame,
-                masks.transpose(2, 0, 1),
-                [instance.instance_id for instance in seen],
-                [self._names[instance.label] for instance in seen],
-                [instance.score for instance in seen],
-            )
+        shown = [instance for instance in result.instances if instance.score >= self._threshold]
+        self._drawn.update(instance.instance_id for instance in shown)
+        frame = draw_frame(frame, shown, self._class_names)
         if self._show:
             self._show(frame)
         return frame
@@ -234,12 +235,12 @@ class StreamingJob:
         start = time.monotonic()
         with replaced_when_complete(self._state_path) as part:
             torch.save(stream.state(), part)
-        spool.write_results(self.json_path, self._video_id, self._category_ids)
+        spool.write_results(self._results_path, self._video_id, self._category_ids)
         clock.last = time.monotonic()
         clock.took = clock.last - start
 
     def _restore(self, stream: StreamingPredictor) -> None:
         try:
             stream.restore(torch.load(self._state_path, weights_only=True))
-        except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
-            raise InputError(f"'{self._state_path}' cannot be read: start without --resume") from error
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise InputError(f"'{self._state_path}' cannot be read: start without `resume`") from error

@@ -14,9 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
-
-# isort: split
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
@@ -164,7 +161,7 @@ def run(args: argparse.Namespace) -> int | None:
             args=(args,),
         )
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; --resume continues from the last checkpoint", file=sys.stderr)
         return _INTERRUPTED
     except ProcessExitedException as error:  # the process has printed its error
         return error.exit_code
@@ -176,7 +173,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arguments(parser)
     args = parser.parse_args(argv)
     with exit_on_bad_input():
-        sys.exit(run(args))
+        if code := run(args):
+            sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def page_size(height: int, width: int) -> tuple[int, int]:
 
 
 def check_page(path: str | Path, length: int | None, *, clip_matching: bool) -> None:
-    """Finds out before the work whether a page can be made.
+    """Checks before the tracking that a page can be made.
 
     Args:
         path: of the page.
@@ -49,23 +49,25 @@ def check_page(path: str | Path, length: int | None, *, clip_matching: bool) -> 
         clip_matching: whether the video is cut into clips.
 
     Raises:
-        InputError: if the path is no .html or cannot be written, or the video is too long.
+        InputError: if the path is not .html or cannot be written, or the video is too long.
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--html '{path}': name an .html file")
+        raise InputError(f"page '{path}': name an .html file")
     if os.path.isdir(path):
-        raise InputError(f"--html '{path}' is a folder: name an .html file in it")
+        raise InputError(f"page '{path}' is a folder: name an .html file in it")
     most = MOST_FRAMES if clip_matching else MOST_FRAMES_IN_ONE_CLIP
     if length is not None and length > most:
         clips = "" if clip_matching else " without MODEL.SeqFormer.CLIP_MATCHING"
-        raise InputError(f"--html: the video has {length} frames, but a page{clips} {most} at most: cut it")
+        raise InputError(
+            f"page '{path}': the video has {length} frames, but a page{clips} can have at most {most}: cut it"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise InputError(f"--html '{path}' cannot be written: {error.strerror}") from error
+        raise InputError(f"page '{path}' cannot be written: {error.strerror}") from error
 
 
 def write_page(
@@ -98,8 +100,8 @@ def write_page(
     """
     if result.length > MOST_FRAMES:
         raise InputError(
-            f"no page '{path}' was written: the video has {result.length} frames, a page {MOST_FRAMES} at "
-            "most; the other files are complete"
+            f"page '{path}' was not written: the video has {result.length} frames, but a page can have at "
+            f"most {MOST_FRAMES}; the other files are complete"
         )
     size = page_size(result.height, result.width)
     floor = min(FLOOR, threshold)

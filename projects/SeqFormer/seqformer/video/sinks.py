@@ -331,4 +331,4 @@ def open_writer(
 
 
 def _unwritable(path: Path, error: OSError | av.error.FFmpegError) -> InputError:
-    return InputError(f"'{path}' cannot be written: {error.strerror or error}; choose another --output")
+    return InputError(f"'{path}' cannot be written: {error.strerror or error}; choose another place")

@@ -134,6 +134,9 @@ class VideoReader:
         self._completed = True
         self.close()
 
+    def __length_hint__(self) -> int:
+        return self.length or 0
+
     @property
     def problem(self) -> str | None:
         if not self._completed:
@@ -207,7 +210,7 @@ class ImageSequenceReader:
         pictures = [pictures] if isinstance(pictures, str | Path) else pictures
         self.paths = [Path(picture) for picture in pictures] if keep_order else _expand(pictures)
         self.fps = fps
-        self.length: int | None = len(self.paths)
+        self.length = len(self.paths)
         self.name = self.paths[0].stem if self.length == 1 else self.paths[0].resolve().parent.name
         self.height, self.width = _picture_size(self.paths[0])
         for path in self.paths:
@@ -221,6 +224,9 @@ class ImageSequenceReader:
 
     def __exit__(self, *_: object) -> None:
         """Pictures are closed as they are read."""
+
+    def __length_hint__(self) -> int:
+        return self.length
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for path in self.paths:

@@ -23,6 +23,7 @@ __all__ = [
     "Row",
     "ShownInstance",
     "best_tracklets",
+    "check_threshold",
     "difference_boxes",
     "ground_truth_row",
     "match_colors",
@@ -76,6 +77,12 @@ class Row:
         for mask, instance in zip(masks, seen, strict=True):
             mask[:] = decode_mask(instance.masks[frame])
         return ids[visible_parts(masks, range(len(seen)))]
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises InputError if a minimum score is not from 0 to 1."""
+    if not 0 <= threshold <= 1:
+        raise InputError(f"`threshold` {threshold}: give a score from 0 to 1")
 
 
 def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet]:
