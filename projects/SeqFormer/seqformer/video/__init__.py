@@ -1,5 +1,6 @@
 """Frames out of videos, pictures and cameras, and frames into videos and pictures."""
 
+from seqformer.video.dataset_video import DatasetVideo, open_dataset_video
 from seqformer.video.live import LiveReader, is_address
 from seqformer.video.sinks import (
     FrameFolderWriter,
@@ -19,6 +20,7 @@ from seqformer.video.sources import (
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "DatasetVideo",
     "FrameFolderWriter",
     "FrameSource",
     "FrameWriter",
@@ -29,6 +31,7 @@ __all__ = [
     "VideoReader",
     "VideoWriter",
     "is_address",
+    "open_dataset_video",
     "open_source",
     "open_writer",
 ]

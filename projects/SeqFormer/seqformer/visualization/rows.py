@@ -28,6 +28,7 @@ __all__ = [
     "ground_truth_row",
     "match_colors",
     "read_results_row",
+    "read_rows",
     "result_row",
     "trace_row",
 ]
@@ -208,6 +209,29 @@ def match_colors(rows: Sequence[Row]) -> None:
             else:
                 instance.instance_id = 1 + max(k.instance_id for k in known)
                 known.append(instance)
+
+
+def read_rows(
+    files: Mapping[str, str | Path], video: Video, dataset: Dataset | None, threshold: float
+) -> list[Row]:
+    """The ground truth of a video, if there is one, and the results of several methods, colours matched.
+
+    Args:
+        files: a results.json of each method, by the method's name.
+        video: the video's id, size and length.
+        dataset: the dataset it belongs to, if there is one.
+        threshold: minimum score of instances that are shown.
+
+    Raises:
+        InputError: if results cannot be read or are not on this video.
+    """
+    truth = None if dataset is None else ground_truth_row(dataset, video)
+    rows = [] if truth is None else [truth]
+    names, videos = (dataset.names, dataset.videos) if dataset else ({}, None)
+    for name, path in files.items():
+        rows.append(read_results_row(name, path, video, names, threshold, videos))
+    match_colors(rows)
+    return rows
 
 
 def difference_boxes(first: np.ndarray, other: np.ndarray) -> list[Box]:
