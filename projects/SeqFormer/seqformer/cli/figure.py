@@ -244,7 +244,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder that the file names in --dataset are relative to",
     )
-    video.add_argument("--video-id", type=int, metavar="ID", help="id of the video (default: 1)")
+    video.add_argument(
+        "--video-id", type=int, metavar="ID", help="id of the video (default without --dataset: 1)"
+    )
     video.add_argument(
         "--frames", metavar="NUMBERS", help="frames to show, counted from 0, such as 0,8,40:70:6"
     )
