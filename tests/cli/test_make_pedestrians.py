@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_codec
 
-from seqformer.data.pedestrians.build import main
+from seqformer.cli.make_pedestrians import main
 from seqformer.data.pedestrians.cutouts import Blob, Perspective, Track, number_people
 
 SIZE = (192, 256)

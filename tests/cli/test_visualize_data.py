@@ -10,9 +10,10 @@ import torch
 from networks import two_moving_squares
 from PIL import Image
 
-from seqformer.cli.visualize_data import draw_clip, main
+from seqformer.cli.visualize_data import main
 from seqformer.data.toy import make_toy_dataset
 from seqformer.visualization import instance_color
+from seqformer.visualization.clips import draw_clip
 
 CONFIG = Path(__file__).parents[2] / "configs" / "toy" / "seqformer_toy.yaml"
 NAMES = ["light", "dark"]

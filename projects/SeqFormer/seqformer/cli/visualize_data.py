@@ -1,79 +1,43 @@
 """Draws training clips as the model sees them: sampled, warped, augmented, with masks, boxes and ids.
 
-    python tools/visualize_data.py --config-file configs/ytvis19/seqformer_R50_joint.yaml --output clips \
+    python tools/visualize_data.py --config-file configs/ytvis19/seqformer_R50_joint.yaml --output clips \\
         DATASETS.TRAIN "('ytvis:my/train.json:my/frames',)" DATASETS.TRAIN_RATIOS "()"
 
-A picture a clip, its frames in columns. The colour of an instance is the same in all of them; an instance
-that a frame does not show (id -1) has no box there.
+Makes one picture per clip, with its frames side by side. An instance has the same colour in all of them; it
+has no box in a frame where it is not visible (id -1).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
-
-# isort: split
-import cv2
-import numpy as np
 from detectron2.data import MetadataCatalog
-from detectron2.structures import Instances
 from PIL import Image
 
 from seqformer.config import load_config
 from seqformer.data import build_train_loader, resolve_datasets
 from seqformer.errors import InputError, exit_on_bad_input
-from seqformer.visualization import instance_color
+from seqformer.visualization.clips import draw_clip
 
-_GAP = 4  # pixels between frames
-_OPACITY = 0.4
+__all__ = ["add_arguments", "main", "run"]
 
 
-def draw_clip(clip: dict[str, Any], class_names: list[str], image_format: str = "RGB") -> np.ndarray:
-    """The frames of a clip side by side.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the training")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
+    parser.add_argument("--count", type=int, default=8, help="clips to draw (default: %(default)s)")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config to change")
 
-    Args:
-        clip: of a training mapper: image and instances, see seqformer.data.YTVISDatasetMapper.
-        class_names: by class.
-        image_format: order of the clip's channels, "RGB" or "BGR".
 
-    Returns:
-        (h, T * (w + gap) - gap, 3) uint8 RGB.
+def run(args: argparse.Namespace) -> None:
+    """Draws the clips and prints the paths of the pictures.
+
+    Raises:
+        InputError: if the config or a dataset cannot be used, or a picture cannot be written.
     """
-    columns = []
-    for image, instances in zip(clip["image"], clip["instances"], strict=True):
-        frame = image.numpy().transpose(1, 2, 0)
-        frame = np.ascontiguousarray(frame[..., ::-1] if image_format == "BGR" else frame)
-        _draw_instances(frame, instances, class_names)
-        columns += [frame, np.full((len(frame), _GAP, 3), 255, dtype=np.uint8)]
-    return np.concatenate(columns[:-1], axis=1)
-
-
-def _draw_instances(frame: np.ndarray, instances: Instances, class_names: list[str]) -> None:
-    """Draws visible instances on a frame, in place: tinted masks, then boxes and labels such as "#2 dog"."""
-    masks = instances.gt_masks.tensor.numpy()
-    visible = [n for n, identity in enumerate(instances.gt_ids.tolist()) if identity >= 0]
-    for n in visible:
-        tint = _OPACITY * np.array(instance_color(n))
-        frame[masks[n]] = np.rint((1 - _OPACITY) * frame[masks[n]] + tint).astype(np.uint8)
-    scale = max(0.35, min(frame.shape[:2]) / 900)
-    for n in visible:
-        left, top, right, bottom = instances.gt_boxes.tensor[n].int().tolist()
-        color = instance_color(n)
-        cv2.rectangle(frame, (left, top), (right - 1, bottom - 1), color, 1)
-        label = f"#{n} {class_names[instances.gt_classes[n]]}"
-        size, below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        place = (left, max(top - below, size[1]))
-        cv2.rectangle(
-            frame, (place[0], place[1] - size[1]), (place[0] + size[0], place[1] + below), color, -1
-        )
-        cv2.putText(frame, label, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (16, 16, 16), 1, cv2.LINE_AA)
-
-
-def visualize(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts)
     cfg.DATASETS.TRAIN = resolve_datasets(cfg.DATASETS.TRAIN)
     cfg.SOLVER.IMS_PER_BATCH = 1
@@ -92,17 +56,14 @@ def visualize(args: argparse.Namespace) -> None:
         raise InputError(f"'{output}' cannot be written: {error.strerror}") from error
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True)
-    parser.add_argument("--output", required=True, help="a folder for the pictures")
-    parser.add_argument("--count", type=int, default=8, help="clips to draw (default: %(default)s)")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
+    add_arguments(parser)
     args = parser.parse_args(argv)
     with exit_on_bad_input():
-        visualize(args)
+        run(args)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Cutting people out of a fixed-camera video and composing training videos from them."""
+"""People cut out of a video of a fixed camera, and training videos composed of them."""

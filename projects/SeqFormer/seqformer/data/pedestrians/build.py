@@ -1,18 +1,12 @@
-"""Builds a YouTube-VIS-format dataset of pedestrians from one fixed-camera video.
+"""Builds a dataset of pedestrians in YouTube-VIS format from one video of a fixed camera.
 
-    python tools/make_pedestrians.py --video vtest.avi --output datasets/pedestrians
-
-People who touch nobody are cut out by background subtraction and followed; videos are composed of them over
-the street without people and over real frames. The training split uses the frames before --split-frame only,
-the validation split those from it on only. vtest.avi comes with OpenCV's documentation (on Debian:
-``apt-get download opencv-doc && dpkg -x opencv-doc_*.deb opencv-doc``).
+People who touch nobody are cut out by background subtraction and followed. Videos are composed of them, some
+over the street without people and some over real frames. The training split uses only the frames before the
+split frame, the validation split only the others.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -23,17 +17,20 @@ import numpy as np
 from pycocotools import mask as mask_codec
 from tqdm import tqdm
 
+from seqformer.data.files import new_folder, write_json
 from seqformer.data.pedestrians.compose import Composer, Video
 from seqformer.data.pedestrians.cutouts import Scene, read_video
-from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.errors import InputError
 
-REAL_SHARE = 0.45  # of the videos stand over real frames
+__all__ = ["make_pedestrians"]
+
+REAL_SHARE = 0.45  # of the videos have real frames as background
 JPEG_QUALITY = 92
 
 
 @dataclass
 class Split:
-    """What one worker needs to make the videos of a split."""
+    """What a worker needs to make the videos of a split."""
 
     composer: Composer
     folder: Path
@@ -44,7 +41,7 @@ _split: Split  # set before workers are forked, so that frames are shared and no
 
 
 def make_video(number: int) -> tuple[dict, list[dict]]:
-    """Composes and stores one video; returns its JSON entry and annotations, without their own ids."""
+    """Composes and saves one video; returns its JSON entry, and its annotations without their ids."""
     rng = np.random.default_rng([_split.seed, number])
     video = _split.composer.compose(rng, real=bool(rng.random() < REAL_SHARE))
     name = f"{number:05d}"
@@ -105,67 +102,47 @@ def make_split(split: Split, videos: int, processes: int, title: str) -> None:
             dataset["videos"].append(entry)
             for annotation in annotations:
                 dataset["annotations"].append({"id": len(dataset["annotations"]) + 1, **annotation})
-    split.folder.with_suffix(".json").write_text(json.dumps(dataset))
+    write_json(split.folder.with_suffix(".json"), dataset)
 
 
-def make_pedestrians(args: argparse.Namespace) -> None:
-    output: Path = args.output
-    if output.exists():
-        raise InputError(f"'{output}' exists: remove it or choose another --output")
-    height, width = args.size
-    frames = read_video(args.video)
-    if not args.frames * 2 < args.split_frame < len(frames) - args.frames * 2:
+def make_pedestrians(
+    video: str | Path,
+    output: str | Path,
+    *,
+    split_frame: int = 500,
+    train_videos: int = 600,
+    val_videos: int = 40,
+    num_frames: int = 20,
+    size: tuple[int, int] = (432, 576),
+    seed: int = 0,
+    processes: int = 2,
+) -> None:
+    """Makes the dataset: train.json, val.json and their frames in train/JPEGImages and val/JPEGImages.
+
+    Args:
+        video: a video of a fixed camera.
+        output: a folder that does not exist yet.
+        split_frame: the first frame that the validation split uses.
+        train_videos, val_videos: videos of the splits.
+        num_frames: frames of a video.
+        size: height and width of the frames, pixels.
+        seed: the same seed gives the same dataset.
+        processes: processes that make videos.
+
+    Raises:
+        InputError: if the video cannot be read or used, or the folder exists or cannot be written.
+    """
+    frames = read_video(video)
+    if not num_frames * 2 < split_frame < len(frames) - num_frames * 2:
         raise InputError(
-            f"'{args.video}' has {len(frames)} frames: --split-frame {args.split_frame} must leave more than "
-            f"{args.frames * 2} on both sides"
+            f"'{video}' has {len(frames)} frames: `split_frame` {split_frame} must leave more than "
+            f"{num_frames * 2} on both sides"
         )
-    part = output.with_name(output.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-    except OSError as error:
-        raise InputError(f"'{output}' cannot be written: {error.strerror}") from error
-    try:
+    with new_folder(output) as folder:
         for number, (name, share, videos) in enumerate(
-            (
-                ("train", frames[: args.split_frame], args.train_videos),
-                ("val", frames[args.split_frame :], args.val_videos),
-            )
+            (("train", frames[:split_frame], train_videos), ("val", frames[split_frame:], val_videos))
         ):
-            composer = Composer(Scene(share), (height, width), args.frames)
+            composer = Composer(Scene(share), size, num_frames)
             if not composer.tracks:
-                raise InputError(f"'{args.video}': nobody can be followed in the {name} part")
-            make_split(Split(composer, part / name, args.seed * 2 + number), videos, args.processes, name)
-        part.rename(output)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    try:
-        height, width = (int(side) for side in text.split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is not HEIGHTxWIDTH") from None
-    return height, width
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--video", type=Path, required=True, help="a video of a fixed camera")
-    parser.add_argument("--output", type=Path, required=True, help="a folder that does not exist yet")
-    parser.add_argument("--split-frame", type=int, default=500, help="the validation split's first frame")
-    parser.add_argument("--train-videos", type=int, default=600)
-    parser.add_argument("--val-videos", type=int, default=40)
-    parser.add_argument("--frames", type=int, default=20, help="frames of a video")
-    parser.add_argument("--size", type=parse_size, default=(432, 576), metavar="HxW", help="of the frames")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=2)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        make_pedestrians(args)
-
-
-if __name__ == "__main__":
-    main()
+                raise InputError(f"'{video}': nobody can be followed in the {name} part")
+            make_split(Split(composer, folder / name, seed * 2 + number), videos, processes, name)
