@@ -14,14 +14,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from detectron2.data import MetadataCatalog
 from networks import tiny_config
 from pycocotools import mask as mask_codec
 from safetensors.torch import save_file
 from videos import cut, encode, frames, pictures
 
 from seqformer import SeqFormer
-from seqformer.cli import model as model_options
 from seqformer.cli import predict
 from seqformer.structures import RLE, Tracklet, VideoResult
 from seqformer.video import VideoReader
@@ -170,35 +168,6 @@ def test_labels(tmp_path, model, stub, monkeypatch):
     first, second = ({i: (label, s) for i, label, s in zip(*call, strict=True)} for call in seen)
     assert first == {0: ("dog", 0.9), 1: ("cat", 0.8)}, "the best class of each instance"
     assert second == {0: ("dog", 0.9)}
-
-
-def test_class_names(tmp_path, model):
-    cfg = model_options.setup_cfg(model[1], model[3], [])
-    assert model_options.classes(cfg) == (["cat", "dog"], [1, 2])
-    save_file({}, tmp_path / "plain.safetensors")
-    plain = str(tmp_path / "plain.safetensors")
-    MetadataCatalog.get("animals").set(
-        thing_classes=["sheep", "cow"], thing_dataset_id_to_contiguous_id={7: 1, 9: 0}
-    )
-    try:
-        known = model_options.setup_cfg(model[1], plain, ["DATASETS.TEST", "('animals',)"])
-        assert model_options.classes(known) == (["sheep", "cow"], [9, 7])
-        more = ["DATASETS.TEST", "('animals',)", "MODEL.SeqFormer.NUM_CLASSES", "3"]
-        fitting = model_options.setup_cfg(model[1], plain, more)
-        assert model_options.classes(fitting) == (["class 0", "class 1", "class 2"], [1, 2, 3])
-    finally:
-        MetadataCatalog.remove("animals")
-
-
-def test_weights(model):
-    def chosen(*arguments) -> str:
-        return model_options.setup_cfg(*arguments).MODEL.WEIGHTS
-
-    default, config, given = str(model_options.DEFAULT_CONFIG), model[1], model[3]
-    assert chosen(default, None, []) == str(model_options.DEFAULT_WEIGHTS)
-    assert chosen(default, None, ["MODEL.WEIGHTS", given]) == given
-    assert chosen(default, given, []) == given
-    assert chosen(config, None, ["MODEL.WEIGHTS", given]) == given
 
 
 def test_cut_off_video(tmp_path, model, stub, capsys):
