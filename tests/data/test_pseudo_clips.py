@@ -14,8 +14,9 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from seqformer import add_seqformer_config
-from seqformer.data.pseudo_clips import MAX_INSTANCES, CocoClipDatasetMapper, Warp
+from seqformer.data.pseudo_clips import MAX_INSTANCES, CocoClipDatasetMapper
 from seqformer.data.rle import encode_masks
+from seqformer.data.warp import Warp
 from seqformer.errors import InputError
 
 SIZE = (120, 160)
@@ -130,7 +131,7 @@ def test_warps_stay_within_their_bounds() -> None:
 
 
 def test_a_warp_without_perspective_turns_and_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqformer.data.pseudo_clips._PERSPECTIVE", 0.0)
+    monkeypatch.setattr("seqformer.data.warp._PERSPECTIVE", 0.0)
     for _ in range(100):
         warp = Warp(300, 500)
         a, b = warp.matrix[0, 0], warp.matrix[0, 1]
@@ -157,7 +158,7 @@ def test_colours_change_as_told(bgr: bool) -> None:
 
 def test_blur_runs_along_a_line() -> None:
     warp = Warp(41, 41)
-    from seqformer.data.pseudo_clips import _line
+    from seqformer.data.warp import _line
 
     warp.matrix, warp.blur = np.eye(3), _line(9, 0.0)
     warp.hue = warp.saturation = warp.brightness = 0
