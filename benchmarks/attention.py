@@ -18,12 +18,12 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 # isort: split
 from tqdm import tqdm
 
-from seqformer.commands import DEFAULT_CONFIG, setup_cfg
+from seqformer.cli.model import DEFAULT_CONFIG, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.attention import AttentionFigures, AttentionMeasure
 from seqformer.formats.ytvis import read_ytvis
 from seqformer.inference import VideoPredictor
-from seqformer.visualization import ImageSequenceReader
+from seqformer.video import ImageSequenceReader
 
 
 def measure(args: argparse.Namespace) -> AttentionFigures:

@@ -1,1 +1,1 @@
-"""The commands: everything that is run from a shell."""
+"""The commands: each module parses its arguments and calls the library."""

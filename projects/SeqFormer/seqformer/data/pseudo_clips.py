@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,15 @@ class CocoClipDatasetMapper:
         augmentation: sampled once a clip.
         image_format: channel order, "RGB" or "BGR".
         num_frames: frames of a clip, T.
+
+    Raises:
+        InputError: if OpenCV, which warps the images, is not installed.
     """
 
     @configurable
     def __init__(self, augmentation: T.AugmentationList, *, image_format: str, num_frames: int):
+        if importlib.util.find_spec("cv2") is None:
+            raise InputError("training on images needs OpenCV: pip install opencv-python-headless")
         self.augmentation = augmentation
         self.image_format = image_format
         self.num_frames = num_frames

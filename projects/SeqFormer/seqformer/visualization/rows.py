@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from seqformer.errors import InputError
 from seqformer.formats.results import best_categories, read_results
 from seqformer.formats.rle import decode_mask, space_time_iou
 from seqformer.formats.ytvis import Dataset, Video
@@ -21,10 +22,12 @@ __all__ = [
     "Row",
     "ShownInstance",
     "best_tracklets",
+    "check_threshold",
     "difference_boxes",
     "ground_truth_row",
     "match_colors",
     "read_results_row",
+    "read_rows",
     "result_row",
     "trace_row",
 ]
@@ -74,6 +77,12 @@ class Row:
         for mask, instance in zip(masks, seen, strict=True):
             mask[:] = decode_mask(instance.masks[frame])
         return ids[visible_parts(masks, range(len(seen)))]
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises InputError if a minimum score is not from 0 to 1."""
+    if not 0 <= threshold <= 1:
+        raise InputError(f"`threshold` {threshold}: give a score from 0 to 1")
 
 
 def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet]:
@@ -179,6 +188,29 @@ def match_colors(rows: Sequence[Row]) -> None:
             else:
                 instance.instance_id = 1 + max(k.instance_id for k in known)
                 known.append(instance)
+
+
+def read_rows(
+    files: Mapping[str, str | Path], video: Video, dataset: Dataset | None, threshold: float
+) -> list[Row]:
+    """The ground truth of a video, if there is one, and the results of several methods, colours matched.
+
+    Args:
+        files: a results.json of each method, by the method's name.
+        video: the video's id, size and length.
+        dataset: the dataset it belongs to, if there is one.
+        threshold: minimum score of instances that are shown.
+
+    Raises:
+        InputError: if results cannot be read or are not on this video.
+    """
+    truth = None if dataset is None else ground_truth_row(dataset, video)
+    rows = [] if truth is None else [truth]
+    names, videos = (dataset.names, dataset.videos) if dataset else ({}, None)
+    for name, path in files.items():
+        rows.append(read_results_row(name, path, video, names, threshold, videos))
+    match_colors(rows)
+    return rows
 
 
 def difference_boxes(first: np.ndarray, other: np.ndarray) -> list[Box]:
