@@ -152,6 +152,12 @@ def test_filled_boxes(read: Callable) -> None:
     assert found[1, 3:9, 4:12].all() and found[1].sum() == 48
 
 
+def test_a_rotated_box_is_not_filled_as_if_it_were_not(read: Callable) -> None:
+    text = xml(track(box(2, 1, 1, 5, 5).replace("<box ", '<box rotation="30.00" ')))
+    with pytest.raises(InputError, match="track 0, frame 2: rotated shapes are not supported"):
+        read(text, fill_boxes=True)
+
+
 def test_frames_are_counted_as_in_the_source(read: Callable) -> None:
     """A task that takes every fifth frame from the tenth on."""
     meta = "<start_frame>10</start_frame><stop_frame>35</stop_frame><frame_filter>step=5</frame_filter>"

@@ -26,9 +26,9 @@ def test_entries_have_the_dataset_ids() -> None:
 
 def test_written_file_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "new" / "results.json"
-    for results in ([], [{"score": 0.5}]):
-        write_results(path, results)
-        assert json.loads(path.read_text()) == results
+    for results in ([], [{"score": 0.5}], [{"score": 0.5}, {"segmentations": [RLE, None]}]):
+        write_results(path, iter(results))
+        assert path.read_text() == json.dumps(results)
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -28,20 +28,22 @@ class VideoBuilder:
         self._dataset = dataset
         self._instances: dict[Hashable, Annotation] = {}
 
-    def add(self, frame: int, identity: Hashable, category: int, mask: RLE, crowd: bool = False) -> None:
+    def add(
+        self, frame: int, identity: Hashable, category: int, mask: RLE | None, crowd: bool = False
+    ) -> None:
         """Adds the mask of an instance in a frame; an empty mask counts as none.
 
         Args:
             frame: from 0 to T - 1.
             identity: the same in all frames.
             category: its id.
-            mask: compressed RLE of the video's size.
+            mask: compressed RLE of the video's size; None for no mask.
             crowd: a region that evaluation ignores.
 
         Raises:
             InputError: if the instance already has a mask in the frame, or another category elsewhere.
         """
-        if not mask_api.area(mask):
+        if mask is None or not mask_api.area(mask):
             return
         instance = self._instances.get(identity)
         if instance is None:

@@ -117,7 +117,8 @@ def write_coco(videos: list[LabelledVideo], names: dict[int, str], path: Path) -
     Raises:
         InputError: if it cannot be written.
     """
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     track_id = 0
     for labelled in videos:
         video = labelled.video

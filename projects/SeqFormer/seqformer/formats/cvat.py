@@ -28,13 +28,13 @@ class _Shape:
     Attributes:
         kind: "polygon", "mask" or "box".
         outside: the object is not in the frame.
-        points: (N, 2) xy in pixels of a polygon's corners, or of a box's four; None for a mask.
+        points: (N, 2) xy in pixels of a polygon's corners, or of a box's four; (0, 2) for a mask.
         element: the XML element, which masks are read from.
     """
 
     kind: str
     outside: bool
-    points: np.ndarray | None
+    points: np.ndarray
     element: ElementTree.Element
 
 
@@ -85,7 +85,7 @@ def read_cvat(xml_files: list[Path], frames: Path, fill_boxes: bool = False) -> 
         video = builder.add_video(pictures)
         for track in root.iter("track"):
             where = f"{path}: track {track.get('id')}"
-            label = track.get("label")
+            label = track.get("label", "")
             if label not in task.labels:
                 raise InputError(f"{where}: there is no label '{label}' in the task")
             _add_track(video, track, categories[label], task, fill_boxes, where)
@@ -122,10 +122,10 @@ def _task(path: Path, root: ElementTree.Element) -> _Task:
         if key.strip() != "step" or not value.strip().isdecimal() or int(value) < 1:
             raise InputError(f"'{path}': frame_filter '{filter_}' is not step=NUMBER")
         step = int(value)
-    size, start = (meta.findtext(key) for key in ("size", "start_frame"))
-    for value in (size, start):
-        if value is not None and not value.strip().isdecimal():
-            raise InputError(f"'{path}': '{value}' is not a number of frames")
+    size, start = meta.findtext("size"), meta.findtext("start_frame")
+    for number in (size, start):
+        if number is not None and not number.strip().isdecimal():
+            raise InputError(f"'{path}': '{number}' is not a number of frames")
     return _Task(labels, None if size is None else int(size), int(start or 0), step)
 
 
@@ -149,8 +149,7 @@ def _add_track(
                     share = (frame - place) / (following - place)
                     points = _between(shape, shapes[following], share, at)
                 mask = _polygon(points, video.size, at)
-            if mask is not None:
-                video.add(frame, id(track), category, mask)
+            video.add(frame, id(track), category, mask)
 
 
 def _shapes(
@@ -186,9 +185,11 @@ def _number(element: ElementTree.Element, key: str, where: str) -> float:
     return value
 
 
-def _points(element: ElementTree.Element, where: str) -> np.ndarray | None:
+def _points(element: ElementTree.Element, where: str) -> np.ndarray:
     if element.tag == "mask":
-        return None
+        return np.empty((0, 2))
+    if element.get("rotation", "0") not in ("0", "0.0", "0.00"):
+        raise InputError(f"{where}: rotated shapes are not supported")
     if element.tag == "box":
         left, top, right, bottom = (_number(element, key, where) for key in ("xtl", "ytl", "xbr", "ybr"))
         return np.asarray([(left, top), (right, top), (right, bottom), (left, bottom)])
@@ -199,13 +200,11 @@ def _points(element: ElementTree.Element, where: str) -> np.ndarray | None:
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise InputError(f"{where}: the points of a polygon must be x,y;x,y;...")
-    if element.get("rotation", "0") not in ("0", "0.0", "0.00"):
-        raise InputError(f"{where}: rotated shapes are not supported")
     return points
 
 
 def _between(shape: _Shape, following: _Shape, share: float, where: str) -> np.ndarray:
-    if following.points is None or following.points.shape != shape.points.shape:
+    if following.points.shape != shape.points.shape:
         raise InputError(
             f"{where}: no shape, and those before and after have different numbers of corners, so it "
             "cannot be interpolated: export all frames from CVAT"

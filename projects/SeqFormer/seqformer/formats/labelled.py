@@ -94,6 +94,7 @@ def paint_ids(labelled: LabelledVideo, frame: int, ids: Sequence[int]) -> np.nda
     """
     picture = np.zeros((labelled.video.height, labelled.video.width), dtype=np.int64)
     for instance, id_ in zip(reversed(labelled.instances), reversed(ids), strict=True):
-        if instance.masks[frame] is not None:
-            picture[decode_mask(instance.masks[frame]).astype(bool)] = id_
+        mask = instance.masks[frame]
+        if mask is not None:
+            picture[decode_mask(mask).astype(bool)] = id_
     return picture

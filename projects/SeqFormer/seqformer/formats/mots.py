@@ -135,7 +135,7 @@ def _add_pngs(
             _add_ignored(video, frame, ignored, classes)
 
 
-def _add_ignored(video: VideoBuilder, frame: int, mask: RLE, classes: dict[int, str]) -> None:
+def _add_ignored(video: VideoBuilder, frame: int, mask: RLE | None, classes: dict[int, str]) -> None:
     for class_, name in classes.items():
         video.add(frame, f"ignored region of {name}", class_, mask, crowd=True)
 
@@ -178,14 +178,14 @@ def write_mots(videos: list[LabelledVideo], output: Path) -> None:
             lines = []
             for place, stem in enumerate(labelled.stems):
                 picture = paint_ids(labelled, place, list(classes))
-                objects = [object_ for object_ in np.unique(picture).tolist() if object_]
-                if not objects:
-                    continue
-                masks = encode_masks(picture[None] == np.asarray(objects)[:, None, None])
-                for object_, mask in zip(objects, masks, strict=True):
-                    number = int(stem) if numbered else place
-                    size = f"{video.height} {video.width}"
-                    lines.append(f"{number} {object_} {classes[object_]} {size} {mask['counts']}\n")
+                objects = np.unique(picture[picture > 0])
+                masks = encode_masks(picture[None] == objects[:, None, None])
+                number = int(stem) if numbered else place
+                lines += [
+                    f"{number} {object_} {classes[object_]} {video.height} {video.width} {mask['counts']}\n"
+                    for object_, mask in zip(objects.tolist(), masks, strict=True)
+                    if mask
+                ]
             (folder / f"{name}.txt").write_text("".join(lines), encoding="ascii")
 
 

@@ -66,7 +66,7 @@ def read_results(
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         raise InputError(f"{source}: not a list of objects, one for each predicted instance")
     if video_id is not None:
-        present = {result.get("video_id") for result in results if is_integer(result.get("video_id"))}
+        present = {id_ for result in results if is_integer(id_ := result.get("video_id"))}
         if video_id not in present and not present <= videos.keys():
             known = ", ".join(map(str, sorted(present)[:10]))
             raise InputError(f"{source}: no result is on video {video_id}; it has results on: {known}")
@@ -92,7 +92,7 @@ def best_categories(results: Iterable[Result]) -> list[Result]:
 
     Results with equal masks are one instance under several categories.
     """
-    best: dict[tuple, Result] = {}
+    best: dict[tuple[Any, ...], Result] = {}
     for result in results:
         key = (result.video.id, *(mask and mask["counts"] for mask in result.masks))
         if key not in best or best[key].score < result.score:

@@ -26,7 +26,7 @@ _LONGEST_RUN = 2**32  # pixels
 _LARGEST_COORDINATE = 1e5  # pixels; the memory that pycocotools needs grows with a polygon's sides
 
 
-def rle_counts(counts: str | list[int]) -> np.ndarray:
+def rle_counts(counts: object) -> np.ndarray:
     """Returns the run lengths of an RLE, in column-major order, background first.
 
     Args:
@@ -133,9 +133,9 @@ def encode_masks(masks: np.ndarray) -> list[RLE | None]:
     columns = np.asfortranarray(masks.transpose(1, 2, 0).view(np.uint8))
     return [
         {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
-        if seen
+        if mask.any()
         else None
-        for rle, seen in zip(mask_api.encode(columns), masks.any(axis=(1, 2)), strict=True)
+        for rle, mask in zip(mask_api.encode(columns), masks, strict=True)
     ]
 
 
@@ -166,18 +166,18 @@ def space_time_iou(
     """
     if not len(first) or not len(second):
         return np.zeros((len(first), len(second)))
-    if areas is None:
-        areas = tuple(np.stack([mask_areas(masks) for masks in tracklets]) for tracklets in (first, second))
+    first_areas, second_areas = areas or (
+        np.stack([mask_areas(masks) for masks in tracklets]) for tracklets in (first, second)
+    )
     intersection = np.zeros((len(first), len(second)))
     for frame in range(len(first[0])):
-        rows, columns = (np.flatnonzero(area[:, frame]) for area in areas)
-        if len(rows) and len(columns):
+        rows, columns = (np.flatnonzero(area[:, frame]).tolist() for area in (first_areas, second_areas))
+        if rows and columns:
             # For crowds pycocotools divides the intersection by the first mask's area, which gives the
             # exact number of pixels back; one call serves all pairs.
             share = mask_api.iou(
                 [first[i][frame] for i in rows], [second[i][frame] for i in columns], [1] * len(columns)
             )
-            intersection[np.ix_(rows, columns)] += np.rint(share * areas[0][rows, frame, None])
-    first_area, second_area = (area.sum(1) for area in areas)
-    union = first_area[:, None] + second_area - intersection
+            intersection[np.ix_(rows, columns)] += np.rint(share * first_areas[rows, frame, None])
+    union = first_areas.sum(1)[:, None] + second_areas.sum(1) - intersection
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)

@@ -89,6 +89,8 @@ class Dataset:
         self, video: Video, category: int, masks: list[RLE | None], crowd: bool = False
     ) -> Annotation:
         """Adds an instance under the next id."""
+        if self.annotations is None:
+            self.annotations = []
         annotation = Annotation(len(self.annotations) + 1, video, category, crowd, masks)
         self.annotations.append(annotation)
         return annotation
@@ -228,9 +230,7 @@ def _videos(data: dict[str, Any], source: str, report: Report, image_root: Path 
     return videos
 
 
-def parse_segmentations(
-    entries: Any, video: Video, where: str, report: Report = refuse
-) -> list[RLE | None] | None:
+def parse_segmentations(entries: Any, video: Video, where: str, report: Report = refuse) -> list[RLE | None]:
     """Checks the masks of an annotation or result.
 
     Args:
@@ -240,11 +240,11 @@ def parse_segmentations(
         report: called with every problem.
 
     Returns:
-        The masks as compressed RLEs, None where there is none; None if ``entries`` is not a list as long as
-        the video.
+        The masks as compressed RLEs, None where there is none; an empty list if ``entries`` is not a list as
+        long as the video.
     """
     if not _fits(entries, video.length, "segmentations", where, report):
-        return None
+        return []
     masks: list[RLE | None] = []
     for frame, segmentation in enumerate(entries):
         mask = None
@@ -263,7 +263,7 @@ def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
         for key in ("id", "height", "width")
         if not is_integer(entry.get(key)) or (key != "id" and entry[key] < 1)
     ]
-    names = entry.get("file_names")
+    names: Any = entry.get("file_names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         problems.append(f"{where}: 'file_names' must be a list of at least one name")
     elif entry.get("length", len(names)) != len(names):
@@ -292,7 +292,8 @@ def _annotation(
     source: str,
     report: Report,
 ) -> Annotation | None:
-    video_id, category = entry.get("video_id"), entry.get("category_id")
+    video_id: Any = entry.get("video_id")
+    category: Any = entry.get("category_id")
     where = f"{source}: video {video_id}, annotation {identity}"
     known = is_integer(category) and category in names
     if not known:
@@ -304,7 +305,7 @@ def _annotation(
     masks = parse_segmentations(entry.get("segmentations"), video, where, report)
     boxes = _boxes(entry.get("bboxes"), video, where, report)
     areas = _areas(entry.get("areas"), video, where, report)
-    if not known or masks is None:
+    if not known or not masks:
         return None
     return Annotation(identity, video, category, bool(entry.get("iscrowd")), masks, boxes, areas)
 
