@@ -14,10 +14,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seqformer.cli.program import program
 from seqformer.dependencies import HOW_TO_GET_DETECTRON2
 
 __all__ = ["Fact", "add_arguments", "collect_environment", "main", "run"]
@@ -181,14 +181,4 @@ def run(args: argparse.Namespace) -> int:
     return int(any(fact.blocking for fact in facts))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m seqformer.env",
-        description="What is installed, what it runs on, and what to do about what is missing.",
-    )
-    add_arguments(parser)
-    sys.exit(run(parser.parse_args(argv)))
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__, prog="python -m seqformer.env")

@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from seqformer.cli.model import DEFAULT_CONFIG, classes, setup_cfg
-from seqformer.errors import InputError, exit_on_bad_input, name_flags
+from seqformer.cli.program import program
+from seqformer.errors import InputError, name_flags
 from seqformer.inference import VideoPredictor
 from seqformer.video import DatasetVideo, open_dataset_video
 from seqformer.visualization.comparison import write_side_by_side
@@ -332,15 +333,4 @@ def run(args: argparse.Namespace) -> None:
         print(_FIGURES[args.figure](args))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        run(args)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__)

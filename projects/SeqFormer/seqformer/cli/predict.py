@@ -36,10 +36,11 @@ from tqdm import tqdm
 
 from seqformer.cli.many_videos import several_videos, shared_out, targets_of
 from seqformer.cli.model import DEFAULT_CONFIG, classes, setup_cfg
+from seqformer.cli.program import program
 from seqformer.cli.streaming_job import StreamingJob
 from seqformer.cli.whole_video import WrittenVideo, track_video
 from seqformer.engine import keep_freed_memory
-from seqformer.errors import InputError, exit_on_bad_input, name_flags
+from seqformer.errors import InputError, name_flags
 from seqformer.inference import VideoPredictor
 from seqformer.page import check_page
 from seqformer.video import FrameSource, open_source
@@ -264,17 +265,4 @@ def _show_frame(frame: np.ndarray) -> None:
         ) from error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Segment and track the instances of a video with SeqFormer.",
-        epilog="Without --config-file and --weights the shipped pedestrian model runs.",
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        if code := run(args):
-            sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__)
