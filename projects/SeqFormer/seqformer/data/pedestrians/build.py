@@ -97,7 +97,7 @@ def make_split(split: Split, videos: int, processes: int, title: str) -> None:
     }
     with get_context("fork").Pool(processes) as pool:
         for entry, annotations in tqdm(
-            pool.imap(make_video, range(videos)), total=videos, desc=title, unit="video"
+            pool.imap(make_video, range(videos)), total=videos, desc=title, unit="video", disable=None
         ):
             dataset["videos"].append(entry)
             for annotation in annotations:
