@@ -39,7 +39,7 @@ def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, 
     broken = tmp_path / "in" / "b.mp4"
     told = capsys.readouterr().err.splitlines()[-2:]
     assert told[0] == "1 of 3 videos failed:"
-    assert told[1].startswith(f"  {broken}: '{broken}' is no video")
+    assert told[1].startswith(f"  {broken}: '{broken}' is not a video")
     assert names(tmp_path / "out") == ["a.json", "a.mp4", "c.json", "c.mp4"]
 
     # A restart does what is missing, and no more.

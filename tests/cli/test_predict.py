@@ -185,7 +185,7 @@ def test_cut_off_video(tmp_path, model, stub, capsys):
 BAD_INPUTS = {
     "missing": (lambda path: None, "no file"),
     "empty": (Path.touch, "empty"),
-    "text": (lambda path: path.write_text("no video"), "no video"),
+    "text": (lambda path: path.write_text("no video"), "is not a video"),
     "folder without pictures": (Path.mkdir, "no pictures"),
 }
 

@@ -272,7 +272,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument(
-        "--config-file", default=str(DEFAULT_CONFIG), metavar="FILE", help="config of the model"
+        "--config-file",
+        default=str(DEFAULT_CONFIG),
+        metavar="FILE",
+        help="config of the model (default: the shipped one)",
     )
     model.add_argument("--weights", metavar="FILE", help="weights that fit the config, .pth or .safetensors")
     model.add_argument(

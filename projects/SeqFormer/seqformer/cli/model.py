@@ -1,4 +1,4 @@
-"""What commands that run a model share: its config, its weights, and the names of its classes."""
+"""The config, the weights and the class names of a model, for commands that run one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def setup_cfg(config_file: str, weights: str | None, opts: Sequence[str]) -> Cfg
     """The frozen config of a command, with MODEL.WEIGHTS.
 
     Raises:
-        InputError: if it cannot be used.
+        InputError: if the config, the weights or the device cannot be used.
     """
     cfg = load_config(config_file, opts)
     is_default = Path(config_file).resolve() == DEFAULT_CONFIG
@@ -48,7 +48,7 @@ def setup_cfg(config_file: str, weights: str | None, opts: Sequence[str]) -> Cfg
 def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
     """Names and dataset ids of the model's classes.
 
-    Names are those that the weights carry, else those of the config's test set if Detectron2 knows it; else
+    Names come from the weights file, else from the config's test set if Detectron2 knows it; otherwise
     classes are numbered.
     """
     count = cfg.MODEL.SeqFormer.NUM_CLASSES

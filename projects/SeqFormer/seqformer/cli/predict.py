@@ -56,7 +56,10 @@ _FLAGS = {"output": "--output", "resume": "--resume", "threshold": "--confidence
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config-file", default=str(DEFAULT_CONFIG), metavar="FILE", help="config of the model"
+        "--config-file",
+        default=str(DEFAULT_CONFIG),
+        metavar="FILE",
+        help="config of the model (default: the shipped one)",
     )
     parser.add_argument(
         "--weights",
