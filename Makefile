@@ -1,9 +1,12 @@
 # Every command is enough on its own after a clone: what it needs is installed into .venv first.
 #   PYTHON=/path/to/python3.11   the Python that .venv is made with
 #   ARGS="-k matcher"            more arguments for pytest
+#   MINUTES=10 or SEED=123       how long `make fuzz` goes on, or the round that it repeats
 
 PYTHON ?=
 ARGS ?=
+MINUTES ?= 10
+SEED ?=
 
 VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -11,11 +14,14 @@ CSRC := $(addprefix projects/SeqFormer/seqformer/ops/csrc/,*.* cpu/*.* cuda/*.*)
 INSTALLED_FROM := requirements/install.sh $(wildcard requirements/*.txt setup.py $(CSRC)) setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint cuda install clean distclean
+.PHONY: help demo test fuzz matrix matrix-short lint cuda install clean distclean
 
 help:
 	@echo "make demo       segment and track the people of demo/assets/street.mp4 into output/street.mp4"
 	@echo "make test       run the tests (ARGS=\"-k matcher\" for some of them)"
+	@echo "make fuzz       run the property tests on new examples for MINUTES=10, or repeat the round of SEED=..."
+	@echo "make matrix     run the tests under every instruction set, on one thread and two, in random orders (hours);"
+	@echo "                matrix-short: what depends on rounding, under the lesser instruction sets (minutes)"
 	@echo "make lint       check code style"
 	@echo "make cuda       compile the operator for CUDA, too; needs the toolkit, not a GPU (CUDA_HOME=/path/to/it)"
 	@echo "make install    only install, into .venv (the others do so when something changed)"
@@ -27,6 +33,15 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+fuzz: $(INSTALLED)
+	$(VENV_PYTHON) tests/fuzz.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+matrix: $(INSTALLED)
+	$(VENV_PYTHON) tests/matrix.py $(ARGS)
+
+matrix-short: $(INSTALLED)
+	$(VENV_PYTHON) tests/matrix.py --short $(ARGS)
 
 lint: $(INSTALLED)
 	$(VENV_PYTHON) -m ruff check .

@@ -293,8 +293,9 @@ def test_interrupted(tmp_path, model, repository):
     source, output = encode(tmp_path / "in.mp4", 2000), tmp_path / "out" / "out.mp4"
     process = run_demo(repository, "--input", str(source), "--output", str(output), *model)
     deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("out/.*.part")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out/.*.part")):
         assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never began to write"
         time.sleep(0.1)
     time.sleep(1)
     process.send_signal(signal.SIGINT)

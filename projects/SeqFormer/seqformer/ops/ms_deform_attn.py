@@ -81,13 +81,14 @@ def _register() -> None:
         grad_logits = weighted - weights * weighted.sum((3, 4), keepdim=True)
         grad_reference = grad_locations.sum((2, 4))  # N, Q, L, 2
         if reference.shape[-1] == 2:
-            grad_offsets = grad_locations / plain.level_sizes(shapes, offsets.dtype)
+            grad_offsets = grad_locations / plain.level_sizes(shapes, grad_locations.dtype)
         else:
             half = 0.5 / offsets.shape[4]
             grad_offsets = grad_locations * plain.box_extent(reference) * half
             grad_extent = (grad_locations * offsets).sum((2, 4)) * half
             grad_reference = torch.cat((grad_reference, grad_extent), dim=-1)
-        return grad_value, None, None, grad_reference, grad_offsets, grad_logits
+        dtype = offsets.dtype  # half precision is rounded to once, here
+        return grad_value, None, None, grad_reference.to(dtype), grad_offsets.to(dtype), grad_logits.to(dtype)
 
     register_autograd("seqformer::ms_deform_attn", backward, setup_context=save_inputs, lib=_library)
     register_autograd(
