@@ -78,8 +78,7 @@ Tensor ms_deform_attn_fused(
     const Tensor& reference,
     const Tensor& offsets,
     const Tensor& logits) {
-  const Problem p =
-      check_arguments(value, spatial_shapes, level_start_index, offsets, "offsets", logits, "logits");
+  const Problem p = check_arguments(value, spatial_shapes, level_start_index, offsets, "offsets", logits, "logits");
   check_reference(reference, offsets, p);
   const c10::cuda::CUDAGuard guard(value.device());
   const Tensor places = reference.unsqueeze(2).unsqueeze(4);  // N, Q, 1, L, 1, 2 or 4
