@@ -38,7 +38,7 @@ lint: $(INSTALLED)
 	.venv/bin/lint-imports --no-logo --no-cache
 
 docs: $(DOCS_INSTALLED)
-	$(VENV_PYTHON) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict --quiet
 	@echo "The documentation is site/index.html."
 
 $(DOCS_INSTALLED): $(INSTALLED) requirements/docs.txt
