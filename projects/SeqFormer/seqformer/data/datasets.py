@@ -59,7 +59,7 @@ class BuiltinDataset:
 
 def _videos(folder: str, split: str, categories: str) -> BuiltinDataset:
     longer = {"val": "valid"}.get(split, split)
-    json_files = (f"{longer}.json", f"annotations/instances_{split}_sub.json")
+    json_files: tuple[str, ...] = (f"{longer}.json", f"annotations/instances_{split}_sub.json")
     frames = dict.fromkeys((f"{longer}/JPEGImages", f"{split}/JPEGImages"))
     if folder == "ovis":
         json_files = (f"annotations_{longer}.json", *json_files)
