@@ -50,7 +50,7 @@ class Rules:
 SPLITS = {
     "train": Rules(12, "train", (1, 4), 6, 0.3, (2, 3), 1, 0.15, (0.12, 0.4)),
     "val": Rules(36, "val", (1, 4), 6, 0.3, (2, 3), 1, 0.15, (0.12, 0.4)),
-    "hard": Rules(36, "val", (2, 4), 8, 0.75, (2, 4), 3, 0.4, (0.3, 0.7)),
+    "hard": Rules(36, "val", (2, 4), 8, 0.75, (2, 4), 3, 0.35, (0.3, 0.6)),
 }
 
 
@@ -168,7 +168,7 @@ def make_scene(material: Material, rules: Rules, seed: str) -> Scene:
     dice = Dice(seed)
     camera = _camera(dice, material, rules.length)
     cutouts = _cast(dice, material, rules)
-    speed = dice.choice((5.0, 7.0, 10.0))
+    speed = dice.choice((7.0, 10.0, 14.0))
     paths = [_path(dice, camera, rules, speed) for _ in cutouts]
     sizes = _sizes(dice, material, cutouts)
     for _ in range(rules.meetings if len(cutouts) > 1 else 0):
