@@ -1,6 +1,7 @@
 """Makes PhotoVIS, a benchmark of composed videos, from photographs in Debian packages.
 
-    apt-get download tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds plasma-workspace-wallpapers
+    apt-get download tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds \\
+        plasma-workspace-wallpapers
     for file in *.deb; do dpkg -x $file photographs; done
     python tools/make_photo_vis.py --photographs photographs --output datasets/photo_vis
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--height",
         type=int,
         default=192,
-        help="height of a frame in pixels, the width is 5/3 of it; published: 192 and 288 (default: %(default)s)",
+        help="pixels; frames are 5/3 as wide; published: 192 and 288 (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="published: 0 (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=2, help="(default: %(default)s)")

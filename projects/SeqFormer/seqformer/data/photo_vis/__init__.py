@@ -1,4 +1,4 @@
-"""PhotoVIS: a small public benchmark in YouTube-VIS format, composed of photographs that Debian packages carry.
+"""PhotoVIS: a small public benchmark in YouTube-VIS format, composed of photographs in Debian packages.
 
 ``python tools/make_photo_vis.py`` writes it; docs/photo-vis.md says what it is and is not.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +23,8 @@ from seqformer.errors import InputError
 __all__ = ["make_photo_vis"]
 
 _QUALITY = 88  # of JPEG
+
+_Video = tuple[dict[str, Any], list[dict[str, Any]]]  # its JSON entry and annotations, without their ids
 
 
 @dataclass
@@ -78,14 +80,22 @@ def make_photo_vis(
     with new_folder(output) as part:
         for split, count in videos.items():
             job = _Job(material[SPLITS[split].material], split, part / split, height, seed)
-            with get_context("spawn").Pool(processes, _start, (job,)) as pool:
-                made = pool.imap(_make_video, range(count))
-                done = list(tqdm(made, total=count, desc=split, unit="video", disable=not progress))
+            made = _make_videos(job, count, processes)
+            done = list(tqdm(made, total=count, desc=split, unit="video", disable=not progress))
             _write(part / f"{split}.json", split, done)
 
 
-def _make_video(number: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Draws and saves a video; returns its JSON entry and annotations, without their ids."""
+def _make_videos(job: _Job, count: int, processes: int) -> Iterator[_Video]:
+    if processes == 1:
+        _start(job)
+        yield from map(_make_video, range(count))
+        return
+    with get_context("spawn").Pool(processes, _start, (job,)) as pool:
+        yield from pool.imap(_make_video, range(count))
+
+
+def _make_video(number: int) -> _Video:
+    """Draws and saves a video."""
     scene = make_scene(_job.material, SPLITS[_job.split], f"{_job.seed}/{_job.split}/{number}")
     frames, masks = render(scene, _job.material, _job.height)
     name = f"{number:05d}"
@@ -123,7 +133,7 @@ def _annotation(video_id: int, category_id: int, mask: np.ndarray) -> dict[str, 
     }
 
 
-def _write(path: Path, split: str, done: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> None:
+def _write(path: Path, split: str, done: list[_Video]) -> None:
     annotations = [annotation for _, of_video in done for annotation in of_video]
     write_json(
         path,

@@ -133,7 +133,9 @@ class _Stage:
         amount -= (relative * relative - 1.0 / 3.0) * (bend * texture.scale)
         return (rows, columns), _sample(texture.pixels, p + 0.5 * (width - 1), q + 0.5 * (height - 1))
 
-    def _post(self, post: Post, texture: _Texture, time: float) -> tuple[tuple[slice, slice], np.ndarray] | None:
+    def _post(
+        self, post: Post, texture: _Texture, time: float
+    ) -> tuple[tuple[slice, slice], np.ndarray] | None:
         center = post.x(time) * self.height
         columns = _span(center, 0.5 * post.width * self.height, self.width)
         if columns is None:
