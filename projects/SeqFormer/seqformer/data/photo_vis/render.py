@@ -1,8 +1,8 @@
 """Draws scenes: frames and the exact masks of what is visible, in integers.
 
 A pixel is one uint64 of four lanes of 16 bits: red, green, blue and alpha, 0 to 255, colours multiplied by
-alpha. Weights of a bilinear sample add up to 256, so that all lanes are computed at once without overflow, and
-the result does not depend on the machine.
+alpha. Weights of a bilinear sample add up to 256, so that all lanes are computed at once without overflow,
+and the result does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ _LANES = np.uint64(0x00FF00FF00FF00FF)
 _EIGHT, _ALPHA = np.uint64(8), np.uint64(48)
 _PARTS = 4  # instants of a frame with an open shutter
 _OPEN = 0.6  # share of a frame's time in which it is
+
+_Layer = tuple[tuple[slice, slice], np.ndarray]  # rows and columns, and four lanes of these pixels
 
 
 def render(scene: Scene, material: Material, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,9 +109,7 @@ class _Stage:
         y = (sin * self.x)[None, :] + (cos * self.y)[:, None] + center_y
         return _sample(texture.pixels, x, y)
 
-    def _actor(
-        self, actor: Actor, texture: _Texture, time: float
-    ) -> tuple[tuple[slice, slice], np.ndarray] | None:
+    def _actor(self, actor: Actor, texture: _Texture, time: float) -> _Layer | None:
         height, width = texture.pixels.shape
         size = actor.size(time) * self.height
         angle, turn, bend = actor.angle(time), actor.turn(time), actor.bend(time)
@@ -133,9 +133,7 @@ class _Stage:
         amount -= (relative * relative - 1.0 / 3.0) * (bend * texture.scale)
         return (rows, columns), _sample(texture.pixels, p + 0.5 * (width - 1), q + 0.5 * (height - 1))
 
-    def _post(
-        self, post: Post, texture: _Texture, time: float
-    ) -> tuple[tuple[slice, slice], np.ndarray] | None:
+    def _post(self, post: Post, texture: _Texture, time: float) -> _Layer | None:
         center = post.x(time) * self.height
         columns = _span(center, 0.5 * post.width * self.height, self.width)
         if columns is None:
@@ -187,7 +185,8 @@ def _cover(
     rest = np.uint64(256) - (alpha + (alpha >> np.uint64(7)))  # 256 to 0
     below = picture[place]
     picture[place] = layer + (((below * rest) >> _EIGHT) & _LANES)
-    visible[:, *place] = (visible[:, *place] * rest.astype(np.uint16)) >> np.uint16(8)
+    before = visible[(slice(None), *place)]
+    before[:] = (before * rest.astype(np.uint16)) >> np.uint16(8)
     return alpha.astype(np.uint16)
 
 

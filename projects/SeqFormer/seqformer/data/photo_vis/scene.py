@@ -1,6 +1,6 @@
-"""What happens in a video, before anything is drawn: all choices are made here, in units of the frame's height.
+"""What happens in a video, before anything is drawn.
 
-So a video is the same in every size. Places are x, y relative to the frame's centre; times are in frames.
+All choices are made here, in heights of the frame, so a video is the same in every size. Places are x, y relative to the frame's centre; times are in frames.
 """
 
 from __future__ import annotations
