@@ -1,6 +1,7 @@
 """What happens in a video, before anything is drawn.
 
-All choices are made here, in heights of the frame, so a video is the same in every size. Places are x, y relative to the frame's centre; times are in frames.
+All choices are made here, in heights of the frame, so a video is the same in every size. Places are x, y
+relative to the frame's centre; times are in frames.
 """
 
 from __future__ import annotations
