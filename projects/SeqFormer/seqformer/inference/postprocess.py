@@ -67,11 +67,12 @@ class InferenceOptions:
 
 def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
     """Indices of the queries to draw, best first, of class probabilities (Q, K)."""
-    k = min(options.num_drawn, len(probabilities))
     if options.top_pairs:
-        pairs = probabilities.flatten().topk(k).indices // probabilities.shape[1]
-        return pairs.unique()
-    return probabilities.amax(1).topk(k).indices
+        pairs = probabilities.flatten()
+        queries = pairs.topk(min(options.num_drawn, len(pairs))).indices // probabilities.shape[1]
+        # The place of a query is that of its best pair; ``unique`` would sort by index.
+        return queries.new_tensor(list(dict.fromkeys(queries.tolist())))
+    return probabilities.amax(1).topk(min(options.num_drawn, len(probabilities))).indices
 
 
 def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float, limit: int) -> Tensor:
