@@ -94,7 +94,7 @@ def make_model(name: str, *opts: str) -> tuple[SeqFormer, Any]:
 
 def make_stream(model: SeqFormer, cfg: Any) -> StreamingPredictor:
     resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    return StreamingPredictor(model, model.options, resize=resize, input_format=cfg.INPUT.FORMAT)
+    return StreamingPredictor(model.network, model.options, resize=resize, input_format=cfg.INPUT.FORMAT)
 
 
 def peak_memory() -> float:
@@ -157,7 +157,7 @@ def every_clip_anew(model: SeqFormer, images: list[torch.Tensor]) -> VideoResult
 
 
 def from_ring_buffer(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
-    inference, results = VideoInference(model, model.options), VideoResults()
+    inference, results = VideoInference(model.network, model.options), VideoResults()
     for final in inference.run(images):
         for t in range(final.mask_logits.shape[1]):
             held = final.present[:, t].nonzero()[:, 0].tolist()

@@ -289,7 +289,7 @@ def whole_video(
             raise InputError(f"'{json_path}' is a folder, but the results go there: choose another --output")
         predictor = make_predictor()
         with ExitStack() as stack:
-            tracer = stack.enter_context(ClipTracer(predictor.model)) if args.html else None
+            tracer = stack.enter_context(ClipTracer(predictor.network)) if args.html else None
             frames = stack.enter_context(read_ahead(source, depth))
             result = predictor(with_progress(frames, source.length, "tracking"), observer=tracer)
         if source.problem:

@@ -278,7 +278,7 @@ def test_soft_iou() -> None:
 def test_inference_decodes_the_clips_of_the_definition(num_frames, length, stride, expected) -> None:
     assert clip_starts(num_frames, length, stride) == expected
     model = tiny_model(CLIP_MATCHING=True, CLIP_LENGTH=length, CLIP_STRIDE=stride)
-    inference = VideoInference(model, model.options)
+    inference = VideoInference(model.network, model.options)
     decoded = []
     decode = inference._decode
     inference._decode = lambda start, end: (decoded.append((start, end)), decode(start, end))

@@ -204,7 +204,9 @@ def test_a_whole_video(length: int, stride: int) -> None:
         model.network.detr.class_embed[-1].bias += 3  # probable enough to be followed
         model.network.controller.layers[-1].bias[-1] = 1
     seen, frames, ended = set(), 0, []
-    inference = VideoInference(model, model.options, observer=lambda c: seen.update(c.ids) or check(c))
+    inference = VideoInference(
+        model.network, model.options, observer=lambda c: seen.update(c.ids) or check(c)
+    )
 
     def check(decoded) -> None:
         assert len(decoded.queries) == len(decoded.ids) == len(set(decoded.ids))

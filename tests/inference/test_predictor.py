@@ -59,8 +59,8 @@ def test_frames_are_taken_in_one_by_one(cfg: CfgNode) -> None:
             yield frame
 
     predictor = VideoPredictor(cfg)
-    encode, seen = predictor.model.encode, []
-    predictor.model.encode = lambda images: (seen.append(len(taken)), encode(images))[1]
+    encode, seen = predictor.network.encode, []
+    predictor.network.encode = lambda images: (seen.append(len(taken)), encode(images))[1]
     assert predictor(source()).length == 20
     assert seen == [4, 8, 12, 16, 20]
 

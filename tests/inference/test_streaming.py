@@ -51,7 +51,7 @@ def stream(
         threshold=0.27,
         motion_weight=motion,
     )
-    return StreamingPredictor(model, options, resize=KeepSize()), options
+    return StreamingPredictor(model.network, options, resize=KeepSize()), options
 
 
 def whole(model: SeqFormer, frames: list[np.ndarray], options) -> dict:

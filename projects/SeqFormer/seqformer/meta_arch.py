@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from seqformer.errors import InputError
@@ -33,7 +32,6 @@ class SeqFormer(nn.Module):
         network: the network, whose parameters carry their published names below ``detr``.
         criterion: matching and losses.
         options: how results are made of queries.
-        pixel_mean, pixel_std: of the three channels, in the order of the input's.
         deep_supervision: losses on every decoder layer, not the last alone.
     """
 
@@ -44,8 +42,6 @@ class SeqFormer(nn.Module):
         *,
         criterion: Criterion,
         options: InferenceOptions,
-        pixel_mean: list[float],
-        pixel_std: list[float],
         deep_supervision: bool = True,
     ):
         super().__init__()
@@ -53,8 +49,6 @@ class SeqFormer(nn.Module):
         self.criterion = criterion
         self.options = options
         self.deep_supervision = deep_supervision
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -107,7 +101,7 @@ class SeqFormer(nn.Module):
             "loss_dice": c.DICE_WEIGHT,
         }
         return {
-            "network": SeqFormerNetwork(queries),
+            "network": SeqFormerNetwork(queries, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
             "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA, groups=c.QUERY_GROUPS),
             "options": InferenceOptions(
                 threshold=c.APPLY_CLS_THRES,
@@ -123,14 +117,12 @@ class SeqFormer(nn.Module):
                 motion_weight=c.MOTION_WEIGHT,
                 motion_memory=c.MOTION_MEMORY,
             ),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
             "deep_supervision": c.DEEP_SUPERVISION,
         }
 
     @property
     def device(self) -> torch.device:
-        return self.pixel_mean.device
+        return self.network.device
 
     @property
     def network(self) -> SeqFormerNetwork:
@@ -139,10 +131,7 @@ class SeqFormer(nn.Module):
 
     def encode(self, images: list[Tensor]) -> EncodedFrames:
         """Normalises, pads and encodes frames, (3, h, w) each, values 0 to 255."""
-        normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
-        sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
-        batch = ImageList.from_tensors(normalised, size_divisibility=32)
-        return self.network.encode(batch.tensor, sizes)
+        return self.network.encode(images)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Losses in training, results of one video otherwise.
@@ -226,7 +215,7 @@ class SeqFormer(nn.Module):
         image_size = tuple(images[0].shape[-2:])
         output_size = (video.get("height", image_size[0]), video.get("width", image_size[1]))
         masks: dict[int, Tensor] = {}
-        inference = VideoInference(self, self.options, len(images))
+        inference = VideoInference(self.network, self.options, len(images))
         results: list[tuple[int, int, float]] = []
         for final in inference.run(images):
             drawn = output_masks(final.mask_logits, image_size, output_size)

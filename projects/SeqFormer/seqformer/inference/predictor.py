@@ -17,6 +17,7 @@ from seqformer.inference.postprocess import InferenceOptions, best_results
 from seqformer.inference.streaming import StreamingPredictor
 from seqformer.inference.tracing import Trace, trace
 from seqformer.inference.video import ENCODED_TOGETHER, DecodedClip
+from seqformer.modeling.network import SeqFormerNetwork
 from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
 
 __all__ = ["TrackCollector", "VideoPredictor"]
@@ -48,6 +49,16 @@ class VideoPredictor:
         self.input_format = cfg.INPUT.FORMAT
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
+    @property
+    def network(self) -> SeqFormerNetwork:
+        """The model's network, which is all that inference runs."""
+        return self.model.network
+
+    @property
+    def options(self) -> InferenceOptions:
+        """How the model makes results of queries."""
+        return self.model.options
+
     def stream(
         self,
         encoded_together: int = 1,
@@ -63,11 +74,11 @@ class VideoPredictor:
             length: frames of the video, if known; with MODEL.SeqFormer.AUTO_MEMORY_GB it decides on clips.
             observer: is shown every clip right after it was decoded.
         """
-        options = self.model.options
+        options = self.options
         if clip_matching is not None:
             options = replace(options, clip_matching=clip_matching, auto_memory_gb=0.0)
         return StreamingPredictor(
-            self.model,
+            self.network,
             options,
             resize=self.resize,
             input_format=self.input_format,
@@ -96,7 +107,7 @@ class VideoPredictor:
         tracks.add(stream.finish())
         if stream.size is None:
             raise InputError("the video has no frames")
-        return tracks.result(stream.size, stream.count, self.model.options)
+        return tracks.result(stream.size, stream.count, self.options)
 
     def trace(self, frames: Iterable[np.ndarray], *, with_masks: bool = True) -> Trace:
         """What the decoder looks at in frames, which are one clip; see :func:`seqformer.inference.trace`.
@@ -110,7 +121,7 @@ class VideoPredictor:
         """
         stream = self.stream()
         images = [stream.prepare(frame) for frame in frames]
-        return trace(self.model, images, stream.size, with_masks=with_masks)
+        return trace(self.network, self.options, images, stream.size, with_masks=with_masks)
 
 
 class TrackCollector:

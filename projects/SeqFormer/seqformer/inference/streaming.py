@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,8 @@ from seqformer.errors import InputError
 from seqformer.inference.clip_matching import FinalFrames
 from seqformer.inference.postprocess import InferenceOptions, output_masks
 from seqformer.inference.video import DecodedClip, VideoInference
+from seqformer.modeling.network import SeqFormerNetwork
 from seqformer.structures import FrameInstance, FrameResult
-
-if TYPE_CHECKING:
-    from seqformer.meta_arch import SeqFormer
 
 __all__ = ["StreamingPredictor"]
 
@@ -36,10 +34,10 @@ class StreamingPredictor:
     it.
 
     Args:
-        model: a SeqFormer in eval mode.
+        network: in eval mode.
         options: how results are made.
         resize: brings frames to the size that the network sees.
-        input_format: "RGB" or "BGR", what the model takes.
+        input_format: "RGB" or "BGR", what the network takes.
         encoded_together: frames that are encoded in one go; each frame beyond the first adds one of latency.
         length: frames of the video, if known; see ``InferenceOptions.auto_memory_gb``.
         observer: is shown every clip right after it was decoded.
@@ -54,7 +52,7 @@ class StreamingPredictor:
 
     def __init__(
         self,
-        model: SeqFormer,
+        network: SeqFormerNetwork,
         options: InferenceOptions,
         *,
         resize: ResizeShortestEdge,
@@ -63,7 +61,7 @@ class StreamingPredictor:
         length: int | None = None,
         observer: Callable[[DecodedClip], None] | None = None,
     ):
-        self._inference = VideoInference(model, options, length, observer)
+        self._inference = VideoInference(network, options, length, observer)
         self._resize = resize
         self._reverse = input_format == "BGR"
         self._encoded_together = encoded_together

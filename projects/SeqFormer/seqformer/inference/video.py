@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +23,6 @@ from seqformer.inference.postprocess import (
 from seqformer.modeling.decoder import DecoderOutput
 from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.structures import EndedInstance
-
-if TYPE_CHECKING:
-    from seqformer.meta_arch import SeqFormer
 
 __all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "drawn_instances"]
 
@@ -104,7 +101,7 @@ class VideoInference:
     however many clips hold it. Without clip matching the video is a single clip.
 
     Args:
-        model: a SeqFormer in eval mode.
+        network: in eval mode.
         options: how results are made.
         length: frames of the video, if known. More or fewer may come: where ``auto_memory_gb`` took a video
             for short and it goes on beyond what fits, it is cut into clips from then on.
@@ -113,12 +110,12 @@ class VideoInference:
 
     def __init__(
         self,
-        model: SeqFormer,
+        network: SeqFormerNetwork,
         options: InferenceOptions,
         length: int | None = None,
         observer: Callable[[DecodedClip], None] | None = None,
     ):
-        self.model = model
+        self.network = network
         self.options = options
         self._length = length
         self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: not yet known
@@ -143,7 +140,7 @@ class VideoInference:
         What it yields must be taken to the end before the next call.
         """
         length, stride = self.options.clip_length, self.options.clip_stride
-        self._frames.append(self.model.encode(images))
+        self._frames.append(self.network.encode(images))
         self._seen += len(images)
         if self.options.auto_memory_gb and not self._by_clips:
             self._choose()
@@ -198,7 +195,7 @@ class VideoInference:
 
     def _choose(self) -> None:
         """Whether the video is cut into clips: unless all of it fits the budget, as far as is known."""
-        cost = frame_bytes(self.model, self._frames[-1], self.options.num_drawn)
+        cost = frame_bytes(self.network, self._frames[-1], self.options.num_drawn)
         frames = max(self._length or 0, self._seen)
         by_clips = self._length is None or frames * cost > 1e9 * self.options.auto_memory_gb
         if by_clips == self._by_clips:
@@ -217,7 +214,7 @@ class VideoInference:
         frames = EncodedFrames.cat(self._frames)[start - self._first :]
         self._frames, self._first = [frames], start
         frames = frames[: end - start]
-        network = self.model.network
+        network = self.network
         outputs = network.decode(frames, len(frames))
         output = outputs[-1]
         probabilities = network.classify(-1, output)[0].float().sigmoid()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import Backbone
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from seqformer.modeling.backbone import FEATURES
@@ -19,6 +21,8 @@ from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_pa
 from seqformer.modeling.position_encoding import sine_position_encoding
 
 __all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer"]
+
+_SIZE_DIVISOR = 32  # pixels a cell of the coarsest backbone feature
 
 
 @dataclass
@@ -233,10 +237,18 @@ def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefi
 
 
 class SeqFormerNetwork(nn.Module):
-    """The whole network: frames -> encoded frames -> queries -> masks (``detr`` in checkpoints)."""
+    """The whole network: frames -> encoded frames -> queries -> masks (``detr`` in checkpoints).
 
-    def __init__(self, query_network: QueryNetwork):
+    Args:
+        query_network: backbone, transformer, class and box heads.
+        pixel_mean, pixel_std: of the three channels, in the order of the input's. They are not part of
+            checkpoints.
+    """
+
+    def __init__(self, query_network: QueryNetwork, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
         super().__init__()
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.detr = query_network
         dim = query_network.transformer.level_embed.shape[1]
         self.mask_head = MaskFeatures(dim)
@@ -245,14 +257,21 @@ class SeqFormerNetwork(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def encode(self, images: Tensor, sizes: Tensor) -> EncodedFrames:
-        """Encodes frames, each by itself.
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def encode(self, images: Sequence[Tensor]) -> EncodedFrames:
+        """Normalises, pads and encodes frames, each by itself.
 
         Args:
-            images: (N, 3, H, W), normalised and zero-padded; H and W multiples of 32.
-            sizes: (N, 2), unpadded width and height in pixels.
+            images: N of (3, h, w), values 0 to 255, on any device. All are zero-padded right and bottom to
+                one size whose sides are multiples of 32.
         """
-        features, masks = self.detr.features(images, sizes)
+        normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
+        sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
+        batch = ImageList.from_tensors(normalised, size_divisibility=_SIZE_DIVISOR)
+        features, masks = self.detr.features(batch.tensor, sizes)
         memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
         mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
         return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
