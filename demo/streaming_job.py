@@ -21,6 +21,7 @@ from pycocotools import mask as mask_codec
 from background import in_background, read_ahead
 from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
+from seqformer.evaluation.results import write_results
 from seqformer.evaluation.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
@@ -163,11 +164,11 @@ class StreamingJob:
                     self._track(stream, spool, self._read(progress(source)), put, interruption)
             except InputError:  # the disk is full, perhaps not for this
                 with suppress(InputError):
-                    spool.write_results(self.json_path, self._video_id, self._category_ids)
+                    self._write_results(stream, spool)
                 raise
             if not stream.count:
                 raise self._failure or InputError("the video has no frames")
-            spool.write_results(self.json_path, self._video_id, self._category_ids)
+            self._write_results(stream, spool)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self._failure:
             raise InputError(f"{self._failure}; the {stream.count} frames before are in '{self.output}'")
@@ -245,9 +246,16 @@ class StreamingJob:
         start = time.monotonic()
         with replaced_when_complete(self._state_path) as part:
             torch.save(stream.state(), part)
-        spool.write_results(self.json_path, self._video_id, self._category_ids)
+        self._write_results(stream, spool)
         clock.last = time.monotonic()
         clock.took = clock.last - start
+
+    def _write_results(self, stream: StreamingPredictor, spool: ResultSpool) -> None:
+        """Writes results.json of the frames so far, with the memory of all their RLEs."""
+        tracklets = stream.tracklets()
+        tracklets.add(read_spool(spool.path))
+        result = tracklets.result((self._source.height, self._source.width))
+        write_results(self.json_path, result.to_json(self._video_id, self._category_ids))
 
     def _restore(self, stream: StreamingPredictor) -> None:
         try:

@@ -56,7 +56,7 @@ def decode_peak(model: SeqFormer, num_frames: int) -> tuple[int, int]:
             list(inference.push([torch.rand(3, 90, 150) * 255] * 4))
         memory.peak = 0
         estimate = frame_bytes(model.network, inference._frames[0], model.options.num_drawn)
-        inference._decode(0, num_frames)
+        inference._decode(range(num_frames))
     return memory.peak, estimate
 
 

@@ -10,8 +10,9 @@ from networks import tiny_model
 from seqformer import SeqFormer
 from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
-from seqformer.inference import StreamingPredictor, TrackCollector
+from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult, VideoResult
+from seqformer.tracking import MotionOptions
 
 
 class KeepSize:
@@ -47,9 +48,9 @@ def stream(
         clip_matching=clips,
         clip_length=length,
         clip_stride=stride,
-        top_pairs=pairs,
+        protocol="pairs" if pairs else "queries",
         threshold=0.27,
-        motion_weight=motion,
+        motion=MotionOptions(weight=motion),
     )
     return StreamingPredictor(model.network, options, resize=KeepSize()), options
 
@@ -59,10 +60,10 @@ def whole(model: SeqFormer, frames: list[np.ndarray], options) -> dict:
     return model([{"image": [torch.from_numpy(f.transpose(2, 0, 1).copy()) for f in frames]}])
 
 
-def collect(results: list[FrameResult], count: int, options) -> VideoResult:
-    tracks = TrackCollector()
-    tracks.add(results)
-    return tracks.result((40, 56), count, options)
+def collect(results: list[FrameResult], predictor: StreamingPredictor) -> VideoResult:
+    tracklets = predictor.tracklets()
+    tracklets.add(results)
+    return tracklets.result(predictor.size)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,8 @@ def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips,
     predictor, options = stream(model, length, stride, clips, pairs, motion)
     results = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
     assert [result.index for result in results] == list(range(count))
-    found = collect(results, count, options)
+    found = collect(results, predictor)
+    assert (found.height, found.width, found.length) == (40, 56, count)
     expected = whole(model, frames, options)
     assert found.tracklets
     np.testing.assert_allclose([t.score for t in found.tracklets], expected["pred_scores"], rtol=1e-5)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from seqformer.data.files import replaced_when_complete, write_json
-from seqformer.errors import InputError
 from seqformer.structures import VideoResult
 
 __all__ = ["tracklets_to_results", "write_results", "write_submission"]
@@ -30,22 +29,7 @@ def tracklets_to_results(
     Raises:
         InputError: if the model has a class that the dataset has not.
     """
-    entries = []
-    for tracklet in video.tracklets:
-        if tracklet.label >= len(category_ids):
-            raise InputError(
-                f"the model found class {tracklet.label} (counted from 0), but the dataset has "
-                f"{len(category_ids)} classes: are the weights made for another dataset?"
-            )
-        entries.append(
-            {
-                "video_id": video_id,
-                "category_id": category_ids[tracklet.label],
-                "score": float(tracklet.score),
-                "segmentations": tracklet.segmentations,
-            }
-        )
-    return entries
+    return video.to_json(video_id, category_ids)
 
 
 def write_results(path: str | Path, results: list[dict[str, Any]]) -> None:

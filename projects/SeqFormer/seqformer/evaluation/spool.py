@@ -1,15 +1,14 @@
-"""Final frames of a long video on disk, one line each, and results.json made from them at any time."""
+"""Final frames of a long video on disk, one line each, from which results can be built at any time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
-from seqformer.structures import RLE, EndedInstance, FrameInstance, FrameResult
+from seqformer.structures import EndedInstance, FrameInstance, FrameResult
 
 __all__ = ["ResultSpool", "read_spool"]
 
@@ -63,45 +62,6 @@ class ResultSpool:
             self._file.flush()
         except OSError as error:
             raise self._unwritable(error) from error
-
-    def write_results(self, path: str | Path, video_id: int, category_ids: Sequence[int]) -> None:
-        """Writes results.json of the frames so far; under its name there is never a half-written file.
-
-        An instance that has not ended has one entry, with its class and score so far. Other entries are as
-        in ``tracklets_to_results``. Takes the memory of all RLEs while it runs.
-
-        Raises:
-            InputError: if it cannot be written, or the model has a class that ``category_ids`` has not.
-        """
-        masks: dict[int, dict[int, RLE]] = {}
-        scores: dict[int, list[tuple[int, float]]] = {}
-        length = 0
-        for frame in read_spool(self.path):
-            length = frame.index + 1
-            for instance in frame.instances:
-                masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
-                scores[instance.instance_id] = [(instance.label, instance.score)]
-            for ended in frame.ended:
-                scores[ended.instance_id] = ended.scores
-                if not ended.scores:
-                    masks.pop(ended.instance_id, None)
-        entries = [(i, label, score) for i in sorted(scores) for label, score in scores[i]]
-        with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
-            file.write("[")
-            for number, (i, label, score) in enumerate(entries):
-                if label >= len(category_ids):
-                    raise InputError(
-                        f"the model found class {label} (counted from 0), but there are "
-                        f"{len(category_ids)} classes: are the weights made for another dataset?"
-                    )
-                entry = {
-                    "video_id": video_id,
-                    "category_id": category_ids[label],
-                    "score": score,
-                    "segmentations": [masks.get(i, {}).get(t) for t in range(length)],
-                }
-                file.write((", " if number else "") + json.dumps(entry))
-            file.write("]")
 
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(f"'{self.path}' cannot be written: {error.strerror or error}")

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError
-from seqformer.inference.postprocess import InferenceOptions, output_masks
+from seqformer.inference.options import InferenceOptions
+from seqformer.inference.postprocess import encode_outputs
 from seqformer.inference.video import drawn_instances
 from seqformer.modeling.layers import Levels, MSDeformAttn
 from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
@@ -220,9 +220,8 @@ def _encode(
 ) -> list[list[RLE | None]]:
     segmentations: list[list[RLE | None]] = [[] for _ in logits]
     for part in logits.split(_DRAWN_TOGETHER, dim=1):
-        masks = output_masks(part, image_size, output_size).cpu().numpy()
-        for track, mask in zip(segmentations, masks, strict=True):
-            track += encode_masks(mask)
+        for masks, rles in zip(segmentations, encode_outputs(part, image_size, output_size), strict=True):
+            masks += rles
     return segmentations
 
 

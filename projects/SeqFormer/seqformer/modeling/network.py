@@ -13,6 +13,7 @@ from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from seqformer.errors import ArgumentError, check_number
 from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
 from seqformer.modeling.encoder import Encoder, EncoderLayer
@@ -22,7 +23,8 @@ from seqformer.modeling.position_encoding import sine_position_encoding
 
 __all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer"]
 
-_SIZE_DIVISOR = 32  # pixels a cell of the coarsest backbone feature
+_SIZE_DIVISOR = 32  # pixels per cell of the coarsest backbone feature
+_WIDTH_DIVISOR = 32  # groups of GroupNorm, and the share of the width that mask features have
 
 
 @dataclass
@@ -65,7 +67,13 @@ class EncodedFrames:
 class Transformer(nn.Module):
     """Encoder and decoder. Source: SeqFormer, section 3.2.
 
-    ``recompute`` computes layers again in the backward pass instead of keeping what they computed.
+    Args:
+        dim: width d, a multiple of 32 and of ``num_heads``.
+        num_levels: feature levels L, at least those of the backbone.
+        recompute: compute layers again in the backward pass instead of keeping what they computed.
+
+    Raises:
+        ArgumentError: if a number is out of its range.
     """
 
     def __init__(
@@ -82,6 +90,13 @@ class Transformer(nn.Module):
         recompute: bool = False,
     ):
         super().__init__()
+        check_number("num_heads", num_heads, integer=True, at_least=1)
+        if dim % _WIDTH_DIVISOR or dim % num_heads:
+            raise ArgumentError(
+                "dim", f"must be a multiple of {_WIDTH_DIVISOR} and of the {num_heads} heads, not {dim}"
+            )
+        check_number("num_levels", num_levels, integer=True, at_least=len(FEATURES))
+        check_number("decoder_layers", decoder_layers, integer=True, at_least=1)
         shared = (dim, feedforward_dim, dropout, num_levels, num_heads)
         self.level_embed = nn.Parameter(torch.empty(num_levels, dim))
         self.encoder = Encoder(
@@ -156,6 +171,9 @@ class QueryNetwork(nn.Module):
     """Backbone, projections, transformer, and the class and box heads (``detr.detr`` in checkpoints).
 
     With ``query_groups`` above 1 there are more queries, which only training uses.
+
+    Raises:
+        ArgumentError: if a number is below 1.
     """
 
     def __init__(
@@ -167,6 +185,9 @@ class QueryNetwork(nn.Module):
         query_groups: int = 1,
     ):
         super().__init__()
+        check_number("num_queries", num_queries, integer=True, at_least=1)
+        check_number("num_classes", num_classes, integer=True, at_least=1)
+        check_number("query_groups", query_groups, integer=True, at_least=1)
         dim = transformer.level_embed.shape[1]
         num_levels = transformer.level_embed.shape[0]
         num_layers = len(transformer.decoder.layers)
