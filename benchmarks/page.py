@@ -20,11 +20,11 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 # isort: split
 import torch
 
-from seqformer.commands import DEFAULT_CONFIG, classes, setup_cfg
+from seqformer.cli.model import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.inference import ClipTracer, VideoPredictor
-from seqformer.visualization import open_source
-from seqformer.visualization.page import write_page
+from seqformer.page.write import write_page
+from seqformer.video import open_source
 from seqformer.visualization.rows import best_tracklets
 
 

@@ -48,12 +48,31 @@ sys.meta_path.insert(0, EmptyDetectron2)
 @pytest.mark.parametrize("without", ["import sys; sys.modules['detectron2'] = None", EMPTY_PACKAGE])
 def test_import_without_detectron2_says_how_to_get_it(without):
     process = run_python(
-        f"{without}\ntry:\n    import seqformer\nexcept ImportError as error:\n    print(error)"
+        f"{without}\ntry:\n    from seqformer import SeqFormer\nexcept ImportError as e:\n    print(e)"
     )
     assert process.stderr == ""
     assert process.stdout.startswith("Detectron2 is not installed.")
     assert "sal-detectron2==0.7.2" in process.stdout
     assert "git+https://github.com/facebookresearch/detectron2.git" in process.stdout
+
+
+PUBLIC = """
+import seqformer
+for name in seqformer.__all__:
+    assert getattr(seqformer, name) is not None
+"""
+
+
+@pytest.mark.parametrize("package", ["cv2", "av", "timm", "matplotlib"])
+def test_the_public_api_needs_no_optional_package(package):
+    process = run_python(f"import sys; sys.modules['{package}'] = None\n{PUBLIC}")
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_public_names_are_all_there():
+    process = run_python("from seqformer import *; print(SeqFormer, load_config, __version__)")
+    assert process.returncode == 0 and "seqformer.meta_arch.SeqFormer" in process.stdout
+    assert "has no attribute 'nothing'" in run_python("import seqformer; seqformer.nothing").stderr
 
 
 def test_every_requirement_is_pinned(repository):

@@ -14,7 +14,7 @@ from seqformer.tracking import MotionOptions
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"HIDDEN_DIM": 40}, "HIDDEN_DIM must be a multiple of 32 and of the 4 heads, not 40"),
+        ({"HIDDEN_DIM": 40}, "HIDDEN_DIM must be a multiple of 32 and of MODEL.SeqFormer.NHEADS"),
         ({"NUM_FEATURE_LEVELS": 2}, "NUM_FEATURE_LEVELS must be at least 3, not 2"),
         ({"NHEADS": 0}, "NHEADS must be at least 1"),
         ({"MASK_STRIDE": 8}, "MASK_STRIDE and MATCH_STRIDE must be 4"),

@@ -14,10 +14,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from seqformer.data import load_ytvis_json, register_ytvis_instances
-from seqformer.data.rle import decode_mask, encode_masks
 from seqformer.data.toy import make_toy_dataset
 from seqformer.errors import InputError
 from seqformer.evaluation import YTVISEvaluator
+from seqformer.formats.rle import decode_mask, encode_masks
 
 NAME = "toy_evaluator"
 

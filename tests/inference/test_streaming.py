@@ -8,8 +8,8 @@ import torch
 from networks import tiny_model
 
 from seqformer import SeqFormer
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult, VideoResult
 from seqformer.tracking import MotionOptions
@@ -160,3 +160,43 @@ def test_a_frame_of_another_size(model) -> None:
 
 def test_a_stream_without_frames(model) -> None:
     assert stream(model, 3, 1)[0].finish() == []
+
+
+def test_nothing_comes_after_the_end(model, tmp_path) -> None:
+    predictor, _ = stream(model, 3, 1)
+    frames = make_frames(4)
+    before = [result for frame in frames for result in predictor.push(frame)]
+    torch.save(predictor.state(), tmp_path / "state.pth")
+    predictor.finish()
+    with pytest.raises(InputError, match=r"push\(\) after finish\(\)"):
+        predictor.push(frames[0])
+    with pytest.raises(InputError, match=r"finish\(\) after finish\(\)"):
+        predictor.finish()
+    predictor.restore(torch.load(tmp_path / "state.pth", weights_only=True))
+    for frame in frames[len(before) :]:
+        predictor.push(frame)
+    assert len(predictor.finish()) == 2, "what goes on from a saved state has not ended"
+
+
+def test_a_frame_that_is_none_of_its_kind(model) -> None:
+    """The message counts frames; those before are not lost."""
+    predictor, _ = stream(model, 3, 1)
+    frames = make_frames(3)
+    results = [result for frame in frames for result in predictor.push(frame)]
+    with pytest.raises(InputError, match="frame 3: array of float64"):
+        predictor.push(frames[0] / 255)
+    results += predictor.finish()
+    assert [result.index for result in results] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_format": "GRAY"}, "`input_format` must be RGB or BGR"),
+        ({"encoded_together": 0}, "`encoded_together` must be at least 1"),
+        ({"tensor_layout": "HW"}, "`tensor_layout` must be one of CHW, HWC"),
+    ],
+)
+def test_senseless_arguments_are_refused(model, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StreamingPredictor(model.network, model.options, resize=KeepSize(), **arguments)

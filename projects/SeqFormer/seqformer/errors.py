@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import operator
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 
-__all__ = ["ArgumentError", "InputError", "check_number", "exit_on_bad_input"]
+__all__ = ["InputError", "check_number", "exit_on_bad_input", "name_flags"]
 
 
 class InputError(ValueError):
-    """Input that cannot be used; the message says what is wrong, where, and what to do."""
+    """Input that cannot be used; the message says what is wrong, where, and what to do.
 
-
-class ArgumentError(InputError):
-    """An argument that cannot be used; the message begins with its name.
-
-    Attributes:
-        argument: the name.
-        problem: the rest of the message, such as "must be at least 1, not 0".
+    A message names an argument of the function in backquotes, such as `threshold`; see :func:`name_flags`.
     """
 
-    def __init__(self, argument: str, problem: str):
-        super().__init__(argument, problem)
-        self.argument = argument
-        self.problem = problem
 
-    def __str__(self) -> str:
-        return f"{self.argument} {self.problem}"
+@contextmanager
+def exit_on_bad_input() -> Iterator[None]:
+    """For ``main()`` functions: an :class:`InputError` becomes one line on stderr and exit code 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        sys.exit(2)
 
-    def renamed(self, name: str) -> ArgumentError:
-        """The same error under the name that the user knows, such as a config key or a flag."""
-        return ArgumentError(name, self.problem)
+
+@contextmanager
+def name_flags(flags: Mapping[str, str]) -> Iterator[None]:
+    """An :class:`InputError` in its block names flags or config keys instead of the library's arguments.
+
+    Args:
+        flags: by argument, such as ``{"threshold": "--confidence-threshold"}``.
+    """
+    try:
+        yield
+    except InputError as error:
+        message = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), str(error))
+        raise InputError(message) from error
 
 
 def check_number(
@@ -49,13 +56,14 @@ def check_number(
     """Checks the type and the bounds of an argument.
 
     Raises:
-        ArgumentError: if ``value`` is not a number, or not an integer where one is wanted, or out of bounds.
+        InputError: if ``value`` is not a number, or not an integer where one is wanted, or out of bounds.
 
     Example:
         >>> check_number("threshold", 0.5, at_least=0, at_most=1)
     """
     if isinstance(value, bool) or not isinstance(value, Integral if integer else Real):
-        raise ArgumentError(argument, f"must be {'an integer' if integer else 'a number'}, not {value!r}")
+        wanted = "an integer" if integer else "a number"
+        raise InputError(f"`{argument}` must be {wanted}, not {value!r}")
     bounds = {
         "at least": (operator.ge, at_least),
         "above": (operator.gt, above),
@@ -65,14 +73,4 @@ def check_number(
     given = {words: bound for words, bound in bounds.items() if bound[1] is not None}
     if not all(compare(value, bound) for compare, bound in given.values()):
         wanted = " and ".join(f"{words} {bound:g}" for words, (_, bound) in given.items())
-        raise ArgumentError(argument, f"must be {wanted}, not {value}")
-
-
-@contextmanager
-def exit_on_bad_input() -> Iterator[None]:
-    """For ``main()`` functions: an :class:`InputError` becomes one line on stderr and exit code 2."""
-    try:
-        yield
-    except InputError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        sys.exit(2)
+        raise InputError(f"`{argument}` must be {wanted}, not {value}")

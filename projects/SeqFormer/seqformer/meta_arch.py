@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from torch import Tensor, nn
 
-from seqformer.errors import ArgumentError, InputError
+from seqformer.errors import InputError, name_flags
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.video import VideoInference
 from seqformer.modeling.criterion import Criterion, LayerPrediction
@@ -67,16 +65,6 @@ _MOTION_KEYS = {
 }
 
 
-@contextmanager
-def _config_keys() -> Iterator[None]:
-    """Within it, errors about arguments name the config keys that these come from."""
-    try:
-        yield
-    except ArgumentError as error:
-        keys = _TRANSFORMER_KEYS | _QUERY_KEYS | _INFERENCE_KEYS | _MOTION_KEYS
-        raise error.renamed(f"MODEL.SeqFormer.{keys[error.argument]}") from error
-
-
 def _values(config: CfgNode, keys: dict[str, str]) -> dict[str, Any]:
     return {argument: config[key] for argument, key in keys.items()}
 
@@ -114,7 +102,8 @@ class SeqFormer(nn.Module):
             raise InputError(
                 f"MODEL.SeqFormer.MASK_STRIDE and MATCH_STRIDE must be {_MASK_STRIDE}, the masks' stride"
             )
-        with _config_keys():
+        keys = _TRANSFORMER_KEYS | _QUERY_KEYS | _INFERENCE_KEYS | _MOTION_KEYS
+        with name_flags({argument: f"MODEL.SeqFormer.{key}" for argument, key in keys.items()}):
             motion = MotionOptions(**_values(c, _MOTION_KEYS))
             options = InferenceOptions(**_values(c, _INFERENCE_KEYS), motion=motion)
             transformer = Transformer(**_values(c, _TRANSFORMER_KEYS))

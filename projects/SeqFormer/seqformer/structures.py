@@ -65,6 +65,34 @@ class Tracklet:
             boxes[visible] = np.stack((x, y, x + width, y + height), axis=1)
         return boxes
 
+    def to_json(self, video_id: int = 1, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
+        """Returns the entry of results.json for this tracklet, in YouTube-VIS format.
+
+        Args:
+            video_id: the video's id in the dataset.
+            category_ids: the dataset's category id of every contiguous class; by default classes are counted
+                from 1.
+
+        Returns:
+            video_id, category_id, score and segmentations (an RLE or None for every frame).
+
+        Raises:
+            InputError: if the model predicts a class that the dataset does not have.
+        """
+        if category_ids is None:
+            category_ids = range(1, self.label + 2)
+        if self.label >= len(category_ids):
+            raise InputError(
+                f"the model predicts class {self.label} (counted from 0), but the dataset has "
+                f"{len(category_ids)} classes: are the weights made for another dataset?"
+            )
+        return {
+            "video_id": video_id,
+            "category_id": category_ids[self.label],
+            "score": float(self.score),
+            "segmentations": self.segmentations,
+        }
+
 
 @dataclass
 class VideoResult:
@@ -86,37 +114,8 @@ class VideoResult:
     tracklets: list[Tracklet] = field(default_factory=list)
 
     def to_json(self, video_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Entries of results.json for this video, in YouTube-VIS format.
-
-        Args:
-            video_id: of the video in its dataset.
-            category_ids: the dataset's category id of every contiguous class; by default the classes are
-                counted from 1.
-
-        Returns:
-            dicts with video_id, category_id, score and segmentations (an RLE or None for every frame).
-
-        Raises:
-            InputError: if the model has a class that the dataset does not have.
-        """
-        entries = []
-        for tracklet in self.tracklets:
-            if category_ids is not None and tracklet.label >= len(category_ids):
-                raise InputError(
-                    f"the model found class {tracklet.label} (counted from 0), but the dataset has "
-                    f"{len(category_ids)} classes: are the weights made for another dataset?"
-                )
-            entries.append(
-                {
-                    "video_id": video_id,
-                    "category_id": tracklet.label + 1
-                    if category_ids is None
-                    else category_ids[tracklet.label],
-                    "score": float(tracklet.score),
-                    "segmentations": tracklet.segmentations,
-                }
-            )
-        return entries
+        """Returns the entries of results.json for this video, as :meth:`Tracklet.to_json` makes them."""
+        return [tracklet.to_json(video_id, category_ids) for tracklet in self.tracklets]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 from seqformer.data.augmentation import augment_frames, build_clip_augmentation
 from seqformer.data.clip_sampler import ClipSampler
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
 
 __all__ = ["ATTEMPTS", "YTVISDatasetMapper", "clip_instances", "read_picture"]
 

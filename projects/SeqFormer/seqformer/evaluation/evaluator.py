@@ -13,13 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from seqformer.data.files import read_json
-from seqformer.data.rle import encode_masks
 from seqformer.evaluation.identity import identity_errors
-from seqformer.evaluation.results import write_results, write_submission
 from seqformer.evaluation.table import format_identity_errors, format_table
 from seqformer.evaluation.tracks import read_tracks
 from seqformer.evaluation.ytvis import METRICS, average_precision
+from seqformer.formats.files import read_json
+from seqformer.formats.results import write_results, write_submission
+from seqformer.formats.rle import encode_masks
 from seqformer.structures import RLE, Tracklet, VideoResult
 
 __all__ = ["YTVISEvaluator"]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqformer.data.files import read_json
-from seqformer.data.rle import mask_areas
-from seqformer.data.ytvis_format import Dataset, Video, parse_dataset, parse_segmentations, refuse
 from seqformer.errors import InputError
+from seqformer.formats.files import read_content
+from seqformer.formats.results import read_results
+from seqformer.formats.rle import mask_areas
+from seqformer.formats.ytvis import Video, parse_dataset
 from seqformer.structures import RLE
 
-__all__ = ["Result", "Track", "Tracks", "read_results", "read_tracks"]
+__all__ = ["Track", "Tracks", "read_tracks"]
 
 
 @dataclass
@@ -37,21 +36,6 @@ class Track:
     area: float
     score: float = 0.0
     crowd: bool = False
-
-
-@dataclass
-class Result:
-    """An instance found: an entry of results.json, checked.
-
-    Attributes:
-        category: id as in the dataset.
-        masks: one a frame of the video; None where there is none.
-    """
-
-    video: Video
-    category: int
-    score: float
-    masks: list[RLE | None]
 
 
 Key = tuple[int, int]  # video id, category id
@@ -85,8 +69,8 @@ def read_tracks(gt: dict[str, Any] | str | Path, results: list[dict[str, Any]] |
     Raises:
         InputError: names file, video and annotation or result if something is missing or malformed.
     """
-    gt, source = _content(gt, "ground truth")
-    dataset = parse_dataset(gt, source, refuse)
+    gt, source = read_content(gt, "ground truth")
+    dataset = parse_dataset(gt, source)
     if dataset.annotations is None:
         raise InputError(f"{source}: no annotations, so there is nothing to compare with")
     tracks = Tracks(dataset.videos, dataset.names)
@@ -96,46 +80,11 @@ def read_tracks(gt: dict[str, Any] | str | Path, results: list[dict[str, Any]] |
         if annotation.areas is not None:
             track.area = _mean_area(np.asarray(annotation.areas))
         tracks.truths[annotation.video.id, annotation.category].append(track)
-    for result in read_results(results, dataset, source):
+    for result in read_results(results, dataset.videos, dataset.names, dataset=source):
         track = _track(result.masks)
         track.score = result.score
         tracks.detections[result.video.id, result.category].append(track)
     return tracks
-
-
-def read_results(
-    results: list[dict[str, Any]] | str | Path, dataset: Dataset, dataset_source: str
-) -> Iterator[Result]:
-    """Reads results one by one, in the order of the file.
-
-    Args:
-        results: a results.json or its content.
-        dataset: what they are results on.
-        dataset_source: what messages call it.
-
-    Raises:
-        InputError: names file, video, result and frame if something is missing or malformed.
-    """
-    results, source = _content(results, "results")
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        raise InputError(f"{source}: not a list of objects, one for every instance found")
-    for index, result in enumerate(results):
-        video, category, score = (result.get(key) for key in ("video_id", "category_id", "score"))
-        where = f"{source}: video {video}, result {index}"
-        if not isinstance(video, int) or video not in dataset.videos:
-            raise InputError(f"{where}: there is no video {video!r} in {dataset_source}")
-        if not isinstance(category, int) or category not in dataset.names:
-            raise InputError(f"{where}: there is no category {category!r} in {dataset_source}")
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
-        masks = parse_segmentations(result.get("segmentations"), dataset.videos[video], where, refuse)
-        yield Result(dataset.videos[video], category, float(score), masks)
-
-
-def _content(source: Any, name: str) -> tuple[Any, str]:
-    if isinstance(source, str | Path):
-        return read_json(source), str(source)
-    return source, name
 
 
 def _track(masks: list[RLE | None]) -> Track:

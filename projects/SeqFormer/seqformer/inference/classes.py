@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from seqformer.checkpoint import read_metadata
+from seqformer.checkpoints import read_class_names
 
 __all__ = ["classes"]
 
@@ -22,7 +20,7 @@ def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
         InputError: if the weights cannot be read.
     """
     count = cfg.MODEL.SeqFormer.NUM_CLASSES
-    names = json.loads(read_metadata(cfg.MODEL.WEIGHTS).get("thing_classes", "[]"))
+    names = read_class_names(cfg.MODEL.WEIGHTS)
     ids = list(range(1, count + 1))
     for dataset in cfg.DATASETS.TEST[:1]:
         if dataset in MetadataCatalog.list():

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from seqformer.errors import ArgumentError, InputError
+from seqformer.errors import InputError
 
 __all__ = ["check_tensor_layout", "to_rgb_array"]
 
@@ -14,9 +14,9 @@ _LAYOUTS = {"CHW": "(3, H, W)", "HWC": "(H, W, 3)"}
 
 
 def check_tensor_layout(tensor_layout: str) -> None:
-    """Raises an ArgumentError unless it is "CHW" or "HWC"."""
+    """Raises an InputError unless it is "CHW" or "HWC"."""
     if tensor_layout not in _LAYOUTS:
-        raise ArgumentError("tensor_layout", f"must be one of {', '.join(_LAYOUTS)}, not {tensor_layout!r}")
+        raise InputError(f"`tensor_layout` must be one of {', '.join(_LAYOUTS)}, not {tensor_layout!r}")
 
 
 def to_rgb_array(frame: object, tensor_layout: str = "CHW") -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from seqformer.errors import ArgumentError, check_number
+from seqformer.errors import InputError, check_number
 from seqformer.tracking.options import MotionOptions
 
 __all__ = ["PROTOCOLS", "InferenceOptions"]
@@ -37,7 +37,7 @@ class InferenceOptions:
             depends on which of them continues an instance.
 
     Raises:
-        ArgumentError: if a value is out of its range.
+        InputError: if a value is out of its range.
     """
 
     threshold: float = 0.05
@@ -56,7 +56,7 @@ class InferenceOptions:
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, at_least=0, at_most=1)
         if self.protocol not in PROTOCOLS:
-            raise ArgumentError("protocol", f"must be one of {', '.join(PROTOCOLS)}, not {self.protocol!r}")
+            raise InputError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, not {self.protocol!r}")
         check_number("auto_memory_gb", self.auto_memory_gb, at_least=0)
         check_number("clip_length", self.clip_length, integer=True, at_least=1)
         check_number("clip_stride", self.clip_stride, integer=True, at_least=1)
@@ -64,7 +64,7 @@ class InferenceOptions:
         check_number("num_instances", self.num_instances, integer=True, at_least=1)
         check_number("duplicate_iou", self.duplicate_iou, above=0, at_most=1)
         if self.by_motion and self.clip_length < 2:
-            raise ArgumentError("clip_length", "must be at least 2 if motion counts, not 1")
+            raise InputError("`clip_length` must be at least 2 if motion counts, not 1")
 
     @property
     def by_motion(self) -> bool:

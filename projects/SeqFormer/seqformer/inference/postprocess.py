@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqformer.data.rle import encode_masks
+from seqformer.formats.rle import encode_masks
 from seqformer.inference.options import InferenceOptions
 from seqformer.structures import RLE
 from seqformer.tracking.overlap import soft_iou

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
-from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.errors import InputError
 from seqformer.inference.classes import classes
 from seqformer.inference.options import InferenceOptions

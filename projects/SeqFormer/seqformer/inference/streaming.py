@@ -11,7 +11,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from PIL import Image
 from torch import Tensor
 
-from seqformer.errors import ArgumentError, InputError, check_number
+from seqformer.errors import InputError, check_number
 from seqformer.inference.frames import check_tensor_layout, to_rgb_array
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.video import DecodedClip, VideoInference
@@ -48,7 +48,7 @@ class StreamingPredictor:
         class_names: by label; classes without a name are numbered.
 
     Raises:
-        ArgumentError: if there is no such format or layout.
+        InputError: if there is no such format or layout.
 
     Example:
         >>> stream = VideoPredictor(cfg).stream()
@@ -72,7 +72,7 @@ class StreamingPredictor:
         class_names: Sequence[str] = (),
     ):
         if input_format not in ("RGB", "BGR"):
-            raise ArgumentError("input_format", f"must be RGB or BGR, not {input_format!r}")
+            raise InputError(f"`input_format` must be RGB or BGR, not {input_format!r}")
         check_number("encoded_together", encoded_together, integer=True, at_least=1)
         check_tensor_layout(tensor_layout)
         self._inference = VideoInference(network, options, length, observer)

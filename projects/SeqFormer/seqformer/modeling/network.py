@@ -13,7 +13,7 @@ from detectron2.modeling import Backbone
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from seqformer.errors import ArgumentError, check_number
+from seqformer.errors import InputError, check_number
 from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
 from seqformer.modeling.encoder import Encoder, EncoderLayer
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         recompute: compute layers again in the backward pass instead of keeping what they computed.
 
     Raises:
-        ArgumentError: if a number is out of its range.
+        InputError: if a number is out of its range.
     """
 
     def __init__(
@@ -92,9 +92,7 @@ class Transformer(nn.Module):
         super().__init__()
         check_number("num_heads", num_heads, integer=True, at_least=1)
         if dim % _WIDTH_DIVISOR or dim % num_heads:
-            raise ArgumentError(
-                "dim", f"must be a multiple of {_WIDTH_DIVISOR} and of the {num_heads} heads, not {dim}"
-            )
+            raise InputError(f"`dim` must be a multiple of {_WIDTH_DIVISOR} and of `num_heads`, not {dim}")
         check_number("num_levels", num_levels, integer=True, at_least=len(FEATURES))
         check_number("decoder_layers", decoder_layers, integer=True, at_least=1)
         shared = (dim, feedforward_dim, dropout, num_levels, num_heads)
@@ -173,7 +171,7 @@ class QueryNetwork(nn.Module):
     With ``query_groups`` above 1 there are more queries, which only training uses.
 
     Raises:
-        ArgumentError: if a number is below 1.
+        InputError: if a number is below 1.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
 
@@ -68,15 +68,19 @@ class TrackletBuilder:
         Args:
             size: height and width of the frames, pixels.
         """
+        return VideoResult(*size, self._length, list(self.tracklets(size)))
+
+    def tracklets(self, size: tuple[int, int]) -> Iterator[Tracklet]:
+        """The same tracklets one at a time, since each instance has a list as long as the video."""
         results = [(i, label, score) for i, scores in self._scores.items() for label, score in scores]
         segmentations: dict[int, list[RLE | None]] = {}
-        tracklets = []
         for i, label, score in best_results(results, self._most):
             if i not in segmentations:
+                if self._most is None:  # in the order of instances: those before do not come again
+                    segmentations.clear()
                 masks = self._masks.get(i, {})
                 segmentations[i] = [masks.get(t) for t in range(self._length)]
-            tracklets.append(Tracklet(i, label, score, segmentations[i], self._name(label), size))
-        return VideoResult(*size, self._length, tracklets)
+            yield Tracklet(i, label, score, segmentations[i], self._name(label), size)
 
     def _name(self, label: int) -> str:
         return self._class_names[label] if label < len(self._class_names) else f"class {label}"

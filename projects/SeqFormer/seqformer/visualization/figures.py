@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete
 from seqformer.inference.tracing import Trace
 from seqformer.visualization.panels import (
     FONT_SIZE,
