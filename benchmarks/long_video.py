@@ -50,11 +50,12 @@ from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation import YTVISEvaluator
 from seqformer.formats.files import replaced_when_complete
-from seqformer.formats.spool import ResultSpool
+from seqformer.formats.results import write_results
+from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
-from seqformer.inference.clip_matching import ClipInstances, ClipMatcher
 from seqformer.inference.postprocess import select_queries
 from seqformer.inference.video import VideoInference
+from seqformer.tracking import ClipInstances, InstanceStore, assign_by_overlap
 from seqformer.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +93,7 @@ def make_model(name: str, *opts: str) -> tuple[SeqFormer, Any]:
 
 def make_stream(model: SeqFormer, cfg: Any) -> StreamingPredictor:
     resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    return StreamingPredictor(model, model.options, resize=resize, input_format=cfg.INPUT.FORMAT)
+    return StreamingPredictor(model.network, model.options, resize=resize, input_format=cfg.INPUT.FORMAT)
 
 
 def peak_memory() -> float:
@@ -119,7 +120,9 @@ def measure_memory(name: str, frames: int, short_side: int) -> dict[str, Any]:
                 print(f"{name}: {t} of {frames} frames, {seconds[-1]:.3f} seconds each", file=sys.stderr)
         total = time.perf_counter() - begin
         tracking = peak_memory()
-        spool.write_results(Path(folder, "results.json"), 1, range(1, cfg.MODEL.SeqFormer.NUM_CLASSES + 1))
+        tracklets = stream.tracklets()
+        tracklets.add(read_spool(spool.path))
+        write_results(Path(folder, "results.json"), (t.to_json() for t in tracklets.tracklets(SIZE)))
     return {
         "model": name,
         "frames": frames,
@@ -137,7 +140,7 @@ def measure_memory(name: str, frames: int, short_side: int) -> dict[str, Any]:
 def every_clip_anew(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
     """Clips as implementations without a ring buffer make them: every frame encoded in every clip."""
     options, results = model.options, VideoResults()
-    matcher = ClipMatcher(options.clip_length)
+    store = InstanceStore(options.clip_length)
     for start in range(len(images) - options.clip_length + 1):
         end = start + options.clip_length
         frames = model.encode(images[start:end])
@@ -147,20 +150,21 @@ def every_clip_anew(model: SeqFormer, images: list[torch.Tensor]) -> VideoResult
         masks = model.network.masks(
             frames, output.instance_queries[0, chosen], output.reference[0, :, chosen]
         )
-        matcher.update(ClipInstances(start, probabilities[chosen], masks))
-        while (final := matcher.pop_final(len(images) if end == len(images) else start + 1, 1)) is not None:
+        clip = ClipInstances(start, probabilities[chosen], masks)
+        store.add(clip, assign_by_overlap(store, clip))
+        while (final := store.pop_final(len(images) if end == len(images) else start + 1, 1)) is not None:
             results.masks.append((final.ids, final.mask_logits))
-        results.probabilities.update(matcher.pop_retired())
+        results.probabilities.update(store.pop_retired())
     return results
 
 
 def from_ring_buffer(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
-    inference, results = VideoInference(model, model.options), VideoResults()
+    inference, results = VideoInference(model.network, model.options), VideoResults()
     for final in inference.run(images):
         for t in range(final.mask_logits.shape[1]):
             held = final.present[:, t].nonzero()[:, 0].tolist()
             results.masks.append(([final.ids[row] for row in held], final.mask_logits[held, t : t + 1]))
-        results.probabilities.update(inference.scores_so_far())
+        results.probabilities.update(inference.probabilities())
     return results
 
 

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         predictor(frames)
         off.append(time.perf_counter() - start)
         start = time.perf_counter()
-        with ClipTracer(predictor.model) as tracer:
+        with ClipTracer(predictor.network) as tracer:
             result = predictor(frames, observer=tracer)
         on.append(time.perf_counter() - start)
     with tempfile.TemporaryDirectory() as folder:

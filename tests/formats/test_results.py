@@ -1,4 +1,4 @@
-"""results.json: its entries, and that it is whole or not there."""
+"""results.json is whole or not there."""
 
 from __future__ import annotations
 
@@ -8,20 +8,9 @@ from pathlib import Path
 import pytest
 
 from seqformer.errors import InputError
-from seqformer.evaluation import tracklets_to_results, write_results
-from seqformer.structures import Tracklet, VideoResult
+from seqformer.formats.results import write_results
 
 RLE = {"size": [4, 5], "counts": "5:5"}
-
-
-def test_entries_have_the_dataset_ids() -> None:
-    video = VideoResult(4, 5, 2, [Tracklet(0, 1, 0.5, [RLE, None]), Tracklet(0, 0, 0.25, [None, RLE])])
-    assert tracklets_to_results(video, 7, [10, 30]) == [
-        {"video_id": 7, "category_id": 30, "score": 0.5, "segmentations": [RLE, None]},
-        {"video_id": 7, "category_id": 10, "score": 0.25, "segmentations": [None, RLE]},
-    ]
-    with pytest.raises(InputError, match="class 1 .* the dataset has 1 classes"):
-        tracklets_to_results(video, 7, [10])
 
 
 def test_written_file_replaces_the_old_one(tmp_path: Path) -> None:

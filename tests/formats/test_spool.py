@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -28,24 +27,6 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert list(read_spool(spooled(tmp_path / "frames"))) == FRAMES
 
 
-def test_results_at_any_time(tmp_path: Path) -> None:
-    """Instances that ended have their final scores, the others those so far; every list is of one length."""
-    entries = []
-    with ResultSpool(tmp_path / "frames") as spool:
-        for frame in FRAMES:
-            spool.write(frame)
-            spool.write_results(tmp_path / "results.json", 7, [10, 20])
-            entries.append(json.loads((tmp_path / "results.json").read_text()))
-    assert [[(e["category_id"], e["score"]) for e in made] for made in entries] == [
-        [(20, 0.5), (10, 0.01)],
-        [(10, 0.6)],
-        [(10, 0.6), (20, 0.4), (10, 0.7)],
-    ]
-    assert entries[2][0]["segmentations"] == entries[2][1]["segmentations"] == [RLE, RLE, None]
-    last = entries[2][2]
-    assert (last["video_id"], last["segmentations"]) == (7, [None, None, RLE])
-
-
 def test_a_killed_process_leaves_whole_frames(tmp_path: Path) -> None:
     path = spooled(tmp_path / "frames")
     path.write_bytes(path.read_bytes()[:-9])
@@ -68,12 +49,6 @@ def test_bad_files(tmp_path: Path) -> None:
         list(read_spool(tmp_path / "text"))
     with pytest.raises(InputError, match="cannot be written"):
         ResultSpool(tmp_path / "text" / "frames")
-    with (
-        ResultSpool(spooled(tmp_path / "frames"), keep=3) as spool,
-        pytest.raises(InputError, match="predicts class 1"),
-    ):
-        spool.write_results(tmp_path / "results.json", 1, [1])
-    assert not (tmp_path / "results.json").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -63,7 +63,7 @@ def square(left: int) -> dict:
 def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoPredictor, ClipTracer, list[int]]:
     """A clip-matched video, and the instances that are traced in all frames, or in most."""
     made = predictor(tmp_path_factory.mktemp("model"), CLIP_MATCHING=True, CLIP_LENGTH=4, CLIP_STRIDE=1)
-    with ClipTracer(made.model, points=24) as tracer:
+    with ClipTracer(made.network, points=24) as tracer:
         made(frames(), observer=tracer)
     counts = {i: sum(i in frame for frame in tracer.frames) for frame in tracer.frames for i in frame}
     return made, tracer, sorted(counts, key=lambda i: (-counts[i], i))
@@ -128,7 +128,7 @@ def test_a_clips_trace_is_that_of_its_frames_alone(traced) -> None:
 def test_tracing_changes_no_result_and_leaves_no_hook(tmp_path) -> None:
     made = predictor(tmp_path, CLIP_MATCHING=True, CLIP_LENGTH=4)
     before = made(frames()[:6])
-    with ClipTracer(made.model) as tracer:
+    with ClipTracer(made.network) as tracer:
         during = made(frames()[:6], observer=tracer)
     assert before == during and before.tracklets
     assert not any(module._forward_hooks for module in made.model.modules())
@@ -136,9 +136,11 @@ def test_tracing_changes_no_result_and_leaves_no_hook(tmp_path) -> None:
 
 def test_a_whole_video_is_one_clip(tmp_path) -> None:
     made = predictor(tmp_path)
-    with ClipTracer(made.model, points=64) as tracer:
+    with ClipTracer(made.network, points=64) as tracer:
         made(frames()[:5], observer=tracer)
-    whole = trace(made.model, [made.stream().prepare(frame) for frame in frames()[:5]], with_masks=False)
+    whole = trace(
+        made.network, made.options, [made.stream().prepare(frame) for frame in frames()[:5]], with_masks=False
+    )
     shares = np.stack([tracer.shares(t)[0] for t in range(5)], axis=1)
     np.testing.assert_allclose(shares, 5 * whole.temporal_weights[:, :, whole.queries[0]], atol=1e-4)
 

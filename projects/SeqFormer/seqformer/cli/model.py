@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
-from seqformer.checkpoints import read_class_names
 from seqformer.config import load_config
 from seqformer.errors import InputError
+from seqformer.inference.classes import classes
 
 __all__ = ["DEFAULT_CONFIG", "DEFAULT_WEIGHTS", "classes", "setup_cfg"]
 
@@ -43,22 +42,3 @@ def setup_cfg(config_file: str, weights: str | None, opts: Sequence[str]) -> Cfg
         raise InputError(f"MODEL.DEVICE '{cfg.MODEL.DEVICE}' cannot be used: {reason}") from error
     cfg.freeze()
     return cfg
-
-
-def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
-    """Names and dataset ids of the model's classes.
-
-    Names come from the weights file, else from the config's test set if Detectron2 knows it; otherwise
-    classes are numbered.
-    """
-    count = cfg.MODEL.SeqFormer.NUM_CLASSES
-    names = read_class_names(cfg.MODEL.WEIGHTS)
-    ids = list(range(1, count + 1))
-    for dataset in cfg.DATASETS.TEST[:1]:
-        if dataset in MetadataCatalog.list():
-            metadata = MetadataCatalog.get(dataset)
-            names = names or metadata.get("thing_classes", [])
-            contiguous = metadata.get("thing_dataset_id_to_contiguous_id", {})
-            if len(contiguous) == count:
-                ids = sorted(contiguous, key=contiguous.get)
-    return (list(names) if len(names) == count else [f"class {i}" for i in range(count)]), ids

@@ -19,6 +19,7 @@ import torch
 from seqformer.cli.whole_video import Progress, WrittenVideo, no_progress, results_path
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
+from seqformer.formats.results import write_results
 from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
@@ -159,11 +160,11 @@ class StreamingJob:
                 self._track(stream, spool, frames, writer, interruption)
             except InputError:  # the disk is full, perhaps not for this
                 with suppress(InputError):
-                    spool.write_results(self._results_path, self._video_id, self._category_ids)
+                    self._write_results(stream, spool)
                 raise
             if not stream.count:
                 raise self._failure or InputError("the video has no frames")
-            spool.write_results(self._results_path, self._video_id, self._category_ids)
+            self._write_results(stream, spool)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self._failure:
             raise InputError(f"{self._failure}; the {stream.count} frames before are in '{self.output}'")
@@ -235,9 +236,17 @@ class StreamingJob:
         start = time.monotonic()
         with replaced_when_complete(self._state_path) as part:
             torch.save(stream.state(), part)
-        spool.write_results(self._results_path, self._video_id, self._category_ids)
+        self._write_results(stream, spool)
         clock.last = time.monotonic()
         clock.took = clock.last - start
+
+    def _write_results(self, stream: StreamingPredictor, spool: ResultSpool) -> None:
+        """Writes results.json of the frames so far; needs the memory of all their RLEs while it runs."""
+        builder = stream.tracklets()
+        builder.add(read_spool(spool.path))
+        tracklets = builder.tracklets((self._source.height, self._source.width))
+        entries = (tracklet.to_json(self._video_id, self._category_ids) for tracklet in tracklets)
+        write_results(self._results_path, entries)
 
     def _restore(self, stream: StreamingPredictor) -> None:
         try:

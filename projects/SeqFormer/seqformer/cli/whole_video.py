@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from seqformer.errors import InputError
-from seqformer.formats.results import tracklets_to_results, write_results
+from seqformer.formats.results import write_results
 from seqformer.inference import ClipTracer, VideoPredictor
 from seqformer.page import write_page
 from seqformer.video import FrameSource, FrameWriter, VideoWriter, open_writer
@@ -100,14 +100,14 @@ def track_video(
         results = results_path(writer)
         predictor = make_predictor()
         with ExitStack() as stack:
-            tracer = stack.enter_context(ClipTracer(predictor.model)) if page is not None else None
+            tracer = stack.enter_context(ClipTracer(predictor.network)) if page is not None else None
             result = predictor(progress(source, source.length, "tracking"), observer=tracer)
         problem = source.problem  # before the next pass begins
         tracklets = best_tracklets(result, threshold)
         frames = progress(islice(source, result.length), result.length, "drawing")
         for frame in draw_tracklets(frames, tracklets, class_names):
             writer.write(frame)
-    write_results(results, tracklets_to_results(result, video_id, category_ids))
+    write_results(results, result.to_json(video_id, category_ids))
     if tracer is not None:
         write_page(
             page,

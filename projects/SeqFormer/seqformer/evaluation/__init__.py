@@ -3,14 +3,13 @@
 from seqformer.evaluation.evaluator import YTVISEvaluator
 from seqformer.evaluation.identity import IdentityErrors, count_identity_errors
 from seqformer.evaluation.ytvis import evaluate_ytvis
-from seqformer.formats.results import tracklets_to_results, write_results, write_submission
+from seqformer.formats.results import write_results, write_submission
 
 __all__ = [
     "IdentityErrors",
     "YTVISEvaluator",
     "count_identity_errors",
     "evaluate_ytvis",
-    "tracklets_to_results",
     "write_results",
     "write_submission",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,12 @@ from seqformer.errors import InputError
 from seqformer.formats.checks import is_integer, is_number
 from seqformer.formats.files import read_content, replaced_when_complete
 from seqformer.formats.ytvis import Video, parse_segmentations
-from seqformer.structures import RLE, Tracklet, VideoResult
+from seqformer.structures import RLE
 
 __all__ = [
     "Result",
     "best_categories",
     "read_results",
-    "result_entry",
-    "tracklets_to_results",
     "write_results",
     "write_submission",
 ]
@@ -98,37 +96,6 @@ def best_categories(results: Iterable[Result]) -> list[Result]:
         if key not in best or best[key].score < result.score:
             best[key] = result
     return list(best.values())
-
-
-def result_entry(tracklet: Tracklet, video_id: int, category_ids: Sequence[int]) -> dict[str, Any]:
-    """Returns the entry of results.json for a tracklet.
-
-    Args:
-        tracklet: a predicted tracklet.
-        video_id: the video's id in the dataset.
-        category_ids: the dataset's category id of every contiguous class.
-
-    Raises:
-        InputError: if the tracklet's class has no category.
-    """
-    if tracklet.label >= len(category_ids):
-        raise InputError(
-            f"the model predicts class {tracklet.label} (counted from 0), but the dataset has "
-            f"{len(category_ids)} classes: are the weights made for another dataset?"
-        )
-    return {
-        "video_id": video_id,
-        "category_id": category_ids[tracklet.label],
-        "score": float(tracklet.score),
-        "segmentations": tracklet.segmentations,
-    }
-
-
-def tracklets_to_results(
-    video: VideoResult, video_id: int, category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Returns the entries of results.json for a video, as :func:`result_entry` makes them."""
-    return [result_entry(tracklet, video_id, category_ids) for tracklet in video.tracklets]
 
 
 def write_results(path: str | Path, results: Iterable[dict[str, Any]]) -> None:

@@ -1,15 +1,14 @@
-"""Final frames of a long video on disk, one line each, and results.json made from them at any time."""
+"""Final frames of a long video on disk, one line each, from which results can be built at any time."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from seqformer.errors import InputError
-from seqformer.formats.results import result_entry, write_results
-from seqformer.structures import RLE, EndedInstance, FrameInstance, FrameResult, Tracklet
+from seqformer.structures import EndedInstance, FrameInstance, FrameResult
 
 __all__ = ["ResultSpool", "read_spool"]
 
@@ -64,38 +63,8 @@ class ResultSpool:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def write_results(self, path: str | Path, video_id: int, category_ids: Sequence[int]) -> None:
-        """Writes results.json of the frames so far, whole or not at all.
-
-        An instance that has not ended has one entry, with its class and score so far. Needs the memory of
-        all RLEs while it runs.
-
-        Raises:
-            InputError: if it cannot be written, or the model predicts a class that ``category_ids`` lacks.
-        """
-        write_results(path, (result_entry(t, video_id, category_ids) for t in _tracklets(self.path)))
-
     def _unwritable(self, error: OSError) -> InputError:
         return InputError(f"'{self.path}' cannot be written: {error.strerror or error}")
-
-
-def _tracklets(path: Path) -> Iterator[Tracklet]:
-    """Yields one tracklet at a time, since each holds a list as long as the video."""
-    masks: dict[int, dict[int, RLE]] = {}
-    scores: dict[int, list[tuple[int, float]]] = {}
-    length = 0
-    for frame in read_spool(path):
-        length = frame.index + 1
-        for instance in frame.instances:
-            masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
-            scores[instance.instance_id] = [(instance.label, instance.score)]
-        for ended in frame.ended:
-            scores[ended.instance_id] = ended.scores
-            if not ended.scores:
-                masks.pop(ended.instance_id, None)
-    for i in sorted(scores):
-        for label, score in scores[i]:
-            yield Tracklet(i, label, score, [masks.get(i, {}).get(t) for t in range(length)])
 
 
 def read_spool(path: str | Path) -> Iterator[FrameResult]:

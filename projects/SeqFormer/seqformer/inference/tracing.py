@@ -6,23 +6,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seqformer.errors import InputError
-from seqformer.formats.rle import encode_masks
-from seqformer.inference.postprocess import output_masks
+from seqformer.inference.options import InferenceOptions
+from seqformer.inference.postprocess import encode_outputs
 from seqformer.inference.video import drawn_instances
 from seqformer.modeling.layers import Levels, MSDeformAttn
-from seqformer.modeling.network import EncodedFrames
+from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.ops.reference import attention_weights, sampling_locations
 from seqformer.structures import RLE
-
-if TYPE_CHECKING:
-    from seqformer.meta_arch import SeqFormer
 
 __all__ = ["SampledPoints", "Trace", "record_sampling", "trace"]
 
@@ -164,30 +160,32 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
 
 @torch.no_grad()
 def trace(
-    model: SeqFormer,
+    network: SeqFormerNetwork,
+    options: InferenceOptions,
     frames: Iterable[Tensor],
     output_size: tuple[int, int] | None = None,
     *,
     with_masks: bool = True,
 ) -> Trace:
-    """Runs a model over frames and tells what its decoder looked at.
+    """Runs a network over frames and records what its decoder looks at.
 
-    All frames are one clip, whatever the model's options say of clips: temporal weights are a softmax over
-    the frames that are decoded together. Memory grows with their number.
+    All frames are one clip, whatever the options say about clips: temporal weights are a softmax over the
+    frames that are decoded together. Memory grows with their number.
 
-    :meth:`seqformer.inference.VideoPredictor.trace` takes RGB arrays and brings them to the model's size.
+    :meth:`seqformer.inference.VideoPredictor.trace` takes RGB frames and resizes them for the network.
 
     Args:
-        model: a SeqFormer in eval mode.
+        network: in eval mode.
+        options: which queries are kept.
         frames: T images of one size, (3, h, w) each, values 0 to 255, channels as in INPUT.FORMAT.
         output_size: height and width of the masks; the frames' own by default.
-        with_masks: give the masks, too.
+        with_masks: whether to add the masks.
 
     Raises:
         InputError: if there are no frames.
 
     Example:
-        >>> result = trace(model, frames)
+        >>> result = trace(network, options, frames)
         >>> layer, best = -1, result.queries[0]
         >>> result.temporal_weights[layer, :, best]
     """
@@ -195,15 +193,14 @@ def trace(
     parts, image_size = [], (0, 0)
     while batch := list(islice(remaining, _ENCODED_TOGETHER)):
         image_size = tuple(batch[0].shape[-2:])
-        parts.append(model.encode(batch))
+        parts.append(network.encode(batch))
     if not parts:
         raise InputError("the video has no frames")
     encoded = EncodedFrames.cat(parts)
-    network = model.network
     with record_sampling(network.detr.transformer.decoder.layers) as sampled:
         outputs = network.decode(encoded, len(encoded))
     classes = torch.stack([network.classify(i, o)[0].float().sigmoid() for i, o in enumerate(outputs)])
-    queries, masks = drawn_instances(network, encoded, outputs[-1], classes[-1], model.options)
+    queries, masks = drawn_instances(network, encoded, outputs[-1], classes[-1], options)
     segmentations = _encode(masks, image_size, output_size or image_size) if with_masks else None
     ratios = encoded.valid_ratios[:, None, None, :, None]  # T, 1, 1, L, 1, 2
     return Trace(
@@ -223,9 +220,8 @@ def _encode(
 ) -> list[list[RLE | None]]:
     segmentations: list[list[RLE | None]] = [[] for _ in logits]
     for part in logits.split(_DRAWN_TOGETHER, dim=1):
-        masks = output_masks(part, image_size, output_size).cpu().numpy()
-        for track, mask in zip(segmentations, masks, strict=True):
-            track += encode_masks(mask)
+        for masks, rles in zip(segmentations, encode_outputs(part, image_size, output_size), strict=True):
+            masks += rles
     return segmentations
 
 
