@@ -1,4 +1,4 @@
-"""The compiled operator; everything else about the package stands in setup.cfg.
+"""The compiled operator and the files that a wheel carries; setup.cfg describes the rest of the package.
 
 It takes a C++ compiler, and for CUDA a toolkit of the major version that PyTorch was built with; a device
 need not be visible. Without these the package works, too: with the operator for CPUs alone, or in plain
@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 SOURCES = Path("projects/SeqFormer/seqformer/ops/csrc")
 FORCE_CUDA = os.environ.get("FORCE_CUDA", "")
@@ -123,4 +124,23 @@ def compiled_operator() -> dict:
     return {"ext_modules": [extension(toolkit is not None)], "cmdclass": {"build_ext": Build}}
 
 
-setup(**compiled_operator())
+class BuildWithFiles(build_py):
+    """Copies the configs and the shipped model into the package, where `seqformer.model_zoo` finds them.
+
+    An editable installation finds them in the repository.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for pattern in ("configs/**/*.yaml", "demo/assets/*.safetensors"):
+            for path in sorted(Path().glob(pattern)):
+                target = Path(self.build_lib, "seqformer", "files", path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(path), str(target))
+
+
+build = compiled_operator()
+build.setdefault("cmdclass", {})["build_py"] = BuildWithFiles
+setup(**build)

@@ -18,13 +18,12 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 # isort: split
 from tqdm import tqdm
 
-from seqformer.commands import DEFAULT_CONFIG, setup_cfg
-from seqformer.data.files import read_json
-from seqformer.data.ytvis_format import parse_dataset, refuse
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.attention import AttentionFigures, AttentionMeasure
-from seqformer.inference import VideoPredictor
-from seqformer.visualization import ImageSequenceReader
+from seqformer.formats.ytvis import read_ytvis
+from seqformer.inference import VideoPredictor, model_config
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
+from seqformer.video import ImageSequenceReader
 
 
 def measure(args: argparse.Namespace) -> AttentionFigures:
@@ -35,10 +34,10 @@ def measure(args: argparse.Namespace) -> AttentionFigures:
     """
     if args.clip_length < 1 or (args.limit is not None and args.limit < 1):
         raise InputError("--clip-length and --limit must be at least 1")
-    dataset = parse_dataset(read_json(args.dataset), str(args.dataset), refuse, args.images)
+    dataset = read_ytvis(args.dataset, image_root=args.images)
     if dataset.annotations is None:
         raise InputError(f"{args.dataset}: no annotations, so there is nothing to compare with")
-    predictor = VideoPredictor(setup_cfg(args.config_file, args.weights, args.opts))
+    predictor = VideoPredictor(model_config(args.config_file, args.weights, args.opts))
     total = AttentionMeasure()
     videos = list(dataset.videos.values())[: args.limit]
     for video in tqdm(videos, "tracing", unit=" videos", disable=None):
@@ -85,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default=str(DEFAULT_CONFIG), metavar="FILE")
+    parser.add_argument("--config-file", default=str(get_config_file(SHIPPED_MODEL)), metavar="FILE")
     parser.add_argument("--weights", metavar="FILE")
     parser.add_argument("--dataset", type=Path, required=True, metavar="JSON", help="in YouTube-VIS format")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="of its frames")

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from seqformer.data.rle import encode_masks
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.identity import identity_errors
 from seqformer.evaluation.tracks import read_tracks
 from seqformer.evaluation.ytvis import average_precision
+from seqformer.formats.rle import encode_masks
 
 CATEGORIES = 40
 INSTANCES = 4  # of a video

@@ -1,9 +1,8 @@
-"""Long videos: memory and seconds as they grow, what the ring buffer and threads save, AP of clips.
+"""Long videos: memory and seconds as they grow, what the ring buffer saves, AP of clips.
 
     python benchmarks/long_video.py memory      # peak memory, and seconds a frame, at several lengths
     python benchmarks/long_video.py ring        # clips from the ring buffer, and every clip anew
     python benchmarks/long_video.py accuracy    # AP of whole videos and of clips
-    python benchmarks/long_video.py threads     # demo.py with and without --background-io
     python benchmarks/long_video.py report      # a table and a plot of all that was measured
 
     python benchmarks/long_video.py all
@@ -26,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -44,25 +42,26 @@ from detectron2.modeling import build_model
 from matplotlib.figure import Figure
 
 from seqformer import SeqFormer
-from seqformer.checkpoint import SeqFormerCheckpointer
-from seqformer.commands import DEFAULT_CONFIG, DEFAULT_WEIGHTS
+from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, resolve_datasets
-from seqformer.data.files import replaced_when_complete
 from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation import YTVISEvaluator
-from seqformer.evaluation.spool import ResultSpool
+from seqformer.formats.files import replaced_when_complete
+from seqformer.formats.results import write_results
+from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
-from seqformer.inference.clip_matching import ClipInstances, ClipMatcher
 from seqformer.inference.postprocess import select_queries
 from seqformer.inference.video import VideoInference
-from seqformer.visualization import VideoReader, VideoWriter
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file, get_weights_file
+from seqformer.tracking import ClipInstances, InstanceStore, assign_by_overlap
+from seqformer.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
 STREET = ROOT / "demo/assets/street.mp4"
 SIZE = (360, 640)
-MODELS = {"small": DEFAULT_CONFIG, "R50": ROOT / "configs/ytvis19/seqformer_R50.yaml"}
+MODELS = {"small": get_config_file(SHIPPED_MODEL), "R50": ROOT / "configs/ytvis19/seqformer_R50.yaml"}
 LENGTHS = {"small": (100, 1000, 10000), "R50": (100, 300)}
 BLOCKS = 10  # of a run, whose seconds are compared
 CLIP_LENGTHS = (15, 10, 5, 3)  # the dataset's videos have 20 frames: a clip of 20 is the whole video
@@ -88,13 +87,13 @@ def make_model(name: str, *opts: str) -> tuple[SeqFormer, Any]:
     cfg = load_config(MODELS[name], ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *clips, *opts])
     model = build_model(cfg).eval().requires_grad_(False)
     if name == "small":
-        SeqFormerCheckpointer(model, strict=True).load(str(DEFAULT_WEIGHTS))
+        SeqFormerCheckpointer(model, strict=True).load(str(get_weights_file(SHIPPED_MODEL)))
     return model, cfg
 
 
 def make_stream(model: SeqFormer, cfg: Any) -> StreamingPredictor:
     resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    return StreamingPredictor(model, model.options, resize=resize, input_format=cfg.INPUT.FORMAT)
+    return StreamingPredictor(model.network, model.options, resize=resize, input_format=cfg.INPUT.FORMAT)
 
 
 def peak_memory() -> float:
@@ -121,7 +120,9 @@ def measure_memory(name: str, frames: int, short_side: int) -> dict[str, Any]:
                 print(f"{name}: {t} of {frames} frames, {seconds[-1]:.3f} seconds each", file=sys.stderr)
         total = time.perf_counter() - begin
         tracking = peak_memory()
-        spool.write_results(Path(folder, "results.json"), 1, range(1, cfg.MODEL.SeqFormer.NUM_CLASSES + 1))
+        tracklets = stream.tracklets()
+        tracklets.add(read_spool(spool.path))
+        write_results(Path(folder, "results.json"), (t.to_json() for t in tracklets.tracklets(SIZE)))
     return {
         "model": name,
         "frames": frames,
@@ -139,7 +140,7 @@ def measure_memory(name: str, frames: int, short_side: int) -> dict[str, Any]:
 def every_clip_anew(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
     """Clips as implementations without a ring buffer make them: every frame encoded in every clip."""
     options, results = model.options, VideoResults()
-    matcher = ClipMatcher(options.clip_length)
+    store = InstanceStore(options.clip_length)
     for start in range(len(images) - options.clip_length + 1):
         end = start + options.clip_length
         frames = model.encode(images[start:end])
@@ -149,20 +150,21 @@ def every_clip_anew(model: SeqFormer, images: list[torch.Tensor]) -> VideoResult
         masks = model.network.masks(
             frames, output.instance_queries[0, chosen], output.reference[0, :, chosen]
         )
-        matcher.update(ClipInstances(start, probabilities[chosen], masks))
-        while (final := matcher.pop_final(len(images) if end == len(images) else start + 1, 1)) is not None:
+        clip = ClipInstances(start, probabilities[chosen], masks)
+        store.add(clip, assign_by_overlap(store, clip))
+        while (final := store.pop_final(len(images) if end == len(images) else start + 1, 1)) is not None:
             results.masks.append((final.ids, final.mask_logits))
-        results.probabilities.update(matcher.pop_retired())
+        results.probabilities.update(store.pop_retired())
     return results
 
 
 def from_ring_buffer(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
-    inference, results = VideoInference(model, model.options), VideoResults()
+    inference, results = VideoInference(model.network, model.options), VideoResults()
     for final in inference.run(images):
         for t in range(final.mask_logits.shape[1]):
             held = final.present[:, t].nonzero()[:, 0].tolist()
             results.masks.append(([final.ids[row] for row in held], final.mask_logits[held, t : t + 1]))
-        results.probabilities.update(inference.scores_so_far())
+        results.probabilities.update(inference.probabilities())
     return results
 
 
@@ -225,25 +227,6 @@ def islice_loader(loader: Any, count: int | None) -> list[Any] | Any:
     return loader if count is None else list(islice(loader, count))
 
 
-def measure_threads(frames: int, repeats: int) -> dict[str, Any]:
-    """Seconds a frame that ``demo.py --streaming`` says it takes, in turns with and without threads."""
-    seconds: dict[str, list[float]] = {"off": [], "on": []}
-    with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder, "in.mp4")
-        with VideoWriter(video, *SIZE, Fraction(10)) as writer:
-            for frame in street(frames):
-                writer.write(frame)
-        for repeat in range(repeats):
-            for name, option in (("off", []), ("on", ["--background-io"])):
-                output = Path(folder, f"{name}{repeat}.mp4")
-                command = ["--input", str(video), "--output", str(output), "--streaming", *option]
-                told = run_process([str(ROOT / "demo/demo.py"), *command])
-                taken = float(told.splitlines()[0].rsplit(", ", 1)[1].split()[0])
-                seconds[name].append(taken / frames)
-                print(f"threads {name}: {taken / frames:.3f} seconds a frame", file=sys.stderr)
-    return {"frames": frames, "seconds": seconds}
-
-
 def run_process(arguments: list[str]) -> str:
     """Standard output of a Python command; its errors go where this process's go."""
     process = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
@@ -273,15 +256,13 @@ def run_part(args: argparse.Namespace) -> None:
                 case = ["memory", model, str(frames), str(args.short_side), *threads]
                 measured(folder, f"memory_{model}_{frames:06d}", case)
     if args.part in ("ring", "all"):
-        measured(folder, "ring", ["ring", str(args.frames or 30), str(args.repeats), *threads])
+        measured(folder, "ring", ["ring", str(args.frames), str(args.repeats), *threads])
     if args.part in ("accuracy", "all"):
         cases = [(0, 1)] + [(length, stride) for stride in args.strides for length in CLIP_LENGTHS]
         for length, stride in cases:
             stride = stride or length // 2
             case = ["accuracy", args.dataset, str(length), str(stride), str(args.videos or 0), *threads]
             measured(folder, f"accuracy_{length:02d}_{stride:02d}", case)
-    if args.part in ("threads", "all"):
-        measured(folder, "threads", ["threads", str(args.frames or 145), str(args.repeats), *threads])
     report(folder)
 
 
@@ -294,10 +275,8 @@ def run_one(args: argparse.Namespace) -> None:
         result = measure_memory(rest[0], int(rest[1]), int(rest[2]))
     elif kind == "ring":
         result = measure_ring(int(rest[0]), int(rest[1]))
-    elif kind == "accuracy":
-        result = measure_accuracy(rest[0], int(rest[1]), int(rest[2]), int(rest[3]) or None)
     else:
-        result = measure_threads(int(rest[0]), int(rest[1]))
+        result = measure_accuracy(rest[0], int(rest[1]), int(rest[2]), int(rest[3]) or None)
     print(json.dumps(result))
 
 
@@ -308,8 +287,8 @@ def load(folder: Path, pattern: str) -> list[dict[str, Any]]:
 def report(folder: Path) -> None:
     """Prints tables of what was measured, and writes them and the plot into the folder."""
     memory, accuracy = load(folder, "memory_*.json"), load(folder, "accuracy_*.json")
-    ring, threads = load(folder, "ring.json"), load(folder, "threads.json")
-    if not (memory or accuracy or ring or threads):
+    ring = load(folder, "ring.json")
+    if not (memory or accuracy or ring):
         raise InputError(f"nothing was measured in '{folder}' yet")
     lines: list[str] = []
     if memory:
@@ -346,11 +325,6 @@ def report(folder: Path) -> None:
                 f"| {clip} | {run['AP']:.2f} | {run['AP50']:.2f} | {run['AP75']:.2f} "
                 f"| {run['identity_errors']:.0f} | {run['seconds']:.0f} |"
             )
-    for run in threads:
-        lines += ["", "| demo.py --streaming | seconds a frame |", "|---|---|"]
-        for name, taken in run["seconds"].items():
-            what = "with --background-io" if name == "on" else "without"
-            lines.append(f"| {what} | {median(taken):.3f} (from {min(taken):.3f} to {max(taken):.3f}) |")
     table = "\n".join(lines).strip() + "\n"
     print(table)
     (folder / "long_video.md").write_text(table)
@@ -398,7 +372,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
-    for name in ("memory", "ring", "accuracy", "threads", "all", "report"):
+    for name in ("memory", "ring", "accuracy", "all", "report"):
         part = parts.add_parser(name)
         part.add_argument("--output", type=Path, default=Path("output/long_video"), metavar="DIR")
         part.add_argument("--threads", type=int, default=2, help="of PyTorch")
@@ -409,8 +383,8 @@ def main(argv: list[str] | None = None) -> None:
         part.add_argument(
             "--short-side", type=int, default=352, help="in memory, of frames as the network sees them"
         )
-        part.add_argument("--frames", type=int, help="in ring (30) and threads (145)")
-        part.add_argument("--repeats", type=int, default=3, help="in ring and threads")
+        part.add_argument("--frames", type=int, default=30, help="in ring")
+        part.add_argument("--repeats", type=int, default=3, help="in ring")
         part.add_argument("--videos", type=int, help="in accuracy, the first ones alone")
         part.add_argument(
             "--strides", type=int, nargs="+", default=[1, 0], help="in accuracy; 0 is half of a clip"

@@ -18,7 +18,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from seqformer.env import cpu_name
+from seqformer.cli.env import cpu_name
 from seqformer.ops import implementation, is_compiled, ms_deform_attn, ms_deform_attn_fused
 from seqformer.ops.reference import attention_weights, ms_deform_attn_reference, sampling_locations
 

@@ -66,3 +66,9 @@ def two_moving_squares(size: int = 64, num_frames: int = 3, scale: int = 1) -> d
         images.append(image)
         instances.append(frame)
     return {"image": images, "instances": instances, "height": size * scale, "width": size * scale}
+
+
+def equal_states(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether two models have equal parameters and buffers, bit for bit."""
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)

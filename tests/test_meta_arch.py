@@ -1,33 +1,46 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
 from networks import tiny_config, tiny_model, two_moving_squares
 
 from seqformer.errors import InputError
+from seqformer.inference.options import InferenceOptions
+from seqformer.tracking import MotionOptions
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"HIDDEN_DIM": 40}, "HIDDEN_DIM 40 must be a multiple of 32"),
-        ({"NUM_FEATURE_LEVELS": 2}, "NUM_FEATURE_LEVELS must be at least 3"),
+        ({"HIDDEN_DIM": 40}, "HIDDEN_DIM must be a multiple of 32 and of MODEL.SeqFormer.NHEADS"),
+        ({"NUM_FEATURE_LEVELS": 2}, "NUM_FEATURE_LEVELS must be at least 3, not 2"),
+        ({"NHEADS": 0}, "NHEADS must be at least 1"),
         ({"MASK_STRIDE": 8}, "MASK_STRIDE and MATCH_STRIDE must be 4"),
-        ({"RESULT_PROTOCOL": "best"}, "must be one of queries, pairs"),
-        ({"CLIP_LENGTH": 0}, "must be at least 1"),
+        ({"RESULT_PROTOCOL": "best"}, "RESULT_PROTOCOL must be one of queries, pairs, not 'best'"),
+        ({"APPLY_CLS_THRES": 1.5}, "APPLY_CLS_THRES must be at least 0 and at most 1, not 1.5"),
+        ({"CLIP_LENGTH": 0}, "CLIP_LENGTH must be at least 1, not 0"),
+        ({"CLIP_STRIDE": 0}, "CLIP_STRIDE must be at least 1"),
         ({"DUPLICATE_IOU": 0.0}, "DUPLICATE_IOU must be above 0"),
-        ({"MOTION_WEIGHT": 1.0}, "MOTION_WEIGHT must be in"),
-        ({"MOTION_WEIGHT": 0.5, "CLIP_LENGTH": 1}, "at least 2"),
-        ({"MOTION_MEMORY": -1}, "MOTION_MEMORY not negative"),
+        ({"MOTION_WEIGHT": 1.0}, "MOTION_WEIGHT must be at least 0 and below 1, not 1.0"),
+        ({"MOTION_WEIGHT": 0.5, "CLIP_LENGTH": 1}, "CLIP_LENGTH must be at least 2 if motion counts"),
+        ({"MOTION_MEMORY": -1}, "MOTION_MEMORY must be at least 0"),
+        ({"MOTION_SEARCH_RADIUS": 0.0}, "MOTION_SEARCH_RADIUS must be above 0"),
         ({"QUERY_GROUPS": 0}, "QUERY_GROUPS must be at least 1"),
-        ({"AUTO_MEMORY_GB": -1.0}, "must not be negative"),
-        ({"MAX_LIVE_INSTANCES": -1}, "must not be negative"),
+        ({"AUTO_MEMORY_GB": -1.0}, "AUTO_MEMORY_GB must be at least 0"),
+        ({"MAX_LIVE_INSTANCES": -1}, "MAX_LIVE_INSTANCES must be at least 0"),
     ],
 )
 def test_senseless_options_are_refused(options: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"^MODEL.SeqFormer.{message}"):
         build_model(tiny_config(**options))
+
+
+def test_every_option_of_tracking_has_a_key() -> None:
+    """What a config does not say is the default of the dataclass."""
+    assert build_model(tiny_config()).options == InferenceOptions()
+    assert build_model(tiny_config(MOTION_WINDOW=7)).options.motion == MotionOptions(window=7)
 
 
 def test_groups_of_the_same_queries_have_the_losses_of_one() -> None:
@@ -43,12 +56,27 @@ def test_groups_of_the_same_queries_have_the_losses_of_one() -> None:
 def test_result_contract() -> None:
     model = tiny_model(APPLY_CLS_THRES=0.0)
     result = model([{"image": [torch.rand(3, 40, 60) * 255] * 2, "height": 80, "width": 120, "length": 2}])
-    assert set(result) == {"image_size", "pred_scores", "pred_labels", "pred_masks"}
+    contract = {"image_size", "pred_scores", "pred_labels", "pred_masks"}
+    assert set(result) == contract | {"video_result"}
     assert result["image_size"] == (80, 120)
     assert len(result["pred_scores"]) == 10 * 7  # queries times classes
     assert all(isinstance(score, float) for score in result["pred_scores"])
     assert set(result["pred_labels"]) == set(range(7))
     assert all(mask.shape == (2, 80, 120) and mask.dtype == torch.bool for mask in result["pred_masks"])
+
+
+def test_the_video_result_is_the_same() -> None:
+    """RLEs of the same masks, at the output's size; instances share them, and the tensors, among classes."""
+    model = tiny_model(APPLY_CLS_THRES=0.009)
+    output = model([{"image": [torch.rand(3, 40, 60) * 255] * 3, "height": 80, "width": 120}])
+    result = output["video_result"]
+    assert (result.height, result.width, result.length) == (80, 120, 3) and len(result.tracklets) > 3
+    assert [t.score for t in result.tracklets] == output["pred_scores"]
+    assert [t.label for t in result.tracklets] == output["pred_labels"]
+    for tracklet, masks in zip(result.tracklets, output["pred_masks"], strict=True):
+        assert torch.equal(torch.from_numpy(np.stack([tracklet.masks(t) for t in range(3)])), masks)
+    ids = [t.instance_id for t in result.tracklets]
+    assert len({id(masks) for masks in output["pred_masks"]}) == len(set(ids)) < len(ids)
 
 
 def test_original_protocol_gives_ten_pairs() -> None:

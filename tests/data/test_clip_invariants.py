@@ -19,7 +19,7 @@ from PIL import Image
 
 from seqformer import add_seqformer_config
 from seqformer.data import CocoClipDatasetMapper, YTVISDatasetMapper
-from seqformer.data.rle import encode_masks
+from seqformer.formats.rle import encode_masks
 
 COLORS = np.array([(225, 30, 30), (30, 215, 30), (40, 40, 230), (225, 215, 30)])  # of the classes 0 to 3
 BACKGROUND = (128, 128, 128)

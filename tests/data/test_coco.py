@@ -15,8 +15,8 @@ from PIL import Image
 
 from seqformer.data import load_coco_as_ytvis
 from seqformer.data.datasets import BUILTIN_DATASETS, register_builtin_datasets
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
 
 SQUARE = [2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]
 PERSON, BICYCLE, PIZZA = 1, 2, 59
@@ -151,5 +151,5 @@ def test_missing_files_and_targets(coco: Callable, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read the folder"):
         load_coco_as_ytvis(json_file, tmp_path / "none", "ovis")
     (folder / "1.jpg").unlink()
-    with pytest.raises(InputError, match="image 1, annotation 5: no file '.*1.jpg'"):
+    with pytest.raises(InputError, match="image 1: no file '.*1.jpg'"):
         load_coco_as_ytvis(json_file, folder, "ovis")

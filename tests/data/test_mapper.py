@@ -18,8 +18,8 @@ from PIL import Image
 
 from seqformer import add_seqformer_config
 from seqformer.data import ClipSampler, YTVISDatasetMapper, load_ytvis_json
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from seqformer.data import load_ytvis_json
-from seqformer.data.rle import decode_mask
 from seqformer.data.toy import make_toy_dataset
+from seqformer.formats.rle import decode_mask
 
 
 def test_same_seed_same_files(tmp_path: Path) -> None:

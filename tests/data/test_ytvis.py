@@ -12,9 +12,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from seqformer.data import load_ytvis_json, register_ytvis_instances, resolve_datasets
-from seqformer.data.rle import decode_mask, rle_counts
 from seqformer.data.toy import SHAPES
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask, rle_counts
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def _video(**values: Any) -> Callable[[dict], None]:
             _annotation(segmentations=[None]),
             "video 1, annotation 3: 'segmentations' has 1 entries, the video 8",
         ),
-        (_annotation(segmentations=None), "video 1, annotation 3: 'segmentations' has no list"),
+        (_annotation(segmentations=None), "video 1, annotation 3: 'segmentations' must be a list"),
         (_annotation(bboxes=[None] * 9), "video 1, annotation 3: 'bboxes' has 9 entries, the video 8 frames"),
         (
             _annotation(segmentations=[None, "x"] + [None] * 6),

@@ -1,4 +1,4 @@
-"""The best checkpoint: which evaluation it is of, also over restarts."""
+"""The hooks: which evaluation the best checkpoint is of, also over restarts; when metrics are written."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 import math
 from pathlib import Path
 
+import pytest
 import torch
 from detectron2.engine.hooks import EvalHook
 from detectron2.engine.train_loop import TrainerBase
+from detectron2.utils.events import EventWriter
 from torch import nn
 
-from seqformer.checkpoint import SeqFormerCheckpointer
-from seqformer.engine import BestCheckpoint
+from seqformer.checkpoints import SeqFormerCheckpointer
+from seqformer.engine import BestCheckpoint, MetricsWriter
 
 SCORES = {1: 10.0, 3: 30.0, 5: 20.0, 7: math.nan, 9: 25.0}  # by the step before the evaluation
 
@@ -64,3 +66,28 @@ def test_a_new_training_forgets_the_old_one(tmp_path: Path) -> None:
     Trainer(tmp_path, SCORES).train(0, 10)
     Trainer(tmp_path, {step: score / 10 for step, score in SCORES.items()}).train(0, 10)
     assert best(tmp_path) == (4, 3.0)
+
+
+class Steps(EventWriter):
+    """Records after which steps it is asked to write."""
+
+    def __init__(self, trainer: TrainerBase):
+        self.trainer = trainer
+        self.written: list[int] = []
+
+    def write(self) -> None:
+        self.written.append(self.trainer.iter)
+
+
+@pytest.mark.parametrize(
+    ("start", "period", "written"),
+    [(0, 4, [0, 3, 7, 9, 10]), (5, 4, [5, 7, 9, 10]), (3, 4, [3, 7, 9, 10]), (8, 1, [8, 9, 10])],
+)
+def test_metrics_are_written_from_the_first_step_on(start: int, period: int, written: list[int]) -> None:
+    """Once for each step: the first, every period, the last; and after the training."""
+    trainer = TrainerBase()
+    trainer.run_step = lambda: None
+    steps = Steps(trainer)
+    trainer.register_hooks([MetricsWriter([steps], period)])
+    trainer.train(start, 10)
+    assert steps.written == written

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqformer.data.rle import encode_masks
+from seqformer.formats.rle import encode_masks
 
 Case = tuple[dict[str, Any], list[dict[str, Any]]]
 

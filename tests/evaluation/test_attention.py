@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seqformer.data.rle import encode_masks
 from seqformer.evaluation.attention import AttentionMeasure
+from seqformer.formats.rle import encode_masks
 from seqformer.inference import Trace
 
 HEIGHT, WIDTH, T = 50, 100, 4

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqformer.data.rle import decode_mask, encode_masks
 from seqformer.errors import InputError
 from seqformer.evaluation import IdentityErrors, count_identity_errors
+from seqformer.formats.rle import decode_mask, encode_masks
 
 
 def track(places: list[int | None], category: int = 1, **values: Any) -> dict[str, Any]:

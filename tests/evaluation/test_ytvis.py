@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
-from seqformer.data.rle import decode_mask, encode_masks, rle_counts
 from seqformer.errors import InputError
 from seqformer.evaluation import evaluate_ytvis
 from seqformer.evaluation.ytvis import METRICS
+from seqformer.formats.rle import decode_mask, encode_masks, rle_counts
 
 AREAS = {"": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}
 
@@ -224,7 +224,7 @@ def test_at_most_a_hundred_results_of_a_class_count() -> None:
         ({"score": None}, "'score' must be a finite number, not None"),
         ({"score": math.nan}, "'score' must be a finite number, not nan"),
         ({"segmentations": [None]}, "'segmentations' has 1 entries, the video 2 frames"),
-        ({"segmentations": None}, "'segmentations' has no list"),
+        ({"segmentations": None}, "'segmentations' must be a list"),
         (
             {"segmentations": [None, {"size": [100, 1000], "counts": [7]}]},
             "frame 1: malformed RLE: .* 7",

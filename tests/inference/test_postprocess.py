@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from networks import tiny_model
 
+from seqformer.inference.options import InferenceOptions
 from seqformer.inference.postprocess import (
-    InferenceOptions,
     output_masks,
     scored_classes,
     select_queries,
@@ -29,11 +29,19 @@ def test_every_class_above_the_threshold_is_a_result() -> None:
 
 
 def test_original_protocol_takes_the_best_pairs() -> None:
-    options = InferenceOptions(top_pairs=True, num_instances=3)
+    options = InferenceOptions(protocol="pairs", num_instances=3)
     chosen = select_queries(PROBABILITIES, options)
-    assert sorted(chosen.tolist()) == [0, 2, 3]
+    assert chosen.tolist() == [0, 2, 3]
     results = scored_classes(dict(enumerate(PROBABILITIES[chosen])), options)
     assert [(int(chosen[i]), label) for i, label, _ in results] == [(0, 0), (2, 1), (3, 1)]
+
+
+def test_queries_of_the_best_pairs_come_best_first() -> None:
+    """Whatever their indices; figures show the first few."""
+    probabilities = torch.tensor([[0.1, 0.5], [0.9, 0.7], [0.0, 0.2], [0.6, 0.8]])
+    chosen = select_queries(probabilities, InferenceOptions(protocol="pairs", num_instances=5))
+    assert chosen.tolist() == [1, 3, 0]
+    assert select_queries(probabilities, InferenceOptions(num_instances=3)).tolist() == [1, 3, 0]
 
 
 def test_masks_at_the_output_size() -> None:

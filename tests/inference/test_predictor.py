@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
 from networks import tiny_config, tiny_model
+from PIL import Image
 from pycocotools import mask as mask_codec
 
+from seqformer.checkpoints import write_state
 from seqformer.errors import InputError
 from seqformer.inference import VideoPredictor
 
@@ -60,8 +65,8 @@ def test_frames_are_taken_in_one_by_one(cfg: CfgNode) -> None:
             yield frame
 
     predictor = VideoPredictor(cfg)
-    encode, seen = predictor.model.encode, []
-    predictor.model.encode = lambda images: (seen.append(len(taken)), encode(images))[1]
+    encode, seen = predictor.network.encode, []
+    predictor.network.encode = lambda images: (seen.append(len(taken)), encode(images))[1]
     assert predictor(source()).length == 20
     assert seen == [4, 8, 12, 16, 20]
 
@@ -74,6 +79,50 @@ def test_bgr_models_get_bgr(cfg: CfgNode) -> None:
     bgr = VideoPredictor(cfg)([frame[..., ::-1] for frame in frames])
     assert rgb.tracklets
     assert [t.score for t in rgb.tracklets] == [t.score for t in bgr.tracklets]
+
+
+def test_frames_in_any_form_give_the_same_result(cfg: CfgNode) -> None:
+    frames = make_frames(3)
+    predictor = VideoPredictor(cfg)
+    expected = predictor(frames)
+    assert expected.tracklets
+    assert predictor(map(Image.fromarray, frames)) == expected
+    video = torch.from_numpy(np.stack(frames))  # T, H, W, 3
+    assert predictor(video, tensor_layout="HWC") == expected
+    assert predictor(video.permute(0, 3, 1, 2)) == expected
+    traces = [
+        predictor.trace(video, tensor_layout="HWC", with_masks=False),
+        predictor.trace(frames, with_masks=False),
+    ]
+    assert np.array_equal(traces[0].boxes, traces[1].boxes)
+
+
+def test_other_frames_are_refused(cfg: CfgNode) -> None:
+    """Not taken as if they were uint8 RGB, which gave wrong scores."""
+    predictor, frames = VideoPredictor(cfg), make_frames(2)
+    for wrong in (frames[1] / 255, frames[1][..., :1], frames[1][..., 0], frames[1].astype(np.uint16)):
+        with pytest.raises(InputError, match="frame 1: array of"):
+            predictor([frames[0], wrong])
+        with pytest.raises(InputError, match="frame 0: array of"):
+            predictor.trace([wrong])
+    with pytest.raises(InputError, match=r"frame 0: tensor of uint8, .* \(3, H, W\)"):
+        predictor(torch.from_numpy(np.stack(frames)))
+
+
+def test_classes_have_the_names_of_the_weights(cfg: CfgNode, tmp_path: Path) -> None:
+    frames = make_frames(2)
+    plain = VideoPredictor(cfg)
+    assert {t.class_name for t in plain(frames).tracklets} <= {f"class {i}" for i in range(7)}
+    named = cfg.clone()
+    named.MODEL.WEIGHTS = str(tmp_path / "named.safetensors")
+    names = ["ant", "bee", "cat", "dog", "emu", "fox", "gnu"]
+    write_state(named.MODEL.WEIGHTS, plain.model.state_dict(), {"thing_classes": json.dumps(names)})
+    predictor = VideoPredictor(named)
+    assert predictor.class_names == names
+    result = predictor(frames)
+    assert result.tracklets and all(t.class_name == names[t.label] for t in result.tracklets)
+    assert {t.size for t in result.tracklets} == {(60, 80)}
+    assert [e["category_id"] for e in result.to_json()] == [t.label + 1 for t in result.tracklets]
 
 
 def test_bad_videos(cfg: CfgNode) -> None:

@@ -8,10 +8,11 @@ import torch
 from networks import tiny_model
 
 from seqformer import SeqFormer
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
-from seqformer.inference import StreamingPredictor, TrackCollector
+from seqformer.formats.rle import decode_mask
+from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult, VideoResult
+from seqformer.tracking import MotionOptions
 
 
 class KeepSize:
@@ -47,11 +48,11 @@ def stream(
         clip_matching=clips,
         clip_length=length,
         clip_stride=stride,
-        top_pairs=pairs,
+        protocol="pairs" if pairs else "queries",
         threshold=0.27,
-        motion_weight=motion,
+        motion=MotionOptions(weight=motion),
     )
-    return StreamingPredictor(model, options, resize=KeepSize()), options
+    return StreamingPredictor(model.network, options, resize=KeepSize()), options
 
 
 def whole(model: SeqFormer, frames: list[np.ndarray], options) -> dict:
@@ -59,10 +60,10 @@ def whole(model: SeqFormer, frames: list[np.ndarray], options) -> dict:
     return model([{"image": [torch.from_numpy(f.transpose(2, 0, 1).copy()) for f in frames]}])
 
 
-def collect(results: list[FrameResult], count: int, options) -> VideoResult:
-    tracks = TrackCollector()
-    tracks.add(results)
-    return tracks.result((40, 56), count, options)
+def collect(results: list[FrameResult], predictor: StreamingPredictor) -> VideoResult:
+    tracklets = predictor.tracklets()
+    tracklets.add(results)
+    return tracklets.result(predictor.size)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,8 @@ def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips,
     predictor, options = stream(model, length, stride, clips, pairs, motion)
     results = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
     assert [result.index for result in results] == list(range(count))
-    found = collect(results, count, options)
+    found = collect(results, predictor)
+    assert (found.height, found.width, found.length) == (40, 56, count)
     expected = whole(model, frames, options)
     assert found.tracklets
     np.testing.assert_allclose([t.score for t in found.tracklets], expected["pred_scores"], rtol=1e-5)
@@ -161,3 +163,43 @@ def test_a_frame_of_another_size(model) -> None:
 
 def test_a_stream_without_frames(model) -> None:
     assert stream(model, 3, 1)[0].finish() == []
+
+
+def test_nothing_comes_after_the_end(model, tmp_path) -> None:
+    predictor, _ = stream(model, 3, 1)
+    frames = make_frames(4)
+    before = [result for frame in frames for result in predictor.push(frame)]
+    torch.save(predictor.state(), tmp_path / "state.pth")
+    predictor.finish()
+    with pytest.raises(InputError, match=r"push\(\) after finish\(\)"):
+        predictor.push(frames[0])
+    with pytest.raises(InputError, match=r"finish\(\) after finish\(\)"):
+        predictor.finish()
+    predictor.restore(torch.load(tmp_path / "state.pth", weights_only=True))
+    for frame in frames[len(before) :]:
+        predictor.push(frame)
+    assert len(predictor.finish()) == 2, "what goes on from a saved state has not ended"
+
+
+def test_a_frame_that_is_none_of_its_kind(model) -> None:
+    """The message counts frames; those before are not lost."""
+    predictor, _ = stream(model, 3, 1)
+    frames = make_frames(3)
+    results = [result for frame in frames for result in predictor.push(frame)]
+    with pytest.raises(InputError, match="frame 3: array of float64"):
+        predictor.push(frames[0] / 255)
+    results += predictor.finish()
+    assert [result.index for result in results] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"input_format": "GRAY"}, "`input_format` must be RGB or BGR"),
+        ({"encoded_together": 0}, "`encoded_together` must be at least 1"),
+        ({"tensor_layout": "HW"}, "`tensor_layout` must be one of CHW, HWC"),
+    ],
+)
+def test_senseless_arguments_are_refused(model, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        StreamingPredictor(model.network, model.options, resize=KeepSize(), **arguments)

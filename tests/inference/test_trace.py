@@ -52,7 +52,7 @@ def frames() -> list[Tensor]:
 
 @pytest.fixture(scope="module")
 def traced(model: SeqFormer, frames: list[Tensor]) -> Trace:
-    return trace(model, frames)
+    return trace(model.network, model.options, frames)
 
 
 def test_shapes(traced: Trace) -> None:
@@ -89,7 +89,7 @@ def test_points_lie_around_their_references(model: SeqFormer, frames: list[Tenso
     for layer in still.network.detr.transformer.decoder.layers:
         torch.nn.init.zeros_(layer.cross_attn.sampling_offsets.weight)
         torch.nn.init.zeros_(layer.cross_attn.sampling_offsets.bias)
-    traced = trace(still, frames, with_masks=False)
+    traced = trace(still.network, still.options, frames, with_masks=False)
     for layer in (1, 2, 3):
         centres = traced.references(layer)[..., None, None, None, :2]
         wanted = np.broadcast_to(centres, (T, Q, M, L, P, 2))
@@ -130,7 +130,7 @@ def test_features_sampled_at_the_points_are_what_the_operator_gives(
 def test_results_are_those_without_tracing(model: SeqFormer, frames: list[Tensor]) -> None:
     video = [{"image": frames, "height": 40, "width": 50}]
     before = model(video)
-    traced = trace(model, frames, (40, 50))
+    traced = trace(model.network, model.options, frames, (40, 50))
     after = model(video)
     assert len(before["pred_scores"]) > 10
     assert before["pred_scores"] == after["pred_scores"]
@@ -154,21 +154,23 @@ def hooks(model: SeqFormer) -> int:
 
 def test_no_hook_is_left_behind(model: SeqFormer, frames: list[Tensor], monkeypatch) -> None:
     before = hooks(model)
-    trace(model, frames[:1])
+    trace(model.network, model.options, frames[:1])
     assert hooks(model) == before
     layers = model.network.detr.transformer.decoder.layers
     with record_sampling(layers):
         assert hooks(model) == before + D
     monkeypatch.setattr(layers[1], "forward", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        trace(model, frames[:1])
+        trace(model.network, model.options, frames[:1])
     assert hooks(model) == before
 
 
 def test_frames_are_one_clip_whatever_the_options(frames: list[Tensor], model: SeqFormer) -> None:
     in_clips = stirred_model(CLIP_MATCHING=True, CLIP_LENGTH=2, CLIP_STRIDE=1)
     in_clips.load_state_dict(model.state_dict())
-    whole, again = (trace(m, frames, with_masks=False).temporal_weights for m in (model, in_clips))
+    whole, again = (
+        trace(m.network, m.options, frames, with_masks=False).temporal_weights for m in (model, in_clips)
+    )
     np.testing.assert_array_equal(whole, again)
 
 
@@ -180,7 +182,7 @@ def test_what_does_not_exist(traced: Trace, model: SeqFormer) -> None:
     with pytest.raises(InputError, match="no instance 10: the model keeps 0 to 9"):
         traced.check_instance(10)
     with pytest.raises(InputError, match="no frames"):
-        trace(model, [])
+        trace(model.network, model.options, [])
 
 
 def test_predictors_bring_frames_to_the_models_size(model: SeqFormer, tmp_path) -> None:
@@ -194,7 +196,7 @@ def test_predictors_bring_frames_to_the_models_size(model: SeqFormer, tmp_path) 
     assert {tuple(rle["size"]) for track in traced.segmentations for rle in track if rle} == {(60, 80)}
     resize = predictor.resize.get_transform(video[0])
     resized = [torch.from_numpy(resize.apply_image(f).transpose(2, 0, 1).copy()) for f in video]
-    expected = trace(predictor.model, resized)
+    expected = trace(predictor.network, predictor.options, resized)
     np.testing.assert_array_equal(traced.sampling_locations, expected.sampling_locations)
     with pytest.raises(InputError, match="frames must have one size"):
         predictor.trace([video[0], video[1][:, :60]])

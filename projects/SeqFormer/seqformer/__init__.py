@@ -1,20 +1,72 @@
 """SeqFormer (Wu et al., ECCV 2022): video instance segmentation on Detectron2.
 
-Importing the package registers the meta-architecture "SeqFormer" and its backbones with Detectron2.
+Importing the package registers the meta-architecture "SeqFormer", its backbones and the published datasets'
+names with Detectron2. OpenCV, PyAV, timm and matplotlib are imported by the functions that need them.
+
+Example:
+    >>> from seqformer import VideoPredictor
+    >>> result = VideoPredictor.from_pretrained()("video.mp4")
+    >>> [(t.class_name, t.score) for t in result.tracklets]
 """
 
-import sys
+from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from seqformer.version import __version__
+
+if TYPE_CHECKING:
+    from seqformer import model_zoo
+    from seqformer.config import add_seqformer_config, load_config
+    from seqformer.data.ytvis import register_ytvis_instances
+    from seqformer.evaluation.ytvis import evaluate_ytvis
+    from seqformer.inference.predictor import VideoPredictor
+    from seqformer.meta_arch import SeqFormer
+
+__all__ = [
+    "SeqFormer",
+    "VideoPredictor",
+    "__version__",
+    "add_seqformer_config",
+    "evaluate_ytvis",
+    "load_config",
+    "model_zoo",
+    "register_ytvis_instances",
+]
+
+_MODULES = {
+    "SeqFormer": "seqformer.meta_arch",
+    "VideoPredictor": "seqformer.inference.predictor",
+    "add_seqformer_config": "seqformer.config",
+    "evaluate_ytvis": "seqformer.evaluation.ytvis",
+    "load_config": "seqformer.config",
+    "register_ytvis_instances": "seqformer.data.ytvis",
+}
+
+_incomplete: ImportError | None = None
 try:
     from seqformer.dependencies import import_detectron2
 
     import_detectron2()
+    importlib.import_module("seqformer.meta_arch")
+    importlib.import_module("seqformer.data")
+except ImportError as error:
+    # Formats, metrics and `seqformer env` do without PyTorch and Detectron2, so their absence is not an error
+    # here. It is one for everything else, below.
+    _incomplete = error
 
-    from seqformer.config import add_seqformer_config
-    from seqformer.meta_arch import SeqFormer
-except ImportError:
-    # `python -m seqformer.env` reports on incomplete installations, so these must not stop it.
-    if "seqformer.env" not in sys.orig_argv:
-        raise
 
-__all__ = ["SeqFormer", "add_seqformer_config"]
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'seqformer' has no attribute '{name}'")
+    try:
+        if name == "model_zoo":
+            return importlib.import_module("seqformer.model_zoo")
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    except ImportError as error:
+        raise (_incomplete or error) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

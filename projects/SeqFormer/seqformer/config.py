@@ -107,6 +107,20 @@ def add_seqformer_config(cfg: CN) -> None:
     # movement leads. For clips of a few frames, in which people who cross seem to change places.
     seqformer.MOTION_WEIGHT = 0.0
     seqformer.MOTION_MEMORY = 6
+    # A pair of instances that is less similar is not the same instance. One of a clip that is less probable
+    # is left out. How much its probability adds to the similarity of a pair.
+    seqformer.MOTION_LEAST_SIMILARITY = 0.2
+    seqformer.MOTION_LEAST_PROBABILITY = 0.1
+    seqformer.MOTION_PROBABILITY_WEIGHT = 0.3
+    # If two instances are continued by masks whose IoU is higher, only one of them is.
+    seqformer.MOTION_SAME_IOU = 0.9
+    # A mask of fewer cells of 4x4 pixels does not tell where its instance is.
+    seqformer.MOTION_LEAST_CELLS = 4
+    # A lost instance is looked for around where its motion leads, at most so far away, as a fraction of its
+    # extent.
+    seqformer.MOTION_SEARCH_RADIUS = 0.4
+    # Frames before the last one of an instance over which its velocity is fitted.
+    seqformer.MOTION_WINDOW = 5
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
     # (query, class) pairs, as in the original release.
     seqformer.RESULT_PROTOCOL = "queries"

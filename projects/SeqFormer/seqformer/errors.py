@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import operator
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 
-__all__ = ["InputError", "exit_on_bad_input"]
+__all__ = ["InputError", "check_number", "exit_on_bad_input", "name_flags"]
 
 
 class InputError(ValueError):
-    """Input that cannot be used; the message says what is wrong, where, and what to do."""
+    """Input that cannot be used; the message says what is wrong, where, and what to do.
+
+    A message names an argument of the function in backquotes, such as `threshold`; see :func:`name_flags`.
+    """
 
 
 @contextmanager
@@ -21,3 +27,50 @@ def exit_on_bad_input() -> Iterator[None]:
     except InputError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def name_flags(flags: Mapping[str, str]) -> Iterator[None]:
+    """An :class:`InputError` in its block names flags or config keys instead of the library's arguments.
+
+    Args:
+        flags: by argument, such as ``{"threshold": "--confidence-threshold"}``.
+    """
+    try:
+        yield
+    except InputError as error:
+        message = re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), str(error))
+        raise InputError(message) from error
+
+
+def check_number(
+    argument: str,
+    value: object,
+    *,
+    integer: bool = False,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Checks the type and the bounds of an argument.
+
+    Raises:
+        InputError: if ``value`` is not a number, or not an integer where one is wanted, or out of bounds.
+
+    Example:
+        >>> check_number("threshold", 0.5, at_least=0, at_most=1)
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral if integer else Real):
+        wanted = "an integer" if integer else "a number"
+        raise InputError(f"`{argument}` must be {wanted}, not {value!r}")
+    bounds = {
+        "at least": (operator.ge, at_least),
+        "above": (operator.gt, above),
+        "at most": (operator.le, at_most),
+        "below": (operator.lt, below),
+    }
+    given = {words: bound for words, bound in bounds.items() if bound[1] is not None}
+    if not all(compare(value, bound) for compare, bound in given.values()):
+        wanted = " and ".join(f"{words} {bound:g}" for words, (_, bound) in given.items())
+        raise InputError(f"`{argument}` must be {wanted}, not {value}")

@@ -8,21 +8,65 @@ import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
-from seqformer.errors import InputError
-from seqformer.inference.postprocess import InferenceOptions, best_results, output_masks
+from seqformer.errors import InputError, name_flags
+from seqformer.inference.options import InferenceOptions
 from seqformer.inference.video import VideoInference
-from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.criterion import Criterion, LayerPrediction
 from seqformer.modeling.matcher import HungarianMatcher, VideoTargets
 from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
+from seqformer.tracking import MotionOptions, TrackletBuilder
 
 __all__ = ["SeqFormer"]
 
 _MASK_STRIDE = 4
-_PROTOCOLS = ("queries", "pairs")
+
+# Arguments and the keys of MODEL.SeqFormer that they come from.
+_TRANSFORMER_KEYS = {
+    "dim": "HIDDEN_DIM",
+    "num_heads": "NHEADS",
+    "feedforward_dim": "DIM_FEEDFORWARD",
+    "dropout": "DROPOUT",
+    "num_levels": "NUM_FEATURE_LEVELS",
+    "encoder_layers": "ENC_LAYERS",
+    "encoder_points": "ENC_N_POINTS",
+    "decoder_layers": "DEC_LAYERS",
+    "decoder_points": "DEC_N_POINTS",
+    "recompute": "GRADIENT_CHECKPOINTING",
+}
+_QUERY_KEYS = {
+    "num_queries": "NUM_OBJECT_QUERIES",
+    "num_classes": "NUM_CLASSES",
+    "query_groups": "QUERY_GROUPS",
+}
+_INFERENCE_KEYS = {
+    "threshold": "APPLY_CLS_THRES",
+    "multi_class": "MULTI_CLS_ON",
+    "protocol": "RESULT_PROTOCOL",
+    "clip_matching": "CLIP_MATCHING",
+    "auto_memory_gb": "AUTO_MEMORY_GB",
+    "clip_length": "CLIP_LENGTH",
+    "clip_stride": "CLIP_STRIDE",
+    "max_live_instances": "MAX_LIVE_INSTANCES",
+    "merge_on_cpu": "MERGE_ON_CPU",
+    "duplicate_iou": "DUPLICATE_IOU",
+}
+_MOTION_KEYS = {
+    "weight": "MOTION_WEIGHT",
+    "memory": "MOTION_MEMORY",
+    "least_similarity": "MOTION_LEAST_SIMILARITY",
+    "least_probability": "MOTION_LEAST_PROBABILITY",
+    "probability_weight": "MOTION_PROBABILITY_WEIGHT",
+    "same_iou": "MOTION_SAME_IOU",
+    "least_cells": "MOTION_LEAST_CELLS",
+    "search_radius": "MOTION_SEARCH_RADIUS",
+    "window": "MOTION_WINDOW",
+}
+
+
+def _values(config: CfgNode, keys: dict[str, str]) -> dict[str, Any]:
+    return {argument: config[key] for argument, key in keys.items()}
 
 
 @META_ARCH_REGISTRY.register()
@@ -32,9 +76,8 @@ class SeqFormer(nn.Module):
     Args:
         network: the network, whose parameters carry their published names below ``detr``.
         criterion: matching and losses.
-        options: how results are made of queries.
-        pixel_mean, pixel_std: of the three channels, in the order of the input's.
-        deep_supervision: losses on every decoder layer, not the last alone.
+        options: how a video is cut into clips, and which queries are results.
+        deep_supervision: losses on every decoder layer instead of only the last.
     """
 
     @configurable
@@ -44,8 +87,6 @@ class SeqFormer(nn.Module):
         *,
         criterion: Criterion,
         options: InferenceOptions,
-        pixel_mean: list[float],
-        pixel_std: list[float],
         deep_supervision: bool = True,
     ):
         super().__init__()
@@ -53,8 +94,6 @@ class SeqFormer(nn.Module):
         self.criterion = criterion
         self.options = options
         self.deep_supervision = deep_supervision
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -63,41 +102,12 @@ class SeqFormer(nn.Module):
             raise InputError(
                 f"MODEL.SeqFormer.MASK_STRIDE and MATCH_STRIDE must be {_MASK_STRIDE}, the masks' stride"
             )
-        if c.HIDDEN_DIM % 32 or c.HIDDEN_DIM % c.NHEADS:
-            raise InputError(
-                f"MODEL.SeqFormer.HIDDEN_DIM {c.HIDDEN_DIM} must be a multiple of 32 and of NHEADS"
-            )
-        if len(FEATURES) > c.NUM_FEATURE_LEVELS:
-            raise InputError(f"MODEL.SeqFormer.NUM_FEATURE_LEVELS must be at least {len(FEATURES)}")
-        if c.RESULT_PROTOCOL not in _PROTOCOLS:
-            raise InputError(f"MODEL.SeqFormer.RESULT_PROTOCOL must be one of {', '.join(_PROTOCOLS)}")
-        if c.QUERY_GROUPS < 1:
-            raise InputError("MODEL.SeqFormer.QUERY_GROUPS must be at least 1")
-        if c.CLIP_LENGTH < 1 or c.CLIP_STRIDE < 1:
-            raise InputError("MODEL.SeqFormer.CLIP_LENGTH and CLIP_STRIDE must be at least 1")
-        if not 0 < c.DUPLICATE_IOU <= 1:
-            raise InputError("MODEL.SeqFormer.DUPLICATE_IOU must be above 0 and at most 1")
-        if not 0 <= c.MOTION_WEIGHT < 1 or c.MOTION_MEMORY < 0:
-            raise InputError("MODEL.SeqFormer.MOTION_WEIGHT must be in [0, 1), MOTION_MEMORY not negative")
-        if c.MOTION_WEIGHT and c.CLIP_LENGTH < 2:
-            raise InputError("MODEL.SeqFormer.MOTION_WEIGHT needs a CLIP_LENGTH of at least 2")
-        if c.AUTO_MEMORY_GB < 0 or c.MAX_LIVE_INSTANCES < 0:
-            raise InputError("MODEL.SeqFormer.AUTO_MEMORY_GB and MAX_LIVE_INSTANCES must not be negative")
-        transformer = Transformer(
-            dim=c.HIDDEN_DIM,
-            num_heads=c.NHEADS,
-            feedforward_dim=c.DIM_FEEDFORWARD,
-            dropout=c.DROPOUT,
-            num_levels=c.NUM_FEATURE_LEVELS,
-            encoder_layers=c.ENC_LAYERS,
-            encoder_points=c.ENC_N_POINTS,
-            decoder_layers=c.DEC_LAYERS,
-            decoder_points=c.DEC_N_POINTS,
-            recompute=c.GRADIENT_CHECKPOINTING,
-        )
-        queries = QueryNetwork(
-            build_backbone(cfg), transformer, c.NUM_OBJECT_QUERIES, c.NUM_CLASSES, c.QUERY_GROUPS
-        )
+        keys = _TRANSFORMER_KEYS | _QUERY_KEYS | _INFERENCE_KEYS | _MOTION_KEYS
+        with name_flags({argument: f"MODEL.SeqFormer.{key}" for argument, key in keys.items()}):
+            motion = MotionOptions(**_values(c, _MOTION_KEYS))
+            options = InferenceOptions(**_values(c, _INFERENCE_KEYS), motion=motion)
+            transformer = Transformer(**_values(c, _TRANSFORMER_KEYS))
+            queries = QueryNetwork(build_backbone(cfg), transformer, **_values(c, _QUERY_KEYS))
         matcher = HungarianMatcher(c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU, alpha=c.FOCAL_ALPHA)
         weights = {
             "loss_ce": c.CLASS_WEIGHT,
@@ -107,30 +117,15 @@ class SeqFormer(nn.Module):
             "loss_dice": c.DICE_WEIGHT,
         }
         return {
-            "network": SeqFormerNetwork(queries),
+            "network": SeqFormerNetwork(queries, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
             "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA, groups=c.QUERY_GROUPS),
-            "options": InferenceOptions(
-                threshold=c.APPLY_CLS_THRES,
-                multi_class=c.MULTI_CLS_ON,
-                top_pairs=c.RESULT_PROTOCOL == "pairs",
-                clip_matching=c.CLIP_MATCHING,
-                auto_memory_gb=c.AUTO_MEMORY_GB,
-                clip_length=c.CLIP_LENGTH,
-                clip_stride=c.CLIP_STRIDE,
-                max_live_instances=c.MAX_LIVE_INSTANCES,
-                merge_on_cpu=c.MERGE_ON_CPU,
-                duplicate_iou=c.DUPLICATE_IOU,
-                motion_weight=c.MOTION_WEIGHT,
-                motion_memory=c.MOTION_MEMORY,
-            ),
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "options": options,
             "deep_supervision": c.DEEP_SUPERVISION,
         }
 
     @property
     def device(self) -> torch.device:
-        return self.pixel_mean.device
+        return self.network.device
 
     @property
     def network(self) -> SeqFormerNetwork:
@@ -139,10 +134,7 @@ class SeqFormer(nn.Module):
 
     def encode(self, images: list[Tensor]) -> EncodedFrames:
         """Normalises, pads and encodes frames, (3, h, w) each, values 0 to 255."""
-        normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
-        sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
-        batch = ImageList.from_tensors(normalised, size_divisibility=32)
-        return self.network.encode(batch.tensor, sizes)
+        return self.network.encode(images)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Losses in training, results of one video otherwise.
@@ -156,8 +148,9 @@ class SeqFormer(nn.Module):
                 * height, width (inference): the size of the masks wanted.
 
         Returns:
-            in training, weighted losses by name. Otherwise of the one video: image_size (h, w), pred_scores
-            (list of float), pred_labels (list of int, 0-based) and pred_masks (list of (T, h, w) bool).
+            in training, weighted losses by name. Otherwise, of the one video, image_size (h, w), pred_scores
+            (list of float), pred_labels (list of int, 0-based), pred_masks (list of (T, h, w) bool), and the
+            same as a :class:`seqformer.structures.VideoResult` in video_result, whose masks are RLEs.
         """
         if self.training:
             return self.forward_training(batched_inputs)
@@ -225,24 +218,20 @@ class SeqFormer(nn.Module):
         images = video["image"]
         image_size = tuple(images[0].shape[-2:])
         output_size = (video.get("height", image_size[0]), video.get("width", image_size[1]))
-        masks: dict[int, Tensor] = {}
-        inference = VideoInference(self, self.options, len(images))
-        results: list[tuple[int, int, float]] = []
+        inference = VideoInference(self.network, self.options, len(images))
+        tracklets = TrackletBuilder(self.options.most_results)
         for final in inference.run(images):
-            drawn = output_masks(final.mask_logits, image_size, output_size)
-            drawn &= final.present[..., None, None]
-            for instance, mask in zip(final.ids, drawn.cpu(), strict=True):
-                if instance not in masks:
-                    masks[instance] = torch.zeros(len(images), *output_size, dtype=torch.bool)
-                masks[instance][final.start : final.start + mask.shape[0]] = mask
-            for ended in inference.pop_retired():
-                results += [(ended.instance_id, label, score) for label, score in ended.scores]
-                if not ended.scores:
-                    del masks[ended.instance_id]
-        results = best_results(results, self.options)
+            tracklets.add(inference.frame_results(final, image_size, output_size))
+        result = tracklets.result(output_size)
+        masks: dict[int, Tensor] = {}
+        for tracklet in result.tracklets:
+            if tracklet.instance_id not in masks:
+                frames = [torch.from_numpy(tracklet.masks(t)) for t in range(result.length)]
+                masks[tracklet.instance_id] = torch.stack(frames)
         return {
             "image_size": output_size,
-            "pred_scores": [score for _, _, score in results],
-            "pred_labels": [label for _, label, _ in results],
-            "pred_masks": [masks[instance] for instance, _, _ in results],
+            "pred_scores": [tracklet.score for tracklet in result.tracklets],
+            "pred_labels": [tracklet.label for tracklet in result.tracklets],
+            "pred_masks": [masks[tracklet.instance_id] for tracklet in result.tracklets],
+            "video_result": result,
         }

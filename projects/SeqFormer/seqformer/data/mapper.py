@@ -14,8 +14,8 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 from seqformer.data.augmentation import augment_frames, build_clip_augmentation
 from seqformer.data.clip_sampler import ClipSampler
-from seqformer.data.rle import decode_mask
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
 
 __all__ = ["ATTEMPTS", "YTVISDatasetMapper", "clip_instances", "read_picture"]
 
@@ -82,7 +82,8 @@ class YTVISDatasetMapper:
                 continue
             images, transforms = self._read_frames(video, frames)
             classes = {id_: a["category_id"] for frame in annotations for id_, a in frame.items()}
-            masks = _augmented_masks(annotations, list(classes), transforms, tuple(images.shape[-2:]))
+            height, width = images.shape[-2:]
+            masks = _augmented_masks(annotations, list(classes), transforms, (height, width))
             instances = clip_instances(masks, list(classes.values()))
             if len(instances[0]):
                 return self._record(video, frames, images) | {"instances": instances}

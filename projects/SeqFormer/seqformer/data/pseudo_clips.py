@@ -2,101 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 
 from seqformer.data.augmentation import augment_frames, build_clip_augmentation
 from seqformer.data.mapper import ATTEMPTS, clip_instances, read_picture
-from seqformer.data.rle import decode_mask, to_rle
 from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask, to_rle
 
-__all__ = ["MAX_INSTANCES", "CocoClipDatasetMapper", "Warp", "num_instances"]
+__all__ = ["MAX_INSTANCES", "CocoClipDatasetMapper", "num_instances"]
 
 MAX_INSTANCES = 25  # images with more are not trained on
 
-_PERSPECTIVE = 0.08  # how far a corner moves inwards at most, of the image's sides
-_SHIFT = 0.1  # of the image's sides
-_ANGLE = 20.0  # degrees
-_BRIGHTNESS = 40  # grey levels
-_HUE_AND_SATURATION = 5  # of 256
-_BLUR_PROBABILITY = 0.25
-_BLUR_LENGTHS = (9, 11)  # pixels
 _PRETRAIN_TYPE = "affine"
-
-
-class Warp:
-    """One random view of an image, as the original recipe draws it: geometry, colours and motion blur.
-
-    The corners move inwards by up to 8 % of the sides (perspective), then the image turns by up to 20 degrees
-    about its centre and moves by up to 10 % of its sides, and black comes in from outside. Then brightness
-    changes by up to 40 grey levels, hue and saturation by up to 5 of 256; a quarter of the views is blurred
-    along a line of 9 or 11 pixels. Random numbers are NumPy's global ones.
-
-    Args:
-        height, width: of the image, pixels.
-        bgr: whether channels are in the order blue, green, red.
-
-    Attributes:
-        matrix: (3, 3), from pixels of the image to pixels of the view, xy.
-    """
-
-    def __init__(self, height: int, width: int, bgr: bool = False):
-        self.size = (width, height)
-        self.bgr = bgr
-        sides = np.array([width, height], dtype=np.float32)
-        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=np.float32)
-        inwards = np.random.uniform(0, _PERSPECTIVE, (4, 2)).astype(np.float32) * (1 - 2 * corners)
-        perspective = cv2.getPerspectiveTransform((corners + inwards) * sides, corners * sides)
-        center = (width / 2, height / 2)
-        motion = np.eye(3)
-        motion[:2] = cv2.getRotationMatrix2D(center, np.random.uniform(-_ANGLE, _ANGLE), 1.0)
-        motion[:2, 2] += np.random.uniform(-_SHIFT, _SHIFT, 2) * sides
-        self.matrix = motion @ perspective
-        self.hue, self.saturation = np.random.randint(-_HUE_AND_SATURATION, _HUE_AND_SATURATION + 1, 2)
-        self.brightness = np.random.randint(-_BRIGHTNESS, _BRIGHTNESS + 1)
-        blurred = np.random.uniform() < _BLUR_PROBABILITY
-        self.blur = (
-            _line(int(np.random.choice(_BLUR_LENGTHS)), np.random.uniform(0, 180)) if blurred else None
-        )
-
-    def image(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> the view, of the same size."""
-        warped = cv2.warpPerspective(image, self.matrix, self.size, flags=cv2.INTER_LINEAR)
-        to_hsv, from_hsv = (
-            (cv2.COLOR_BGR2HSV_FULL, cv2.COLOR_HSV2BGR_FULL)
-            if self.bgr
-            else (cv2.COLOR_RGB2HSV_FULL, cv2.COLOR_HSV2RGB_FULL)
-        )
-        hue, saturation, value = cv2.split(cv2.cvtColor(warped, to_hsv))
-        levels = np.arange(256)
-        hue = cv2.LUT(hue, ((levels + self.hue) % 256).astype(np.uint8))
-        saturation = cv2.LUT(saturation, (levels + self.saturation).clip(0, 255).astype(np.uint8))
-        value = cv2.LUT(value, (levels + self.brightness).clip(0, 255).astype(np.uint8))
-        coloured = cv2.cvtColor(cv2.merge((hue, saturation, value)), from_hsv)
-        return coloured if self.blur is None else cv2.filter2D(coloured, -1, self.blur)
-
-    def masks(self, masks: np.ndarray) -> np.ndarray:
-        """(N, H, W) bool -> (N, H, W) bool, N at most 32."""
-        if not len(masks):
-            return masks
-        # Eight masks in a byte and up to four bytes a pixel are warped at once.
-        packed = np.ascontiguousarray(np.packbits(masks, axis=0).transpose(1, 2, 0))
-        warped = cv2.warpPerspective(packed, self.matrix, self.size, flags=cv2.INTER_NEAREST)
-        warped = warped.reshape(packed.shape).transpose(2, 0, 1)
-        return np.unpackbits(warped, axis=0, count=len(masks)).astype(bool)
-
-
-def _line(length: int, angle: float) -> np.ndarray:
-    """A blur's kernel (length, length): a line through the centre at an angle in degrees; its sum is 1."""
-    kernel = np.zeros((length, length), dtype=np.float32)
-    kernel[length // 2] = 1
-    turn = cv2.getRotationMatrix2D((length // 2, length // 2), angle, 1.0)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
-    return kernel / kernel.sum()
 
 
 def num_instances(image: dict[str, Any]) -> int:
@@ -114,10 +36,15 @@ class CocoClipDatasetMapper:
         augmentation: sampled once a clip.
         image_format: channel order, "RGB" or "BGR".
         num_frames: frames of a clip, T.
+
+    Raises:
+        InputError: if OpenCV, which warps the images, is not installed.
     """
 
     @configurable
     def __init__(self, augmentation: T.AugmentationList, *, image_format: str, num_frames: int):
+        if importlib.util.find_spec("cv2") is None:
+            raise InputError("training on images needs OpenCV: pip install opencv-python-headless")
         self.augmentation = augmentation
         self.image_format = image_format
         self.num_frames = num_frames
@@ -150,6 +77,8 @@ class CocoClipDatasetMapper:
             InputError: names image and annotation if the file cannot be read, has another size than the
                 annotations say, or a segmentation is malformed.
         """
+        from seqformer.data.warps import Warp  # needs OpenCV, which video datasets do not
+
         annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
         if not 1 <= len(annotations) <= MAX_INSTANCES:
             return None

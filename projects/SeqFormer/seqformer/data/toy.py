@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from seqformer.data.rle import encode_masks
 from seqformer.errors import exit_on_bad_input
+from seqformer.formats.rle import encode_masks
+from seqformer.formats.ytvis import Dataset, Video, write_ytvis
 
 __all__ = ["SHAPES", "make_toy_dataset"]
 
@@ -50,7 +50,7 @@ def make_toy_dataset(
     frames_root = root / "frames"
     written = []
     for split, count in (("train", num_train), ("val", num_val)):
-        videos, annotations = [], []
+        dataset = Dataset(dict(enumerate(SHAPES, start=1)), {}, [])
         for video_id in range(1, count + 1):
             folder = frames_root / f"{split}_{video_id:03d}"
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,28 +58,11 @@ def make_toy_dataset(
             names = [f"{folder.name}/{index:05d}.jpg" for index in range(length)]
             for name, frame in zip(names, frames, strict=True):
                 Image.fromarray(frame).save(frames_root / name, quality=92)
-            videos.append(
-                {"id": video_id, "file_names": names, "length": length, "height": size[0], "width": size[1]}
-            )
+            video = dataset.videos[video_id] = Video(video_id, names, *size)
             for label, mask in zip(labels, masks, strict=True):
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "video_id": video_id,
-                        "category_id": label + 1,
-                        "iscrowd": 0,
-                        "segmentations": encode_masks(mask),
-                        "bboxes": [_box(frame) for frame in mask],
-                        "areas": [int(area) or None for area in mask.sum(axis=(1, 2))],
-                    }
-                )
-        path = root / f"{split}.json"
-        categories = [{"id": index + 1, "name": name} for index, name in enumerate(SHAPES)]
-        path.write_text(
-            json.dumps({"videos": videos, "categories": categories, "annotations": annotations}),
-            encoding="utf-8",
-        )
-        written.append(path)
+                dataset.annotate(video, label + 1, encode_masks(mask))
+        written.append(root / f"{split}.json")
+        write_ytvis(written[-1], dataset)
     return written[0], written[1], frames_root
 
 
@@ -111,14 +94,6 @@ def _inside(shape: str, dx: np.ndarray, dy: np.ndarray, radius: float) -> np.nda
     if shape == "square":
         return np.maximum(abs(dx), abs(dy)) <= 0.85 * radius
     return (dy <= radius) & (dy >= 2 * abs(dx) - radius)
-
-
-def _box(mask: np.ndarray) -> list[float] | None:
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return None
-    corner = (columns[0], rows[0])
-    return [float(v) for v in (*corner, columns[-1] + 1 - corner[0], rows[-1] + 1 - corner[1])]
 
 
 def main() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from seqformer.data.files import read_json
-from seqformer.data.ytvis_format import Annotation, parse_dataset, refuse
+from seqformer.formats.ytvis import Annotation, read_ytvis
 
 __all__ = ["load_ytvis_json", "register_ytvis_instances"]
 
@@ -19,7 +18,7 @@ def load_ytvis_json(
     """Reads a dataset in YouTube-VIS format.
 
     Everything is checked here, so that training does not stop at a bad annotation hours later; the first
-    problem is raised (``tools/check_dataset.py`` lists all). Masks are kept as compressed RLEs and decoded
+    problem is raised (``seqformer check`` lists all). Masks are kept as compressed RLEs and decoded
     by the mapper, for sampled frames only.
 
     Args:
@@ -37,7 +36,7 @@ def load_ytvis_json(
     Raises:
         InputError: names file, video and annotation if something is missing or inconsistent.
     """
-    dataset = parse_dataset(read_json(json_file), str(json_file), refuse, Path(image_root))
+    dataset = read_ytvis(json_file, image_root=Path(image_root))
     contiguous = {id_: index for index, id_ in enumerate(dataset.names)}
     if dataset_name is not None:
         MetadataCatalog.get(dataset_name).set(

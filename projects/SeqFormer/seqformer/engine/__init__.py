@@ -1,7 +1,18 @@
-"""Processes, their memory, and hooks that Detectron2 does not have."""
+"""Training: the trainer, its optimizer and hooks, and the processes it runs in."""
 
 from seqformer.engine.allocator import keep_freed_memory
-from seqformer.engine.hooks import BestCheckpoint
+from seqformer.engine.hooks import BestCheckpoint, MetricsWriter
+from seqformer.engine.optimizer import build_optimizer
 from seqformer.engine.processes import started_by_torchrun, torchrun_processes
+from seqformer.engine.trainer import Trainer, load_evaluated_model
 
-__all__ = ["BestCheckpoint", "keep_freed_memory", "started_by_torchrun", "torchrun_processes"]
+__all__ = [
+    "BestCheckpoint",
+    "MetricsWriter",
+    "Trainer",
+    "build_optimizer",
+    "keep_freed_memory",
+    "load_evaluated_model",
+    "started_by_torchrun",
+    "torchrun_processes",
+]

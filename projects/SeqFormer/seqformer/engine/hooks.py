@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from detectron2.engine.hooks import BestCheckpointer
+from detectron2.engine.hooks import BestCheckpointer, PeriodicWriter
 
-from seqformer.checkpoint import SeqFormerCheckpointer, replace_file
+from seqformer.checkpoints import SeqFormerCheckpointer
+from seqformer.formats.files import write_json
 
-__all__ = ["BestCheckpoint"]
+__all__ = ["BestCheckpoint", "MetricsWriter"]
 
 
 class BestCheckpoint(BestCheckpointer):
@@ -46,4 +47,20 @@ class BestCheckpoint(BestCheckpointer):
         super()._best_checking()
         if self.best_iter != before:
             best = {"metric": self._val_metric, "value": self.best_metric, "iteration": self.best_iter}
-            replace_file(self._record, json.dumps(best))
+            write_json(self._record, best)
+
+
+class MetricsWriter(PeriodicWriter):
+    """Detectron2's hook, which also writes after the first step: it shows that the training runs, and an ETA.
+
+    Args:
+        writers: what metrics are written with.
+        period: steps from one line of metrics to the next.
+    """
+
+    def after_step(self) -> None:
+        if self.trainer.iter == self.trainer.start_iter:
+            for writer in self._writers:
+                writer.write()
+        else:
+            super().after_step()

@@ -34,7 +34,9 @@ def torchrun_processes(on_cuda: bool) -> Iterator[None]:
     if on_cuda:
         available = torch.cuda.device_count()
         if local_size > available:
-            raise InputError(f"--nproc_per_node {local_size}, but there are {available} GPUs")
+            raise InputError(
+                f"{local_size} processes on a machine with {available} GPUs: start at most one per GPU"
+            )
         torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if on_cuda else "gloo")
     comm.create_local_process_group(local_size)

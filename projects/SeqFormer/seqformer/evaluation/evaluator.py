@@ -1,4 +1,4 @@
-"""Detectron2's side of the evaluation: collects a model's output, writes results, computes AP."""
+"""Detectron2's evaluator: collects the results of a model, writes them, and computes AP."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from seqformer.data.files import read_json
-from seqformer.data.rle import encode_masks
 from seqformer.evaluation.identity import identity_errors
-from seqformer.evaluation.results import tracklets_to_results, write_results, write_submission
 from seqformer.evaluation.table import format_identity_errors, format_table
 from seqformer.evaluation.tracks import read_tracks
 from seqformer.evaluation.ytvis import METRICS, average_precision
+from seqformer.formats.files import read_json
+from seqformer.formats.results import write_results, write_submission
+from seqformer.formats.rle import encode_masks
 from seqformer.structures import RLE, Tracklet, VideoResult
 
 __all__ = ["YTVISEvaluator"]
@@ -28,14 +28,14 @@ __all__ = ["YTVISEvaluator"]
 class YTVISEvaluator(DatasetEvaluator):
     """Evaluates on a dataset registered with :func:`seqformer.data.register_ytvis_instances`.
 
-    Masks become RLEs as soon as they come, so memory grows with what is found and not with pixels. With
-    several processes every one takes in its share of the videos; the first brings the results together, in
-    the order of the dataset, so that the files are those of one process.
+    Masks are kept as RLEs, so memory use grows with the number of results and not with pixels. With several
+    processes, each one processes its share of the videos. The first one gathers the results in the order of
+    the dataset, so the files are the same as those of one process.
 
     Args:
         dataset_name: the registered name.
-        output_dir: folder that results.json goes to, and results.zip for the evaluation server if the
-            dataset has no annotations; None for no files.
+        output_dir: folder for results.json and, if the dataset has no annotations, results.zip for the
+            evaluation server; None for no files.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | Path | None = None):
@@ -53,36 +53,26 @@ class YTVISEvaluator(DatasetEvaluator):
         self._results = []
 
     def process(self, inputs: list[dict[str, Any]], outputs: dict[str, Any]) -> None:
-        """Takes in one video.
+        """Adds the results of one video.
 
         Args:
             inputs: one dict, of which video_id is read.
-            outputs: image_size, pred_scores, pred_labels and pred_masks (list of (T, H, W) bool), as the
-                model returns them.
+            outputs: video_result (a VideoResult), which SeqFormer returns, or image_size, pred_scores,
+                pred_labels and pred_masks (list of (T, H, W) bool) of any other model.
+
+        Raises:
+            InputError: if the model has a class that the dataset does not have.
         """
         if len(inputs) != 1:
             raise ValueError(f"one video at a time, not {len(inputs)}")
-        # Results of several classes share their mask tensor.
-        encoded: dict[int, list[RLE | None]] = {}
-        for masks in outputs["pred_masks"]:
-            if id(masks) not in encoded:
-                encoded[id(masks)] = encode_masks(torch.as_tensor(masks).cpu().numpy())
-        instances = {key: number for number, key in enumerate(encoded)}
-        tracklets = [
-            Tracklet(instances[id(masks)], label, score, encoded[id(masks)])
-            for label, score, masks in zip(
-                outputs["pred_labels"], outputs["pred_scores"], outputs["pred_masks"], strict=True
-            )
-        ]
-        height, width = outputs["image_size"]
-        video = VideoResult(height, width, inputs[0]["length"], tracklets)
-        self._results += tracklets_to_results(video, inputs[0]["video_id"], self._category_ids)
+        video = outputs.get("video_result") or _encoded(outputs, inputs[0]["length"])
+        self._results += video.to_json(inputs[0]["video_id"], self._category_ids)
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """Writes the results and, if the dataset has annotations, computes the figures.
+        """Writes the results and, if the dataset has annotations, computes the metrics.
 
         Returns:
-            {"segm": figures}: percentages by the protocol's names, "AP-<class>" of every class, and
+            {"segm": metrics}: percentages by the protocol's names, "AP-<class>" of every class, and
             "identity_errors", a count. Empty without annotations. None in processes other than the first.
 
         Raises:
@@ -115,3 +105,17 @@ class YTVISEvaluator(DatasetEvaluator):
         segm |= {f"AP-{name}": value for name, value in figures["per_category"].items()}
         segm["identity_errors"] = float(identity.errors)
         return OrderedDict(segm=segm)
+
+
+def _encoded(outputs: dict[str, Any], length: int) -> VideoResult:
+    """The result of one video from bool masks; tensors that several classes share are encoded once."""
+    encoded: dict[int, list[RLE | None]] = {}
+    for masks in outputs["pred_masks"]:
+        if id(masks) not in encoded:
+            encoded[id(masks)] = encode_masks(torch.as_tensor(masks).cpu().numpy())
+    instances = {key: number for number, key in enumerate(encoded)}
+    results = zip(outputs["pred_masks"], outputs["pred_labels"], outputs["pred_scores"], strict=True)
+    tracklets = [
+        Tracklet(instances[id(masks)], label, score, encoded[id(masks)]) for masks, label, score in results
+    ]
+    return VideoResult(*outputs["image_size"], length, tracklets)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from seqformer.data.rle import space_time_iou
 from seqformer.evaluation.tracks import Track, Tracks, read_tracks
+from seqformer.formats.rle import space_time_iou
 
 __all__ = ["METRICS", "average_precision", "evaluate_ytvis"]
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from seqformer.inference.tracing import SampledPoints, record_sampling
 from seqformer.inference.video import DecodedClip
-
-if TYPE_CHECKING:
-    from seqformer.meta_arch import SeqFormer
+from seqformer.modeling.network import SeqFormerNetwork
 
 __all__ = ["ClipTracer", "InstanceTrace", "TemporalWeights"]
 
@@ -57,10 +54,10 @@ class ClipTracer:
 
     A frame is in several clips. Of these the one whose middle is nearest is kept for each instance, and of
     that the heaviest sampling points. So memory grows with frames times instances alone, and not with
-    queries or clips. Hooks are on the model within the ``with`` block only.
+    queries or clips. Hooks are on the network within the ``with`` block only.
 
     Args:
-        model: a SeqFormer in eval mode.
+        network: in eval mode.
         points: that are kept of each instance, frame and layer.
 
     Attributes:
@@ -68,15 +65,15 @@ class ClipTracer:
         num_points: sampling points that there are of an instance, frame and layer; None before any clip.
 
     Example:
-        >>> with ClipTracer(predictor.model) as tracer:
+        >>> with ClipTracer(predictor.network) as tracer:
         ...     result = predictor(frames, observer=tracer)
         >>> tracer.frames[12][result.tracklets[0].instance_id].boxes[-1]
     """
 
-    def __init__(self, model: SeqFormer, points: int = 48):
+    def __init__(self, network: SeqFormerNetwork, points: int = 48):
         self.frames: list[dict[int, InstanceTrace]] = []
         self.num_points: int | None = None
-        self._model = model
+        self._network = network
         self._points = points
         self._distances: list[dict[int, int]] = []  # from the clip's middle, in half frames
         self._shares: list[dict[int, tuple[np.ndarray, int]]] = []  # sum over clips, how many
@@ -84,7 +81,7 @@ class ClipTracer:
         self._sampled: list[SampledPoints] = []
 
     def __enter__(self) -> ClipTracer:
-        layers = self._model.network.detr.transformer.decoder.layers
+        layers = self._network.detr.transformer.decoder.layers
         self._sampled = self._hooks.enter_context(record_sampling(layers))
         return self
 

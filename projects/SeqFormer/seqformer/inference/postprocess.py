@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seqformer.inference.clip_matching import soft_iou
+from seqformer.formats.rle import encode_masks
+from seqformer.inference.options import InferenceOptions
+from seqformer.structures import RLE
+from seqformer.tracking.overlap import soft_iou
+from seqformer.tracking.tracklets import best_results
 
 __all__ = [
-    "InferenceOptions",
-    "best_results",
+    "encode_outputs",
     "output_masks",
     "scored_classes",
     "select_queries",
@@ -21,57 +21,14 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class InferenceOptions:
-    """How results are made of queries.
-
-    Attributes:
-        threshold: least class probability of a result.
-        multi_class: every class above the threshold is a result; otherwise an instance's best one.
-        top_pairs: the original release's protocol: the best (query, class) pairs, whatever their
-            probability, instead of the best queries with every class above the threshold. It holds for
-            whole videos; clip matching follows queries.
-        clip_matching: cut videos into clips; otherwise a video is one clip.
-        auto_memory_gb: if not 0, it decides in the place of ``clip_matching``: a video is one clip if that
-            takes at most so many GB, and is cut into clips otherwise, or where its length is not known.
-        clip_length, clip_stride: frames in a clip, and from one clip's start to the next one's.
-        max_live_instances: if not 0, the most instances that clip matching follows at a time.
-        merge_on_cpu: keep clips' masks in main memory.
-        num_instances: instances kept of a clip.
-        duplicate_iou: of instances of a clip whose masks overlap more the most probable is kept; 1 keeps all.
-            Below 1 twice ``num_instances`` queries are drawn: the next best take the duplicates' places.
-        motion_weight: if not 0, how much clip matching goes by movement, and the rest by overlap; which of
-            duplicates is kept is then decided by what continues instances.
-        motion_memory: for how many clips that looks for an instance that is not found.
-    """
-
-    threshold: float = 0.05
-    multi_class: bool = True
-    top_pairs: bool = False
-    clip_matching: bool = False
-    auto_memory_gb: float = 0.0
-    clip_length: int = 5
-    clip_stride: int = 1
-    max_live_instances: int = 0
-    merge_on_cpu: bool = True
-    num_instances: int = 10
-    duplicate_iou: float = 1.0
-    motion_weight: float = 0.0
-    motion_memory: int = 6
-
-    @property
-    def num_drawn(self) -> int:
-        """The most queries of a clip whose masks are drawn."""
-        return self.num_instances * (2 if self.duplicate_iou < 1 else 1)
-
-
 def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
     """Indices of the queries to draw, best first, of class probabilities (Q, K)."""
-    k = min(options.num_drawn, len(probabilities))
     if options.top_pairs:
-        pairs = probabilities.flatten().topk(k).indices // probabilities.shape[1]
-        return pairs.unique()
-    return probabilities.amax(1).topk(k).indices
+        pairs = probabilities.flatten()
+        queries = pairs.topk(min(options.num_drawn, len(pairs))).indices // probabilities.shape[1]
+        # The place of a query is that of its best pair; ``unique`` would sort by index.
+        return queries.new_tensor(list(dict.fromkeys(queries.tolist())))
+    return probabilities.amax(1).topk(min(options.num_drawn, len(probabilities))).indices
 
 
 def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float, limit: int) -> Tensor:
@@ -105,19 +62,7 @@ def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> l
             results += [(i, label, score) for label, score in enumerate(scores)]
         else:
             results += [(i, label, scores[label]) for label in labels if scores[label] > options.threshold]
-    return best_results(results, options)
-
-
-def best_results(
-    results: Iterable[tuple[int, int, float]], options: InferenceOptions
-) -> list[tuple[int, int, float]]:
-    """Those of a video's results that count, in their order; whatever ``results`` were split into.
-
-    Every one, in order of first appearance; with ``top_pairs`` the best few, best first.
-    """
-    if options.top_pairs:
-        return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[: options.num_instances]
-    return sorted(results, key=lambda r: r[:2])
+    return best_results(results, options.most_results)
 
 
 def output_masks(logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]) -> Tensor:
@@ -134,3 +79,24 @@ def output_masks(logits: Tensor, image_size: tuple[int, int], output_size: tuple
     logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
     logits = logits[..., : image_size[0], : image_size[1]]
     return F.interpolate(logits, size=output_size, mode="nearest") > 0
+
+
+def encode_outputs(
+    logits: Tensor,
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+    present: Tensor | None = None,
+) -> list[list[RLE | None]]:
+    """Masks at the output's size as RLEs.
+
+    Args:
+        logits, image_size, output_size: as in :func:`output_masks`.
+        present: (N, T) bool, false where a mask is empty whatever its logits.
+
+    Returns:
+        N instances times T masks; None where one is empty.
+    """
+    masks = output_masks(logits, image_size, output_size)
+    if present is not None:
+        masks &= present[..., None, None]
+    return [encode_masks(mask) for mask in masks.cpu().numpy()]

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import length_hint
+from pathlib import Path
 
-import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
-from seqformer.checkpoint import SeqFormerCheckpointer
+from seqformer import model_zoo
+from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.errors import InputError
-from seqformer.inference.postprocess import InferenceOptions, best_results
-from seqformer.inference.streaming import StreamingPredictor
-from seqformer.inference.tracing import Trace, trace
+from seqformer.inference.options import InferenceOptions
+from seqformer.inference.prediction import VideoPrediction
+from seqformer.inference.setup import classes, model_config
+from seqformer.inference.streaming import Frame, StreamingPredictor
+from seqformer.inference.tracing import trace
 from seqformer.inference.video import ENCODED_TOGETHER, DecodedClip
-from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
+from seqformer.modeling.network import SeqFormerNetwork
+from seqformer.structures import Trace
 
-__all__ = ["TrackCollector", "VideoPredictor"]
+__all__ = ["VideoPredictor"]
+
+_WEIGHT_SUFFIXES = (".pth", ".pkl", ".safetensors")
 
 
 class VideoPredictor:
-    """Finds and tracks the instances of videos.
+    """Segments and tracks the instances of videos.
 
-    Frames are taken in one by one and forgotten; masks are kept as RLE.
+    Frames are processed one by one and forgotten; masks are kept as RLE.
 
     Args:
         cfg: a config with MODEL.WEIGHTS, a file whose tensors fit the model exactly, and INPUT.MIN_SIZE_TEST
-            and MAX_SIZE_TEST, the size that frames are brought to.
+            and MAX_SIZE_TEST, the size that frames are resized to.
+
+    Attributes:
+        model: the meta-architecture, in eval mode.
+        class_names: by label: those that the weights carry or that Detectron2 knows, else numbers.
 
     Raises:
         InputError: if the weights are missing or do not fit.
 
     Example:
-        >>> predictor = VideoPredictor(load_config("config.yaml", ["MODEL.WEIGHTS", "model.safetensors"]))
-        >>> result = predictor(frames)
-        >>> [(t.instance_id, t.label, t.score) for t in result.tracklets]
+        >>> predictor = VideoPredictor.from_pretrained()
+        >>> result = predictor("video.mp4")
+        >>> [(t.instance_id, t.class_name, t.score) for t in result.tracklets]
     """
 
     def __init__(self, cfg: CfgNode):
@@ -45,8 +55,55 @@ class VideoPredictor:
             raise InputError("no weights: set MODEL.WEIGHTS")
         self.model = build_model(cfg).eval()
         SeqFormerCheckpointer(self.model, strict=True).load(cfg.MODEL.WEIGHTS)
+        self.class_names, _ = classes(cfg)
         self.input_format = cfg.INPUT.FORMAT
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        config_file: str | Path | None = None,
+        opts: Sequence[str] = (),
+    ) -> VideoPredictor:
+        """Makes a predictor of a trained model.
+
+        Args:
+            model: the name of a model in :mod:`seqformer.model_zoo`, a weights file (.pth, .pkl or
+                .safetensors), or a config file (.yaml) with MODEL.WEIGHTS. By default the shipped model.
+            config_file: the config of a weights file; for the shipped weights it is known.
+            opts: ``KEY VALUE KEY VALUE ...``, keys of the config to change.
+
+        Raises:
+            InputError: if there is no such model, or its files are missing or do not fit each other.
+
+        Example:
+            >>> predictor = VideoPredictor.from_pretrained("model.pth", config_file="config.yaml")
+        """
+        name = str(model_zoo.SHIPPED_MODEL if model is None else model)
+        suffix = Path(name).suffix.lower()
+        if suffix in _WEIGHT_SUFFIXES:
+            if config_file is None:
+                if Path(name).resolve() != model_zoo.get_weights_file(model_zoo.SHIPPED_MODEL).resolve():
+                    raise InputError(f"weights '{name}' need a config: give `config_file`")
+                config_file = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
+            return cls(model_config(config_file, name, opts))
+        if config_file is not None:
+            raise InputError(f"`config_file` is for a weights file, and '{name}' is not one")
+        if suffix == ".yaml" and Path(name).is_file():
+            return cls(model_config(name, opts=opts))
+        return cls(model_config(model_zoo.get_config_file(name), model_zoo.get_weights_file(name), opts))
+
+    @property
+    def network(self) -> SeqFormerNetwork:
+        """The model's network, which is all that inference runs."""
+        return self.model.network
+
+    @property
+    def options(self) -> InferenceOptions:
+        """How the model makes results of queries."""
+        return self.model.options
 
     def stream(
         self,
@@ -54,95 +111,80 @@ class VideoPredictor:
         clip_matching: bool | None = None,
         length: int | None = None,
         observer: Callable[[DecodedClip], None] | None = None,
+        tensor_layout: str = "CHW",
     ) -> StreamingPredictor:
         """A predictor of one video that takes frames one by one.
 
         Args:
             encoded_together: frames that are encoded in one go; more may be faster on a GPU, and come later.
-            clip_matching: whether the video is cut into clips, in the place of the config's word.
+            clip_matching: whether the video is cut into clips; by default what the config says.
             length: frames of the video, if known; with MODEL.SeqFormer.AUTO_MEMORY_GB it decides on clips.
-            observer: is shown every clip right after it was decoded.
+            observer: called with every clip right after it was decoded.
+            tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
         """
-        options = self.model.options
+        options = self.options
         if clip_matching is not None:
             options = replace(options, clip_matching=clip_matching, auto_memory_gb=0.0)
         return StreamingPredictor(
-            self.model,
+            self.network,
             options,
             resize=self.resize,
             input_format=self.input_format,
             encoded_together=encoded_together,
             length=length,
             observer=observer,
+            tensor_layout=tensor_layout,
+            class_names=self.class_names,
         )
 
     def __call__(
-        self, frames: Iterable[np.ndarray], observer: Callable[[DecodedClip], None] | None = None
-    ) -> VideoResult:
-        """Tracks the instances of one video.
+        self,
+        video: str | Path | Iterable[Frame],
+        observer: Callable[[DecodedClip], None] | None = None,
+        *,
+        tensor_layout: str = "CHW",
+    ) -> VideoPrediction:
+        """Segments and tracks the instances of one video.
 
         Args:
-            frames: (H, W, 3) uint8 RGB arrays of one size. With MODEL.SeqFormer.AUTO_MEMORY_GB what they say
-                of their number (``len``, or ``__length_hint__``) decides on clips.
-            observer: is shown every clip right after it was decoded, such as a :class:`ClipTracer`.
+            video: a video file, or a folder or glob pattern of pictures, which needs PyAV. Or frames of one
+                size: (H, W, 3) uint8 RGB arrays, PIL images of mode "RGB", or uint8 RGB tensors. With
+                MODEL.SeqFormer.AUTO_MEMORY_GB, their number (``len``, ``__length_hint__``) decides on clips.
+            observer: called with every clip right after it was decoded, such as a :class:`ClipTracer`.
+            tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
 
         Raises:
-            InputError: if there are no frames, or one has another size.
+            InputError: if the video cannot be read or has no frames, or a frame is something else or has
+                another size than the first.
         """
-        stream = self.stream(ENCODED_TOGETHER, length=length_hint(frames) or None, observer=observer)
-        tracks = TrackCollector()
-        for frame in frames:
-            tracks.add(stream.push(frame))
-        tracks.add(stream.finish())
+        if isinstance(video, str | Path):
+            from seqformer.video import open_source  # PyAV is not needed for frames
+
+            with open_source(video) as source:
+                return replace(self(source, observer), source=video)
+        length = length_hint(video) or None
+        stream = self.stream(ENCODED_TOGETHER, length=length, observer=observer, tensor_layout=tensor_layout)
+        tracklets = stream.tracklets()
+        for frame in video:
+            tracklets.add(stream.push(frame))
+        tracklets.add(stream.finish())
         if stream.size is None:
             raise InputError("the video has no frames")
-        return tracks.result(stream.size, stream.count, self.model.options)
+        return VideoPrediction(**vars(tracklets.result(stream.size)))
 
-    def trace(self, frames: Iterable[np.ndarray], *, with_masks: bool = True) -> Trace:
-        """What the decoder looks at in frames, which are one clip; see :func:`seqformer.inference.trace`.
+    def trace(self, frames: Iterable[Frame], *, with_masks: bool = True, tensor_layout: str = "CHW") -> Trace:
+        """Records what the decoder looks at in frames, which are one clip.
+
+        See :func:`seqformer.inference.trace`.
 
         Args:
-            frames: (H, W, 3) uint8 RGB arrays of one size, which is that of the masks, too.
-            with_masks: draw the masks, too.
+            frames: as above, of one size, which is also that of the masks.
+            with_masks: whether to add the masks.
+            tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
 
         Raises:
-            InputError: if there are no frames, or one has another size.
+            InputError: if there are no frames, or one of them is something else or has another size.
         """
-        stream = self.stream()
+        stream = self.stream(tensor_layout=tensor_layout)
         images = [stream.prepare(frame) for frame in frames]
-        return trace(self.model, images, stream.size, with_masks=with_masks)
-
-
-class TrackCollector:
-    """Gathers frames' results into tracklets; forgets masks of an instance that ends without a result."""
-
-    def __init__(self) -> None:
-        self._masks: dict[int, dict[int, RLE]] = {}  # by instance and frame
-        self._results: list[tuple[int, int, float]] = []
-
-    def add(self, frames: Iterable[FrameResult]) -> None:
-        """Takes in the next frames."""
-        for frame in frames:
-            for instance in frame.instances:
-                self._masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
-            for ended in frame.ended:
-                self._results += [(ended.instance_id, label, score) for label, score in ended.scores]
-                if not ended.scores:
-                    self._masks.pop(ended.instance_id, None)
-
-    def result(self, size: tuple[int, int], length: int, options: InferenceOptions) -> VideoResult:
-        """The video's tracklets.
-
-        Args:
-            size: height and width of the frames, pixels.
-            length: frames of the video.
-            options: those that the frames' results were made with.
-        """
-        segmentations: dict[int, list[RLE | None]] = {}
-        tracklets = []
-        for i, label, score in best_results(self._results, options):
-            if i not in segmentations:
-                masks = self._masks.get(i, {})
-                segmentations[i] = [masks.get(t) for t in range(length)]
-            tracklets.append(Tracklet(i, label, score, segmentations[i]))
-        return VideoResult(*size, length, tracklets)
+        return trace(self.network, self.options, images, stream.size, with_masks=with_masks)

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from seqformer.inference.clip_matching import ClipInstances, ClipMatcher, FinalFrames
 from seqformer.inference.memory import frame_bytes
-from seqformer.inference.motion_matching import MotionMatcher
+from seqformer.inference.options import InferenceOptions
 from seqformer.inference.postprocess import (
-    InferenceOptions,
+    encode_outputs,
     scored_classes,
     select_queries,
     without_duplicates,
 )
 from seqformer.modeling.decoder import DecoderOutput
 from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
-from seqformer.structures import EndedInstance
-
-if TYPE_CHECKING:
-    from seqformer.meta_arch import SeqFormer
+from seqformer.structures import EndedInstance, FrameInstance, FrameResult
+from seqformer.tracking import (
+    ClipInstances,
+    FinalFrames,
+    InstanceStore,
+    assign_by_motion,
+    assign_by_overlap,
+    fits_one_clip,
+    plan_clips,
+)
 
 __all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "drawn_instances"]
 
@@ -84,19 +89,6 @@ def drawn_instances(
     return queries, masks
 
 
-def _matcher(options: InferenceOptions) -> ClipMatcher:
-    if not options.motion_weight:
-        return ClipMatcher(options.clip_length, options.max_live_instances)
-    return MotionMatcher(
-        options.clip_length,
-        options.max_live_instances,
-        weight=options.motion_weight,
-        memory=options.motion_memory,
-        duplicate_iou=options.duplicate_iou,
-        limit=options.num_instances,
-    )
-
-
 class VideoInference:
     """One pass over one video.
 
@@ -104,33 +96,34 @@ class VideoInference:
     however many clips hold it. Without clip matching the video is a single clip.
 
     Args:
-        model: a SeqFormer in eval mode.
-        options: how results are made.
-        length: frames of the video, if known. More or fewer may come: where ``auto_memory_gb`` took a video
-            for short and it goes on beyond what fits, it is cut into clips from then on.
-        observer: is shown every clip right after it was decoded.
+        network: in eval mode.
+        options: how the video is cut into clips, and which queries are results.
+        length: frames of the video, if known. More or fewer may come. If ``auto_memory_gb`` has decided on
+            one clip and the video continues beyond what fits, it is cut into clips from then on.
+        observer: called with every clip right after it was decoded.
     """
 
     def __init__(
         self,
-        model: SeqFormer,
+        network: SeqFormerNetwork,
         options: InferenceOptions,
         length: int | None = None,
         observer: Callable[[DecodedClip], None] | None = None,
     ):
-        self.model = model
+        self.network = network
         self.options = options
         self._length = length
-        self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: not yet known
+        self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: not decided yet
         self._observer = observer
-        self._matcher = _matcher(options)
+        motion = options.motion if options.by_motion else None
+        self._store = InstanceStore(options.clip_length, options.max_live_instances, motion)
         self._frames: list[EncodedFrames] = []
-        self._first = 0  # the frame that self._frames begins with
+        self._first = 0  # number of the first of self._frames
         self._seen = 0  # frames so far
         self._next_start = 0  # first frame of the next clip
 
     def run(self, images: Iterable[Tensor]) -> Iterator[FinalFrames]:
-        """Takes in all frames, (3, h, w) each and of one size, and yields them as they become final."""
+        """Yields all frames as they become final, from frames (3, h, w) of one size."""
         remaining = iter(images)
         while batch := list(islice(remaining, ENCODED_TOGETHER)):
             yield from self.push(batch)
@@ -138,40 +131,60 @@ class VideoInference:
 
     @torch.no_grad()
     def push(self, images: list[Tensor]) -> Iterator[FinalFrames]:
-        """Takes in the next frames, (3, h, w) each, and yields those that became final by them.
+        """Adds the next frames, (3, h, w) each, and yields those that become final.
 
-        What it yields must be taken to the end before the next call.
+        Exhaust the iterator before the next call.
         """
         length, stride = self.options.clip_length, self.options.clip_stride
-        self._frames.append(self.model.encode(images))
+        self._frames.append(self.network.encode(images))
         self._seen += len(images)
         if self.options.auto_memory_gb and not self._by_clips:
-            self._choose()
-        while self._by_clips and self._next_start + length <= self._seen:
-            self._decode(self._next_start, self._next_start + length)
-            yield from self._final(self._next_start + 1)  # a later clip begins later
-            self._next_start += stride
+            self._decide()
+        if self._by_clips:
+            for clip in plan_clips(self._seen, length, stride, start=self._next_start, ended=False):
+                self._decode(clip)
+                yield from self._final(clip.start + 1)  # a later clip begins later
+                self._next_start = clip.start + stride
 
     @torch.no_grad()
     def finish(self) -> Iterator[FinalFrames]:
-        """Says that no frame follows, and yields the rest; afterwards every instance is retired."""
-        length, stride = self.options.clip_length, self.options.clip_stride
+        """Declares the end of the video and yields the remaining frames; then every instance is retired."""
         if not self._seen:
             return
-        decoded = self._next_start - stride + length if self._next_start else 0
-        if decoded < self._seen:
-            start = max(self._seen - length, 0) if self._by_clips else 0
-            self._decode(start, self._seen)
-        self._matcher.finish()
+        length = self.options.clip_length if self._by_clips else self._seen
+        for clip in plan_clips(self._seen, length, self.options.clip_stride, start=self._next_start):
+            self._decode(clip)
+        self._store.finish()
         yield from self._final(self._seen)
 
-    def scores_so_far(self) -> dict[int, Tensor]:
-        """Mean class probabilities (K,) of live instances and of those that are not yet popped."""
-        return self._matcher.instances()
+    def frame_results(
+        self, final: FinalFrames, image_size: tuple[int, int], output_size: tuple[int, int]
+    ) -> list[FrameResult]:
+        """Results of frames that have just become final; call it before taking the next ones.
+
+        Args:
+            final: the frames, as ``push`` and ``finish`` yield them.
+            image_size: height and width that the network saw, without padding.
+            output_size: height and width of the masks.
+        """
+        masks = encode_outputs(final.mask_logits, image_size, output_size, final.present)
+        classes = self._store.probabilities()
+        best = {i: (int(p.argmax()), float(p.max())) for i, p in classes.items()}
+        results = [FrameResult(final.start + t, [], []) for t in range(final.present.shape[1])]
+        for i, rles in zip(final.ids, masks, strict=True):
+            for result, rle in zip(results, rles, strict=True):
+                if rle is not None:
+                    result.instances.append(FrameInstance(i, *best[i], rle))
+        results[-1].ended.extend(self.pop_retired())
+        return results
+
+    def probabilities(self) -> dict[int, Tensor]:
+        """Mean class probabilities (K,), by id, of live instances and of those that are not yet popped."""
+        return self._store.probabilities()
 
     def pop_retired(self) -> list[EndedInstance]:
         """The instances that retired since the last call, in order of first appearance."""
-        retired = dict(sorted(self._matcher.pop_retired().items()))
+        retired = self._store.pop_retired()
         scores: dict[int, list[tuple[int, float]]] = {i: [] for i in retired}
         for i, label, score in scored_classes(retired, self.options):
             scores[i].append((label, score))
@@ -180,59 +193,81 @@ class VideoInference:
     def state(self) -> dict[str, Any]:
         """What the next frames need of the past, as tensors, numbers, lists and dicts; of bounded size.
 
-        Frames are not in it: those from ``num_final`` on come again.
+        Frames are not part of it: after ``restore`` the next frame to push is number ``num_final``.
         """
-        matcher = self._matcher.state()
-        return {"next_start": self._next_start, "by_clips": self._by_clips, "matcher": matcher}
+        store = self._store.state()
+        return {"next_start": self._next_start, "by_clips": self._by_clips, "store": store}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where ``state`` was taken; the next frame is number ``num_final``."""
+        """Continues from ``state``; the next frame is number ``num_final``.
+
+        Raises:
+            KeyError, TypeError: if it is not a state.
+        """
         self._next_start, self._by_clips = state["next_start"], state["by_clips"]
-        self._matcher.restore(state["matcher"])
+        self._store.restore(state["store"])
         self._frames, self._first, self._seen = [], self.num_final, self.num_final
 
     @property
     def num_final(self) -> int:
-        """How many frames were yielded."""
-        return self._matcher.num_final
+        """How many frames are final and were yielded."""
+        return self._store.num_final
 
-    def _choose(self) -> None:
-        """Whether the video is cut into clips: unless all of it fits the budget, as far as is known."""
-        cost = frame_bytes(self.model, self._frames[-1], self.options.num_drawn)
-        frames = max(self._length or 0, self._seen)
-        by_clips = self._length is None or frames * cost > 1e9 * self.options.auto_memory_gb
+    def _decide(self) -> None:
+        """Decides whether the video is one clip, as far as its length is known."""
+        cost = frame_bytes(self.network, self._frames[-1], self.options.num_drawn)
+        frames = None if self._length is None else max(self._length, self._seen)
+        by_clips = not fits_one_clip(frames, cost, 1e9 * self.options.auto_memory_gb)
         if by_clips == self._by_clips:
             return
         self._by_clips = by_clips
-        known = f"{frames} frames of {cost / 1e6:.1f} MB take {frames * cost / 1e9:.2f} GB"
+        if frames is None:
+            known = f"length unknown, a frame takes {cost / 1e6:.1f} MB"
+        else:
+            known = f"{frames} frames of {cost / 1e6:.1f} MB take {frames * cost / 1e9:.2f} GB"
         clips = f"clips of {self.options.clip_length} frames, stride {self.options.clip_stride}"
         logger.info(
             "%s, MODEL.SeqFormer.AUTO_MEMORY_GB is %g: %s",
-            f"length unknown, a frame takes {cost / 1e6:.1f} MB" if self._length is None else known,
+            known,
             self.options.auto_memory_gb,
             clips if by_clips else "the whole video is one clip",
         )
 
-    def _decode(self, start: int, end: int) -> None:
-        frames = EncodedFrames.cat(self._frames)[start - self._first :]
-        self._frames, self._first = [frames], start
-        frames = frames[: end - start]
-        network = self.model.network
-        outputs = network.decode(frames, len(frames))
+    def _decode(self, clip: range) -> None:
+        frames = EncodedFrames.cat(self._frames)[clip.start - self._first :]
+        self._frames, self._first = [frames], clip.start
+        frames = frames[: len(clip)]
+        outputs = self.network.decode(frames, len(frames))
         output = outputs[-1]
-        probabilities = network.classify(-1, output)[0].float().sigmoid()
+        probabilities = self.network.classify(-1, output)[0].float().sigmoid()
         chosen, masks = drawn_instances(
-            network, frames, output, probabilities, self.options, duplicates=self.options.motion_weight > 0
+            self.network, frames, output, probabilities, self.options, duplicates=self.options.by_motion
         )
         if self.options.merge_on_cpu:
             masks = masks.cpu()
-        ids = self._matcher.update(ClipInstances(start, probabilities[chosen].cpu(), masks))
+        ids = self._add(ClipInstances(clip.start, probabilities[chosen].cpu(), masks))
         if self._observer is not None:
             rows = [row for row, i in enumerate(ids) if i is not None]
-            held = [i for i in ids if i is not None]
-            self._observer(DecodedClip(start, frames, outputs, chosen[rows], held))
+            kept = [i for i in ids if i is not None]
+            self._observer(DecodedClip(clip.start, frames, outputs, chosen[rows], kept))
+
+    def _add(self, clip: ClipInstances) -> Sequence[int | None]:
+        """Assigns the instances of the next clip to those of the video; returns their ids."""
+        options = self.options
+        if options.by_motion:
+            ids = assign_by_motion(
+                self._store,
+                clip,
+                options.motion,
+                duplicate_iou=options.duplicate_iou,
+                limit=options.num_instances,
+            )
+        else:
+            ids = assign_by_overlap(self._store, clip)
+        self._store.add(clip, ids)
+        return ids
 
     def _final(self, end: int) -> Iterator[FinalFrames]:
         """Frames before ``end``, a few at a time."""
-        while (frames := self._matcher.pop_final(end, _FINISHED_TOGETHER)) is not None:
+        while (frames := self._store.pop_final(end, _FINISHED_TOGETHER)) is not None:
             yield frames

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import Backbone
+from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from seqformer.errors import InputError, check_number
 from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
 from seqformer.modeling.encoder import Encoder, EncoderLayer
-from seqformer.modeling.layers import MLP, Levels, MSDeformAttn
+from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, reset_parameters
 from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_parameters
 from seqformer.modeling.position_encoding import sine_position_encoding
 
 __all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer"]
+
+_SIZE_DIVISOR = 32  # pixels per cell of the coarsest backbone feature
+_WIDTH_DIVISOR = 32  # groups of GroupNorm, and the share of the width that mask features have
 
 
 @dataclass
@@ -54,14 +60,22 @@ class EncodedFrames:
         """Joins frames of one size."""
         if len(parts) == 1:
             return parts[0]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls._PER_FRAME}
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in cls._PER_FRAME
+        }
         return replace(parts[0], **joined)
 
 
 class Transformer(nn.Module):
     """Encoder and decoder. Source: SeqFormer, section 3.2.
 
-    ``recompute`` computes layers again in the backward pass instead of keeping what they computed.
+    Args:
+        dim: width d, a multiple of 32 and of ``num_heads``.
+        num_levels: feature levels L, at least those of the backbone.
+        recompute: compute layers again in the backward pass instead of keeping what they computed.
+
+    Raises:
+        InputError: if a number is out of its range.
     """
 
     def __init__(
@@ -78,6 +92,11 @@ class Transformer(nn.Module):
         recompute: bool = False,
     ):
         super().__init__()
+        check_number("num_heads", num_heads, integer=True, at_least=1)
+        if dim % _WIDTH_DIVISOR or dim % num_heads:
+            raise InputError(f"`dim` must be a multiple of {_WIDTH_DIVISOR} and of `num_heads`, not {dim}")
+        check_number("num_levels", num_levels, integer=True, at_least=len(FEATURES))
+        check_number("decoder_layers", decoder_layers, integer=True, at_least=1)
         shared = (dim, feedforward_dim, dropout, num_levels, num_heads)
         self.level_embed = nn.Parameter(torch.empty(num_levels, dim))
         self.encoder = Encoder(
@@ -106,7 +125,7 @@ class Transformer(nn.Module):
         Returns:
             memory (N, S, d), padding mask (N, S), valid ratios (N, L, 2) and the levels.
         """
-        levels = Levels([tuple(feature.shape[-2:]) for feature in features], features[0].device)
+        levels = Levels([(f.shape[-2], f.shape[-1]) for f in features], features[0].device)
         dim = features[0].shape[1]
         position = torch.cat(
             [
@@ -152,6 +171,9 @@ class QueryNetwork(nn.Module):
     """Backbone, projections, transformer, and the class and box heads (``detr.detr`` in checkpoints).
 
     With ``query_groups`` above 1 there are more queries, which only training uses.
+
+    Raises:
+        InputError: if a number is below 1.
     """
 
     def __init__(
@@ -163,12 +185,17 @@ class QueryNetwork(nn.Module):
         query_groups: int = 1,
     ):
         super().__init__()
+        check_number("num_queries", num_queries, integer=True, at_least=1)
+        check_number("num_classes", num_classes, integer=True, at_least=1)
+        check_number("query_groups", query_groups, integer=True, at_least=1)
         dim = transformer.level_embed.shape[1]
         num_levels = transformer.level_embed.shape[0]
         num_layers = len(transformer.decoder.layers)
         self.transformer = transformer
-        self.class_embed = nn.ModuleList(nn.Linear(dim, num_classes) for _ in range(num_layers))
-        self.bbox_embed = nn.ModuleList(MLP(dim, dim, 4, 3) for _ in range(num_layers))
+        class_heads = [nn.Linear(dim, num_classes) for _ in range(num_layers)]
+        box_heads = [MLP(dim, dim, 4, 3) for _ in range(num_layers)]
+        self.class_embed = nn.ModuleList(class_heads)
+        self.bbox_embed = nn.ModuleList(box_heads)
         transformer.decoder.bbox_embed = self.bbox_embed
         self.query_embed = nn.Embedding(num_queries, 2 * dim)
         self.query_groups = query_groups
@@ -178,25 +205,21 @@ class QueryNetwork(nn.Module):
 
         shapes = backbone.output_shape()
         channels = [shapes[name].channels for name in FEATURES]
-        projections = [nn.Sequential(nn.Conv2d(c, dim, 1), nn.GroupNorm(32, dim)) for c in channels]
+        convolutions = [nn.Conv2d(c, dim, 1) for c in channels]
         for level in range(len(FEATURES), num_levels):
             c = channels[-1] if level == len(FEATURES) else dim
-            projections.append(
-                nn.Sequential(nn.Conv2d(c, dim, 3, stride=2, padding=1), nn.GroupNorm(32, dim))
-            )
-        self.input_proj = nn.ModuleList(projections)
+            convolutions.append(nn.Conv2d(c, dim, 3, stride=2, padding=1))
+        self.input_proj = nn.ModuleList(nn.Sequential(c, nn.GroupNorm(32, dim)) for c in convolutions)
         # Released checkpoints call it backbone.0.backbone.
         self.backbone = nn.ModuleList([nn.ModuleDict({"backbone": backbone})])
 
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
-        for head in self.class_embed:
-            nn.init.constant_(head.bias, -math.log(99))  # probability 0.01
-        for head in self.bbox_embed:
-            nn.init.zeros_(head.layers[-1].weight)
-            nn.init.zeros_(head.layers[-1].bias)
-        nn.init.constant_(self.bbox_embed[0].layers[-1].bias[2:], -2.0)
+        for convolution in convolutions:
+            reset_parameters(convolution, nn.init.xavier_uniform_)
+        for class_head in class_heads:
+            nn.init.constant_(class_head.bias, -math.log(99))  # probability 0.01
+        for box_head in box_heads:
+            reset_parameters(box_head.layers[-1], nn.init.zeros_)
+        nn.init.constant_(box_heads[0].layers[-1].get_parameter("bias")[2:], -2.0)
 
     def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Projected features of all levels with their padding masks.
@@ -208,9 +231,9 @@ class QueryNetwork(nn.Module):
         Returns:
             (N, d, h, w) and (N, h, w) bool a level, true where padded.
         """
-        outputs = self.backbone[0]["backbone"](images)
+        outputs = self.backbone.get_submodule("0.backbone")(images)
         raw = [outputs[name] for name in FEATURES]
-        features = []
+        features: list[Tensor] = []
         for level, projection in enumerate(self.input_proj):
             source = raw[min(level, len(raw) - 1)] if level <= len(raw) else features[-1]
             features.append(projection(source))
@@ -233,26 +256,39 @@ def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefi
 
 
 class SeqFormerNetwork(nn.Module):
-    """The whole network: frames -> encoded frames -> queries -> masks (``detr`` in checkpoints)."""
+    """The whole network: frames -> encoded frames -> queries -> masks (``detr`` in checkpoints).
 
-    def __init__(self, query_network: QueryNetwork):
+    Args:
+        query_network: backbone, transformer, class and box heads.
+        pixel_mean, pixel_std: of the three channels, in the order of the input's. They are not part of
+            checkpoints.
+    """
+
+    def __init__(self, query_network: QueryNetwork, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
         super().__init__()
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.detr = query_network
         dim = query_network.transformer.level_embed.shape[1]
         self.mask_head = MaskFeatures(dim)
         self.controller = MLP(dim, dim, dynamic_parameters(self.mask_head.out_dim), 3)
-        for layer in self.controller.layers:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        reset_parameters(self.controller, nn.init.xavier_uniform_)
 
-    def encode(self, images: Tensor, sizes: Tensor) -> EncodedFrames:
-        """Encodes frames, each by itself.
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def encode(self, images: Sequence[Tensor]) -> EncodedFrames:
+        """Normalises, pads and encodes frames, each by itself.
 
         Args:
-            images: (N, 3, H, W), normalised and zero-padded; H and W multiples of 32.
-            sizes: (N, 2), unpadded width and height in pixels.
+            images: N of (3, h, w), values 0 to 255, on any device. All are zero-padded right and bottom to
+                one size whose sides are multiples of 32.
         """
-        features, masks = self.detr.features(images, sizes)
+        normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
+        sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
+        batch = ImageList.from_tensors(normalised, size_divisibility=_SIZE_DIVISOR)
+        features, masks = self.detr.features(batch.tensor, sizes)
         memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
         mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
         return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)

@@ -46,15 +46,35 @@ def _register() -> None:
     register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
 
     @register_fake("seqformer::ms_deform_attn", lib=_library)
-    def _(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+    def _(
+        value: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+    ) -> Tensor:
         return value.new_empty(value.shape[0], sampling_locations.shape[1], value.shape[2] * value.shape[3])
 
     @register_fake("seqformer::ms_deform_attn_fused", lib=_library)
-    def _(value, spatial_shapes, level_start_index, reference, offsets, logits):
+    def _(
+        value: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        reference: Tensor,
+        offsets: Tensor,
+        logits: Tensor,
+    ) -> Tensor:
         return value.new_empty(value.shape[0], offsets.shape[1], value.shape[2] * value.shape[3])
 
     @register_fake("seqformer::ms_deform_attn_backward", lib=_library)
-    def _(grad_output, value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+    def _(
+        grad_output: Tensor,
+        value: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+    ) -> tuple[Tensor, ...]:
         return tuple(
             torch.empty_like(t, memory_format=torch.contiguous_format)
             for t in (value, sampling_locations, attention_weights)

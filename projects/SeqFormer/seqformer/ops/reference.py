@@ -74,7 +74,7 @@ def sampling_locations(reference: Tensor, offsets: Tensor, spatial_shapes: Tenso
     return centre + offsets / offsets.shape[4] * box_extent(reference) * 0.5
 
 
-def level_sizes(spatial_shapes: Tensor, dtype) -> Tensor:
+def level_sizes(spatial_shapes: Tensor, dtype: torch.dtype) -> Tensor:
     """(L, 1, 2), width and height of each level, to go with offsets."""
     return spatial_shapes.flip(1).to(dtype)[:, None]
 

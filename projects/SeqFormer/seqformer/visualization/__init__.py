@@ -1,37 +1,7 @@
-"""Videos in and out, and pictures of what was found."""
+"""Instances drawn on frames, and figures."""
 
-from seqformer.visualization.live import LiveReader, is_address
-from seqformer.visualization.reader import (
-    PICTURE_SUFFIXES,
-    FrameSource,
-    ImageSequenceReader,
-    VideoReader,
-    open_source,
-)
+from seqformer.visualization.rows import best_tracklets
+from seqformer.visualization.tracklets import draw_frame, draw_tracklets
 from seqformer.visualization.visualizer import draw_instances, instance_color
-from seqformer.visualization.writer import (
-    FrameFolderWriter,
-    FrameWriter,
-    GrowingFolderWriter,
-    GrowingVideoWriter,
-    VideoWriter,
-    open_writer,
-)
 
-__all__ = [
-    "PICTURE_SUFFIXES",
-    "FrameFolderWriter",
-    "FrameSource",
-    "FrameWriter",
-    "GrowingFolderWriter",
-    "GrowingVideoWriter",
-    "ImageSequenceReader",
-    "LiveReader",
-    "VideoReader",
-    "VideoWriter",
-    "draw_instances",
-    "instance_color",
-    "is_address",
-    "open_source",
-    "open_writer",
-]
+__all__ = ["best_tracklets", "draw_frame", "draw_instances", "draw_tracklets", "instance_color"]

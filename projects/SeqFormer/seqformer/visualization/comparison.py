@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from seqformer.data.rle import decode_mask
+from seqformer.errors import InputError
+from seqformer.formats.rle import decode_mask
+from seqformer.video import FrameSource, VideoWriter
 from seqformer.visualization.rows import Row, difference_boxes
 from seqformer.visualization.visualizer import draw_instances
 
-__all__ = ["side_by_side", "side_by_side_size"]
+__all__ = ["side_by_side", "side_by_side_size", "write_side_by_side"]
 
 _WIDEST = 1920  # pixels of all methods together
 _BETWEEN = 4  # pixels
@@ -72,6 +75,26 @@ def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
         picture[:title_height, left : left + width] = _title(row.name, width, title_height)
         picture[title_height:, left : left + width] = panel
     return picture
+
+
+def write_side_by_side(path: str | Path, source: FrameSource, rows: Sequence[Row]) -> None:
+    """Writes a video of what :func:`side_by_side` makes of each frame.
+
+    Args:
+        path: an .mp4 file.
+        source: the frames.
+        rows: the methods, colours matched.
+
+    Raises:
+        InputError: if the video cannot be read or written, or ``path`` is one of the files that are read.
+    """
+    path = Path(path)
+    if any(path.exists() and path.samefile(read) for read in source.paths):
+        raise InputError(f"output '{path}' is the input itself: choose another name")
+    height, width = side_by_side_size((source.height, source.width), len(rows))
+    with VideoWriter(path, height, width, source.fps) as writer:
+        for t, frame in enumerate(source):
+            writer.write(side_by_side(frame, rows, t))
 
 
 def _panel_size(size: tuple[int, int], count: int) -> tuple[int, int]:

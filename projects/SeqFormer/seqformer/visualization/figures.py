@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from seqformer.data.files import replaced_when_complete
 from seqformer.errors import InputError
-from seqformer.inference.tracing import Trace
+from seqformer.formats.files import replaced_when_complete
+from seqformer.structures import Trace
 from seqformer.visualization.panels import (
     FONT_SIZE,
     Sheet,

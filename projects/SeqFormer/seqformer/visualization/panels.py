@@ -12,7 +12,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from seqformer.data.rle import decode_mask
+from seqformer.formats.rle import decode_mask
 from seqformer.visualization.rows import ShownInstance
 from seqformer.visualization.visualizer import Box, draw_masks, instance_color, mask_bounds, place_label
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +10,23 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from seqformer.data.files import read_json
-from seqformer.data.rle import decode_mask, space_time_iou
-from seqformer.data.ytvis_format import Dataset, Video, parse_segmentations, refuse
 from seqformer.errors import InputError
-from seqformer.inference.tracing import Trace
-from seqformer.structures import RLE, Tracklet, VideoResult
+from seqformer.formats.results import best_categories, read_results
+from seqformer.formats.rle import decode_mask, space_time_iou
+from seqformer.formats.ytvis import Dataset, Video
+from seqformer.structures import RLE, Trace, Tracklet, VideoResult
 from seqformer.visualization.visualizer import Box, visible_parts
 
 __all__ = [
     "Row",
     "ShownInstance",
     "best_tracklets",
+    "check_threshold",
     "difference_boxes",
     "ground_truth_row",
     "match_colors",
     "read_results_row",
+    "read_rows",
     "result_row",
     "trace_row",
 ]
@@ -76,6 +76,12 @@ class Row:
         for mask, instance in zip(masks, seen, strict=True):
             mask[:] = decode_mask(instance.masks[frame])
         return ids[visible_parts(masks, range(len(seen)))]
+
+
+def check_threshold(threshold: float) -> None:
+    """Raises InputError if a minimum score is not from 0 to 1."""
+    if not 0 <= threshold <= 1:
+        raise InputError(f"`threshold` {threshold}: give a score from 0 to 1")
 
 
 def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet]:
@@ -150,32 +156,12 @@ def read_results_row(
     Raises:
         InputError: if it is no results file, of another video, or its masks do not fit the frames.
     """
-    content = read_json(path)
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-        raise InputError(f"{path}: not a list of objects, one for every instance found")
-    found = {entry.get("video_id") for entry in content if isinstance(entry.get("video_id"), int)}
-    if video.id not in found and not (videos is not None and found <= videos.keys()):
-        known = ", ".join(map(str, sorted(found)[:10])) or "none"
-        raise InputError(f"{path}: no result is on video {video.id}; it has results on: {known}")
-    instances: dict[tuple, ShownInstance] = {}
-    for index, entry in enumerate(content):
-        if entry.get("video_id") != video.id:
-            continue
-        where = f"{path}: video {video.id}, result {index}"
-        score, category = entry.get("score"), entry.get("category_id")
-        if not isinstance(score, int | float) or not math.isfinite(score):
-            raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
-        if not isinstance(category, int):
-            raise InputError(f"{where}: 'category_id' must be an integer, not {category!r}")
-        masks = parse_segmentations(entry.get("segmentations"), video, where, refuse)
-        label = class_names.get(category, f"class {category}")
-        key = tuple(mask and mask["counts"] for mask in masks)
-        known = instances.get(key)
-        if known is None:
-            instances[key] = ShownInstance(len(instances), label, float(score), masks)
-        elif known.score < score:
-            known.label, known.score = label, float(score)
-    return Row(name, [instance for instance in instances.values() if instance.score >= threshold])
+    results = best_categories(read_results(path, videos or {video.id: video}, video_id=video.id))
+    instances = [
+        ShownInstance(id_, class_names.get(r.category, f"class {r.category}"), r.score, r.masks)
+        for id_, r in enumerate(results)
+    ]
+    return Row(name, [instance for instance in instances if instance.score >= threshold])
 
 
 def match_colors(rows: Sequence[Row]) -> None:
@@ -201,6 +187,29 @@ def match_colors(rows: Sequence[Row]) -> None:
             else:
                 instance.instance_id = 1 + max(k.instance_id for k in known)
                 known.append(instance)
+
+
+def read_rows(
+    files: Mapping[str, str | Path], video: Video, dataset: Dataset | None, threshold: float
+) -> list[Row]:
+    """The ground truth of a video, if there is one, and the results of several methods, colours matched.
+
+    Args:
+        files: a results.json of each method, by the method's name.
+        video: the video's id, size and length.
+        dataset: the dataset it belongs to, if there is one.
+        threshold: minimum score of instances that are shown.
+
+    Raises:
+        InputError: if results cannot be read or are not on this video.
+    """
+    truth = None if dataset is None else ground_truth_row(dataset, video)
+    rows = [] if truth is None else [truth]
+    names, videos = (dataset.names, dataset.videos) if dataset else ({}, None)
+    for name, path in files.items():
+        rows.append(read_results_row(name, path, video, names, threshold, videos))
+    match_colors(rows)
+    return rows
 
 
 def difference_boxes(first: np.ndarray, other: np.ndarray) -> list[Box]:

@@ -79,8 +79,7 @@ Tensor ms_deform_attn_fused(
     const Tensor& reference_,
     const Tensor& offsets_,
     const Tensor& logits_) {
-  const Problem p =
-      check_arguments(value, spatial_shapes, level_start_index, offsets_, "offsets", logits_, "logits");
+  const Problem p = check_arguments(value, spatial_shapes, level_start_index, offsets_, "offsets", logits_, "logits");
   check_reference(reference_, offsets_, p);
   const c10::cuda::CUDAGuard guard(value.device());
   const auto type = is_half_precision(offsets_.scalar_type()) ? at::kFloat : offsets_.scalar_type();

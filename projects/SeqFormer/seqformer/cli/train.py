@@ -1,0 +1,171 @@
+"""Trains SeqFormer, or evaluates it with ``--eval-only``.
+
+``train_net.py --config-file FILE [--num-gpus N] [--resume] [--eval-only] [KEY VALUE ...]``
+
+In several processes, on GPUs or CPUs: ``torchrun --nproc_per_node N train_net.py --config-file FILE ...``
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
+
+from seqformer.cli.program import program
+from seqformer.config import load_config
+from seqformer.data import resolve_datasets
+from seqformer.engine import (
+    Trainer,
+    keep_freed_memory,
+    load_evaluated_model,
+    started_by_torchrun,
+    torchrun_processes,
+)
+from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.evaluation import YTVISEvaluator
+
+__all__ = ["add_arguments", "main", "run", "train_or_evaluate"]
+
+logger = logging.getLogger(__name__)
+
+_INTERRUPTED = 130  # exit code, 128 + SIGINT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config-file", metavar="FILE", help="config of the model and its training")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the last checkpoint in OUTPUT_DIR, if there is one",
+    )
+    parser.add_argument("--eval-only", action="store_true", help="evaluate on DATASETS.TEST without training")
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, metavar="N", help="GPUs on each machine (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="number of machines (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--machine-rank",
+        type=int,
+        default=0,
+        metavar="RANK",
+        help="number of this machine, from 0 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--dist-url",
+        default=default_argument_parser().get_default("dist_url"),
+        metavar="URL",
+        help="rendezvous address of several machines (default: %(default)s)",
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="keys of the config to change"
+    )
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The frozen config of the command; makes OUTPUT_DIR and starts logging.
+
+    Raises:
+        InputError: if the config, a dataset or OUTPUT_DIR cannot be used.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    cfg.DATASETS.TEST = resolve_datasets(cfg.DATASETS.TEST)
+    if not args.eval_only:
+        cfg.DATASETS.TRAIN = resolve_datasets(cfg.DATASETS.TRAIN)
+    elif not cfg.DATASETS.TEST:
+        raise InputError("--eval-only needs datasets in DATASETS.TEST")
+    cfg.freeze()
+    try:
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seqformer")
+        default_setup(cfg, args)
+    except OSError as error:
+        raise InputError(f"OUTPUT_DIR '{cfg.OUTPUT_DIR}' cannot be written: {error.strerror}") from error
+    return cfg
+
+
+def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> Any:
+    """Trains the model of a config, or evaluates it.
+
+    Results go to OUTPUT_DIR/inference/DATASET/results.json.
+
+    Args:
+        cfg: the config; DATASETS.TRAIN and DATASETS.TEST hold registered names.
+        resume: continue from the last checkpoint in OUTPUT_DIR, if there is one.
+        eval_only: evaluate on DATASETS.TEST without training.
+
+    Returns:
+        the figures of the evaluation, as :meth:`seqformer.engine.Trainer.test` returns them; of a training
+        only if the config has TEST.EXPECTED_RESULTS.
+
+    Raises:
+        InputError: if an option, a file or the weights cannot be used.
+    """
+
+    def make_evaluator(dataset_name: str) -> YTVISEvaluator:
+        return YTVISEvaluator(dataset_name, Path(cfg.OUTPUT_DIR, "inference", dataset_name))
+
+    if eval_only:
+        model = load_evaluated_model(cfg, resume=resume)
+        return Trainer.test(cfg, model, [make_evaluator(name) for name in cfg.DATASETS.TEST])
+    trainer = Trainer(cfg, make_evaluator)
+    trainer.resume_or_load(resume=resume)
+    return trainer.train()
+
+
+def _process(args: argparse.Namespace) -> None:
+    """What each process does."""
+    with exit_on_bad_input():
+        cfg = setup(args)
+        logger.info("Device: %s", cfg.MODEL.DEVICE)
+        if cfg.MODEL.DEVICE == "cpu":
+            keep_freed_memory()
+        train_or_evaluate(cfg, resume=args.resume, eval_only=args.eval_only)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Starts the processes; returns an exit code if one of them failed or was interrupted.
+
+    Raises:
+        InputError: if the options cannot be used.
+    """
+    if not args.config_file:
+        raise InputError("give a config file: --config-file configs/ytvis19/seqformer_R50.yaml")
+    try:
+        if started_by_torchrun():
+            on_cuda = load_config(args.config_file, args.opts).MODEL.DEVICE.startswith("cuda")
+            with torchrun_processes(on_cuda):
+                _process(args)
+            return None
+        available = torch.cuda.device_count()
+        if args.num_gpus > max(available, 1):
+            raise InputError(
+                f"--num-gpus {args.num_gpus}, but there are {available} GPUs; "
+                "torchrun starts processes on CPUs"
+            )
+        launch(
+            _process,
+            max(args.num_gpus, 1),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except KeyboardInterrupt:
+        print("interrupted; --resume continues from the last checkpoint", file=sys.stderr)
+        return _INTERRUPTED
+    except ProcessExitedException as error:  # the process has printed its error
+        return error.exit_code
+    return None
+
+
+main = program(add_arguments, run, __doc__)

@@ -1,0 +1,1 @@
+"""People cut out of a video of a fixed camera, and training videos composed of them."""

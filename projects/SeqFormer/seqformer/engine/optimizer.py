@@ -1,0 +1,73 @@
+"""The optimizer of a config: learning rates, weight decay and gradient clipping."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver.build import get_default_optimizer_params
+from torch import nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from seqformer.errors import InputError
+
+__all__ = ["build_optimizer"]
+
+_CLIP_TYPES = ("full_model", "norm", "value")
+
+
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+    """SOLVER.OPTIMIZER over the model's parameters.
+
+    The backbone's learning rate is SOLVER.BACKBONE_MULTIPLIER times that of the others. CLIP_TYPE
+    "full_model" clips the norm of all gradients together before every step, "norm" that of every parameter
+    and "value" every number. (Detectron2's own clipping fails on parameters without a gradient, and the
+    published network has some.)
+
+    Raises:
+        InputError: if the optimizer or the way of clipping is unknown.
+    """
+    solver = cfg.SOLVER
+    parameters = get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        lr_factor_func=lambda name: solver.BACKBONE_MULTIPLIER if "backbone" in name.split(".") else 1.0,
+    )
+    if not parameters:
+        raise InputError("nothing to train: every parameter is frozen")
+    if solver.OPTIMIZER.upper() == "ADAMW":
+        optimizer = torch.optim.AdamW(parameters, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+    elif solver.OPTIMIZER.upper() == "SGD":
+        optimizer = torch.optim.SGD(
+            parameters,
+            solver.BASE_LR,
+            momentum=solver.MOMENTUM,
+            nesterov=solver.NESTEROV,
+            weight_decay=solver.WEIGHT_DECAY,
+        )
+    else:
+        raise InputError(f"SOLVER.OPTIMIZER must be ADAMW or SGD, not '{solver.OPTIMIZER}'")
+    if solver.CLIP_GRADIENTS.CLIP_TYPE not in _CLIP_TYPES:
+        raise InputError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE must be one of {', '.join(_CLIP_TYPES)}, "
+            f"not '{solver.CLIP_GRADIENTS.CLIP_TYPE}'"
+        )
+    if solver.CLIP_GRADIENTS.ENABLED:
+        optimizer.register_step_pre_hook(partial(_clip_gradients, solver.CLIP_GRADIENTS))
+    return optimizer
+
+
+def _clip_gradients(options: CfgNode, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if options.CLIP_TYPE == "full_model":
+        clip_grad_norm_(parameters, options.CLIP_VALUE, options.NORM_TYPE)
+    elif options.CLIP_TYPE == "norm":
+        for parameter in parameters:
+            clip_grad_norm_(parameter, options.CLIP_VALUE, options.NORM_TYPE)
+    else:
+        clip_grad_value_(parameters, options.CLIP_VALUE)

@@ -1,0 +1,274 @@
+"""Training on videos: Detectron2's trainer, exactly resumable, with averaged weights and mixed precision."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, create_ddp_model
+from detectron2.engine.hooks import EvalHook, IterationTimer, LRScheduler, PeriodicCheckpointer, PreciseBN
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from seqformer.checkpoints import SeqFormerCheckpointer
+from seqformer.data import build_test_loader, build_train_loader, training_order
+from seqformer.data.order import derived_seed
+from seqformer.engine.hooks import BestCheckpoint, MetricsWriter
+from seqformer.engine.optimizer import build_optimizer
+from seqformer.errors import InputError
+
+__all__ = ["Trainer", "load_evaluated_model"]
+
+logger = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class _BadInputInStep(BaseException):
+    """Carries an InputError past Detectron2's training loop, which logs a traceback of every Exception."""
+
+
+@contextmanager
+def _without_worker_traceback() -> Iterator[None]:
+    """Removes the traceback that a data-loading process puts into the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error).rsplit("InputError: ", 1)[-1].strip()
+        raise InputError(message) from error
+
+
+@contextmanager
+def _bad_input_in_step() -> Iterator[None]:
+    try:
+        with _without_worker_traceback():
+            yield
+    except InputError as error:
+        raise _BadInputInStep from error
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's trainer with video data and AdamW.
+
+    A clip depends only on the seed and its place in the order; random numbers in a step depend only on the
+    seed, the step and the process. A training that is killed at any moment and resumed
+    (``resume_or_load(resume=True)``) therefore gives the same weights as one that was never interrupted. The
+    steps since the last checkpoint are computed again.
+
+    Ctrl-C and SIGTERM finish the step, save a checkpoint and raise KeyboardInterrupt. A second Ctrl-C stops
+    at once.
+
+    Args:
+        cfg: the config; DATASETS.TRAIN and DATASETS.TEST hold registered names.
+        make_evaluator: makes the evaluator of a dataset in DATASETS.TEST from its name.
+
+    Raises:
+        InputError: if a dataset or an option cannot be used; in training, if a file cannot be read.
+
+    Example:
+        >>> trainer = Trainer(cfg, YTVISEvaluator)
+        >>> trainer.resume_or_load(resume=False)
+        >>> trainer.train()
+    """
+
+    def __init__(self, cfg: CfgNode, make_evaluator: Callable[[str], DatasetEvaluator]):
+        # Differs from DefaultTrainer.__init__: data are loaded first because they fail most often, and DDP
+        # and the checkpointer get other arguments.
+        super(DefaultTrainer, self).__init__()
+        cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        data_loader = self.build_train_loader(cfg)
+        self._order = training_order(data_loader)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        on_cuda = cfg.MODEL.DEVICE.startswith("cuda")
+        self._network = model
+        self._average: AveragedModel | None = None
+        if cfg.SOLVER.EMA.ENABLED:
+            self._average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.SOLVER.EMA.DECAY))
+        model = create_ddp_model(
+            model,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.FIND_UNUSED_PARAMETERS,
+            device_ids=[comm.get_local_rank()] if on_cuda else None,
+        )
+        mixed_precision = cfg.SOLVER.AMP.ENABLED
+        if mixed_precision and on_cuda:
+            dtype = cfg.SOLVER.AMP.DTYPE
+            if dtype not in _PRECISIONS:
+                raise InputError(f"SOLVER.AMP.DTYPE must be one of {', '.join(_PRECISIONS)}, not '{dtype}'")
+            # bfloat16 has float32's range, so gradients need no scaling.
+            scaler = torch.amp.GradScaler("cuda", enabled=dtype == "float16")
+            self._trainer = AMPTrainer(
+                model, data_loader, optimizer, grad_scaler=scaler, precision=_PRECISIONS[dtype]
+            )
+        else:
+            self._trainer = SimpleTrainer(model, data_loader, optimizer)
+        self._autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed_precision and not on_cuda)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = SeqFormerCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self._make_evaluator = make_evaluator
+        self._interrupted = False
+        self.register_hooks(self.build_hooks())
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The network with the weights that are evaluated: their moving average, if there is one."""
+        return self._network if self._average is None else self._average.module
+
+    def build_hooks(self) -> list[HookBase]:
+        """Detectron2's, with the averaged weights evaluated and the best ones kept."""
+        cfg = self.cfg
+        period, names = cfg.TEST.EVAL_PERIOD, cfg.DATASETS.TEST
+        # Timed from the first step on, so that the first line of metrics has an ETA.
+        built = [IterationTimer(warmup_iter=0), LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED:
+            alone = cfg.clone()
+            alone.merge_from_list(["DATALOADER.NUM_WORKERS", 0])
+            loader = self.build_train_loader(alone)
+            built.append(PreciseBN(period, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
+        if comm.is_main_process():
+            built.append(PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        built.append(EvalHook(period, self._evaluate))
+        if comm.is_main_process():
+            if period > 0 and names:
+                saver = SeqFormerCheckpointer(self.evaluated_model, cfg.OUTPUT_DIR, resumable=False)
+                metric = "segm/AP" if len(names) == 1 else f"{names[0]}/segm/AP"
+                built.append(BestCheckpoint(period, saver, metric))
+            built.append(MetricsWriter(self.build_writers(), cfg.LOG_PERIOD))
+        return built
+
+    def build_writers(self) -> list[EventWriter]:
+        period, folder = self.cfg.LOG_PERIOD, self.cfg.OUTPUT_DIR
+        return [
+            CommonMetricPrinter(self.max_iter, window_size=period),
+            JSONWriter(str(Path(folder, "metrics.json")), window_size=period),
+            TensorboardXWriter(folder, window_size=period),
+        ]
+
+    def _evaluate(self) -> Any:
+        evaluators = [self._make_evaluator(name) for name in self.cfg.DATASETS.TEST]
+        self._last_eval_results = self.test(self.cfg, self.evaluated_model, evaluators)
+        return self._last_eval_results
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator]) -> Any:
+        """Evaluates a model on the datasets of DATASETS.TEST, with one evaluator each.
+
+        Returns:
+            the figures of the dataset; with several datasets, a dict of them by name.
+
+        Raises:
+            InputError: if a file cannot be read, or the results cannot be written.
+        """
+        with _without_worker_traceback():
+            return super().test(cfg, model, evaluators)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_train_loader(cfg)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict() | {"seed": self._order.seed}
+        if self._average is not None:
+            state["average"] = self._average.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._order.seed = state_dict.get("seed", self._order.seed)
+        if self._average is not None and "average" in state_dict:
+            self._average.load_state_dict(state_dict["average"])
+
+    def before_train(self) -> None:
+        self._order.first_batch = self.start_iter
+        # Starts the processes that load data. That draws a random number, so it must not happen in a step.
+        _ = self._trainer._data_loader_iter
+        super().before_train()
+
+    def before_step(self) -> None:
+        seed_all_rng(derived_seed(self._order.seed, self.iter, comm.get_rank()))
+        super().before_step()
+
+    def run_step(self) -> None:
+        with _bad_input_in_step(), self._autocast:
+            super().run_step()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+
+    def after_step(self) -> None:
+        with _bad_input_in_step():
+            super().after_step()
+        if self._stop():
+            if comm.is_main_process():
+                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            raise KeyboardInterrupt
+
+    def _stop(self) -> bool:
+        """Whether any process was interrupted: all of them stop after the same step."""
+        if comm.get_world_size() == 1:
+            return self._interrupted
+        flag = torch.tensor(float(self._interrupted), device=self._network.device)
+        torch.distributed.all_reduce(flag)
+        return flag.item() > 0
+
+    def train(self) -> Any:
+        previous = {number: signal.signal(number, self._interrupt) for number in _SIGNALS}
+        try:
+            return super().train()
+        except _BadInputInStep as error:
+            raise error.__cause__ from None
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _interrupt(self, number: int, _: Any) -> None:
+        if self._interrupted:
+            if number == signal.SIGTERM:  # may arrive twice: from a cluster and from torchrun
+                return
+            raise KeyboardInterrupt
+        self._interrupted = True
+        logger.warning("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
+
+
+def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:
+    """The model with the weights that an evaluation uses: with SOLVER.EMA.ENABLED their moving average.
+
+    Args:
+        cfg: the config.
+        resume: load the last checkpoint of OUTPUT_DIR, if there is one, instead of MODEL.WEIGHTS.
+
+    Raises:
+        InputError: if the weights are missing or do not fit the model.
+    """
+    model = Trainer.build_model(cfg)
+    checkpointer = SeqFormerCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
+    rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    average = rest.get("trainer", {}).get("average")
+    if not cfg.SOLVER.EMA.ENABLED or average is None:
+        return model
+    averaged = AveragedModel(model)
+    averaged.load_state_dict(average)
+    return averaged.module

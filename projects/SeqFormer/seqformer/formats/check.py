@@ -1,0 +1,92 @@
+"""Checks a whole dataset: its JSON, its frames, and whether they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from pycocotools import mask as mask_api
+
+from seqformer.errors import InputError
+from seqformer.formats.checks import Report
+from seqformer.formats.frames import frame_size
+from seqformer.formats.ytvis import Annotation, Dataset, Video, read_ytvis
+
+__all__ = ["check_dataset"]
+
+_LEAST_OVERLAP = 0.5  # IoU of a box and the box around its mask
+
+
+def check_dataset(
+    json_file: Path,
+    image_root: Path,
+    *,
+    decode: bool = False,
+    progress: Callable[[Iterable[Video]], Iterable[Video]] = iter,
+) -> tuple[Dataset, list[str]]:
+    """Finds everything that is wrong with a dataset.
+
+    What stops training and evaluation is found by the code that reads the dataset for them. In addition,
+    sizes of frames and boxes of masks are compared with the JSON, and annotations without a mask and frames
+    listed twice are reported.
+
+    Args:
+        json_file: annotations in YouTube-VIS format.
+        image_root: the folder that file names in the JSON are relative to.
+        decode: read whole frames, which finds truncated ones, and not only their sizes.
+        progress: passes on the videos whose frames are checked, and may show how many.
+
+    Returns:
+        The part of the dataset that can be used, and a line for every problem.
+
+    Raises:
+        InputError: if the JSON cannot be read, or the folder is missing.
+    """
+    if not image_root.is_dir():
+        raise InputError(f"no folder '{image_root}'")
+    problems: list[str] = []
+    dataset = read_ytvis(json_file, problems.append, image_root)
+    for video in progress(dataset.videos.values()):
+        _check_frames(video, f"{json_file}: video {video.id}", image_root, decode, problems.append)
+    for annotation in dataset.annotations or ():
+        where = f"{json_file}: video {annotation.video.id}, annotation {annotation.id}"
+        _check_annotation(annotation, where, problems.append)
+    return dataset, problems
+
+
+def _check_frames(video: Video, where: str, image_root: Path, decode: bool, report: Report) -> None:
+    seen: dict[str, int] = {}
+    for frame, name in enumerate(video.names):
+        if name in seen:
+            report(f"{where}, frame {frame}: '{name}' is also frame {seen[name]}")
+            continue
+        seen[name] = frame
+        path = image_root / name
+        if not path.is_file():
+            continue  # reported with the video
+        try:
+            height, width = frame_size(path, decode)
+        except InputError as error:
+            report(f"{where}, frame {frame}: {error}")
+            continue
+        if (height, width) != (video.height, video.width):
+            report(
+                f"{where}, frame {frame}: '{path}' is {width}x{height} pixels, the annotations are for "
+                f"{video.width}x{video.height}"
+            )
+
+
+def _check_annotation(annotation: Annotation, where: str, report: Report) -> None:
+    filled = [frame for frame, mask in enumerate(annotation.masks) if mask and mask_api.area(mask)]
+    if not filled:
+        report(f"{where}: no frame has a mask")
+    for frame in filled:
+        box = annotation.boxes[frame] if annotation.boxes is not None else None
+        if box is None:
+            continue
+        around = mask_api.toBbox(annotation.masks[frame]).tolist()
+        if mask_api.iou([box], [around], [0]).item() < _LEAST_OVERLAP:
+            report(
+                f"{where}, frame {frame}: the box {box} is not that of the mask, {around} "
+                "(x, y, width, height)"
+            )

@@ -1,0 +1,42 @@
+"""What readers share: problems as lines of text, and checks of JSON values."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+from seqformer.errors import InputError
+
+__all__ = ["Report", "is_integer", "is_number", "objects", "refuse"]
+
+Report = Callable[[str], None]
+"""Takes a problem, as one line. It may raise; if it returns, the reader skips what the problem is about."""
+
+
+def refuse(problem: str) -> None:
+    """The report of readers that cannot go on after a problem.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(problem)
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def objects(
+    data: Any, key: str, source: str, report: Report, file_format: str = "YouTube-VIS"
+) -> list[dict[str, Any]]:
+    """Returns the JSON objects in the list ``data[key]``; reports it if there are none or other entries."""
+    entries = data.get(key) if isinstance(data, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        report(f"{source}: '{key}' must be a list of objects; is it {file_format} format?")
+        entries = entries if isinstance(entries, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)]

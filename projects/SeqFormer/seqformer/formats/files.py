@@ -1,0 +1,109 @@
+"""JSON files, pictures in folders, and output that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from seqformer.errors import InputError
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "natural_order",
+    "new_folder",
+    "read_content",
+    "read_json",
+    "replaced_when_complete",
+    "write_json",
+]
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def natural_order(path: str | Path) -> tuple[list[tuple[str, int]], str]:
+    """Sort key for names: numbers compare as numbers, so 2 comes before 10; letter case comes last."""
+    name = str(path)
+    return [(text.lower(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)], name
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        InputError: if the file is missing, unreadable or not JSON.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise InputError(f"no file '{path}'") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' is not JSON: {error}") from error
+
+
+def read_content(source: Any, name: str) -> tuple[Any, str]:
+    """Returns the content of a JSON file and its path, or, for content given directly, that and ``name``."""
+    return (read_json(source), str(source)) if isinstance(source, str | Path) else (source, name)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
+        json.dump(value, file)
+
+
+@contextmanager
+def replaced_when_complete(path: str | Path) -> Iterator[Path]:
+    """Yields a path to write to; the file replaces ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: if the file cannot be written.
+
+    Example:
+        >>> with replaced_when_complete("results.json") as part:
+        ...     part.write_text("[]")
+    """
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a folder to write to; it is renamed to ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: if ``path`` exists or cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"'{path}' exists: remove it or choose another output")
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        part.rename(path)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

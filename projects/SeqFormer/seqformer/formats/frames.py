@@ -1,0 +1,116 @@
+"""Pictures in folders: frames, and annotations stored as pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from seqformer.errors import InputError
+from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
+
+__all__ = ["frame_number", "frame_size", "list_pictures", "pictures_in", "read_ids", "subfolders"]
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_ORIENTATION = 0x0112  # EXIF; values from 5 to 8 swap width and height
+_ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the pictures in a folder, but for hidden files, in natural order.
+
+    Raises:
+        InputError: if the folder cannot be read.
+    """
+    try:
+        names = [name for name in os.listdir(folder) if not name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"cannot read the folder '{folder}': {error.strerror}") from error
+    paths = (folder / name for name in names)
+    return sorted((path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES), key=natural_order)
+
+
+def list_pictures(folder: Path) -> dict[str, Path]:
+    """Returns the pictures in a folder by name without suffix, in natural order.
+
+    Raises:
+        InputError: if the folder cannot be read, or two pictures differ only in their suffix.
+    """
+    pictures: dict[str, Path] = {}
+    for path in pictures_in(folder):
+        if path.stem in pictures:
+            raise InputError(f"'{pictures[path.stem]}' and '{path}' have the same name")
+        pictures[path.stem] = path
+    return pictures
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder, in natural order.
+
+    Raises:
+        InputError: if the folder cannot be read.
+    """
+    try:
+        folders = [folder / entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError as error:
+        raise InputError(f"cannot read the folder '{folder}': {error.strerror}") from error
+    return sorted(folders, key=natural_order)
+
+
+def frame_number(path: Path) -> int:
+    """Returns the number that a frame is named by.
+
+    Raises:
+        InputError: if its name is not a number.
+    """
+    if not path.stem.isdecimal():
+        raise InputError(f"'{path}': its name must be the number of the frame")
+    return int(path.stem)
+
+
+def frame_size(path: Path, decode: bool = False) -> tuple[int, int]:
+    """Returns height and width of a picture in pixels, with its EXIF orientation applied.
+
+    Args:
+        path: the picture.
+        decode: read the whole picture, to find out whether it is complete.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            if decode:
+                image.load()
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    return (width, height) if turned else (height, width)
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Returns the ids (H, W) in a picture, int64: its palette indices or grey levels.
+
+    Raises:
+        InputError: if it cannot be read or is in colour.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in _ID_MODES:
+                raise InputError(
+                    f"'{path}' is in colour (mode {image.mode}): ids must be the indices of a palette or "
+                    "grey levels"
+                )
+            return np.asarray(image).astype(np.int64)
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return InputError(f"'{path}' cannot be read: {reason}")

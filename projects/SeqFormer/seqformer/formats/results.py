@@ -1,0 +1,124 @@
+"""results.json of YouTube-VIS: a list with an entry for every predicted instance and category."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seqformer.errors import InputError
+from seqformer.formats.checks import is_integer, is_number
+from seqformer.formats.files import read_content, replaced_when_complete
+from seqformer.formats.ytvis import Video, parse_segmentations
+from seqformer.structures import RLE
+
+__all__ = [
+    "Result",
+    "best_categories",
+    "read_results",
+    "write_results",
+    "write_submission",
+]
+
+
+@dataclass
+class Result:
+    """A predicted instance under one category: an entry of results.json, checked.
+
+    Attributes:
+        category: id in the dataset.
+        masks: one for each frame of the video; None where there is none.
+    """
+
+    video: Video
+    category: int
+    score: float
+    masks: list[RLE | None]
+
+
+def read_results(
+    results: list[dict[str, Any]] | str | Path,
+    videos: Mapping[int, Video],
+    categories: Collection[int] | None = None,
+    *,
+    dataset: str = "the dataset",
+    video_id: int | None = None,
+) -> Iterator[Result]:
+    """Reads results one by one, in the order of the file.
+
+    Args:
+        results: a results.json or its content.
+        videos: the videos that results may be on, by id.
+        categories: ids that results may have; None allows all.
+        dataset: what messages call the origin of videos and categories.
+        video_id: read the results on this video only, and check no others.
+
+    Raises:
+        InputError: names file, video, result and frame if something is missing or malformed. With
+            ``video_id``, if there are no results on that video, but on others that are not in ``videos``.
+    """
+    results, source = read_content(results, "results")
+    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
+        raise InputError(f"{source}: not a list of objects, one for each predicted instance")
+    if video_id is not None:
+        present = {id_ for result in results if is_integer(id_ := result.get("video_id"))}
+        if video_id not in present and not present <= videos.keys():
+            known = ", ".join(map(str, sorted(present)[:10]))
+            raise InputError(f"{source}: no result is on video {video_id}; it has results on: {known}")
+    for index, result in enumerate(results):
+        video, category, score = (result.get(key) for key in ("video_id", "category_id", "score"))
+        if video_id is not None and video != video_id:
+            continue
+        where = f"{source}: video {video}, result {index}"
+        if not is_integer(video) or video not in videos:
+            raise InputError(f"{where}: there is no video {video!r} in {dataset}")
+        if not is_integer(category):
+            raise InputError(f"{where}: 'category_id' must be an integer, not {category!r}")
+        if categories is not None and category not in categories:
+            raise InputError(f"{where}: there is no category {category} in {dataset}")
+        if not is_number(score):
+            raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
+        masks = parse_segmentations(result.get("segmentations"), videos[video], where)
+        yield Result(videos[video], category, float(score), masks)
+
+
+def best_categories(results: Iterable[Result]) -> list[Result]:
+    """Keeps each instance under its best category only, in the order of first appearance.
+
+    Results with equal masks are one instance under several categories.
+    """
+    best: dict[tuple[Any, ...], Result] = {}
+    for result in results:
+        key = (result.video.id, *(mask and mask["counts"] for mask in result.masks))
+        if key not in best or best[key].score < result.score:
+            best[key] = result
+    return list(best.values())
+
+
+def write_results(path: str | Path, results: Iterable[dict[str, Any]]) -> None:
+    """Writes results.json entry by entry, whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
+        file.write("[")
+        for number, result in enumerate(results):
+            file.write((", " if number else "") + json.dumps(result))
+        file.write("]")
+
+
+def write_submission(path: str | Path, results_json: str | Path) -> None:
+    """Writes the zip file that the evaluation servers take: results.json at its root, nothing else.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    with (
+        replaced_when_complete(path) as part,
+        zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.write(results_json, "results.json")

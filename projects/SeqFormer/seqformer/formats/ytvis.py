@@ -1,0 +1,350 @@
+"""YouTube-VIS JSON, read with checks and written."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as mask_api
+
+from seqformer.errors import InputError
+from seqformer.formats.checks import Report, is_integer, is_number, objects, refuse
+from seqformer.formats.files import read_json, write_json
+from seqformer.formats.rle import to_rle
+from seqformer.structures import RLE
+
+__all__ = [
+    "Annotation",
+    "Dataset",
+    "Video",
+    "category_entries",
+    "parse_categories",
+    "parse_dataset",
+    "parse_segmentations",
+    "read_ytvis",
+    "write_ytvis",
+]
+
+_LISTED = 10  # names of missing frames in one message
+
+
+@dataclass
+class Video:
+    """A video of a dataset.
+
+    Attributes:
+        names: files of its T frames, relative to the folder of frames.
+        height, width: pixels.
+    """
+
+    id: int
+    names: list[str]
+    height: int
+    width: int
+
+    @property
+    def length(self) -> int:
+        """The number of frames, T."""
+        return len(self.names)
+
+
+@dataclass
+class Annotation:
+    """An instance in a video.
+
+    Attributes:
+        category: id in the dataset.
+        crowd: a region that evaluation ignores.
+        masks: one for each frame; None where there is none.
+        boxes: T boxes xywh in pixels, or None; None if the dataset has none at all.
+        areas: T areas in pixels, 0 where there is no mask; None if the dataset has none.
+    """
+
+    id: int
+    video: Video
+    category: int
+    crowd: bool
+    masks: list[RLE | None]
+    boxes: list[list[float] | None] | None = None
+    areas: list[float] | None = None
+
+
+@dataclass
+class Dataset:
+    """The content of a YouTube-VIS JSON.
+
+    Attributes:
+        names: category names by id, in the order of ids.
+        videos: by id, in the order of the file.
+        annotations: in the order of the file; None if the file has none.
+    """
+
+    names: dict[int, str]
+    videos: dict[int, Video]
+    annotations: list[Annotation] | None
+
+    def annotate(
+        self, video: Video, category: int, masks: list[RLE | None], crowd: bool = False
+    ) -> Annotation:
+        """Adds an instance under the next id."""
+        if self.annotations is None:
+            self.annotations = []
+        annotation = Annotation(len(self.annotations) + 1, video, category, crowd, masks)
+        self.annotations.append(annotation)
+        return annotation
+
+
+def write_ytvis(path: str | Path, dataset: Dataset) -> None:
+    """Writes a YouTube-VIS JSON, whole or not at all.
+
+    Where annotations have no boxes or areas, those of the masks are written.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    content: dict[str, Any] = {
+        "videos": [
+            {"id": video.id, "file_names": video.names} | _size(video) for video in dataset.videos.values()
+        ],
+        "categories": category_entries(dataset.names),
+    }
+    if dataset.annotations is not None:
+        content["annotations"] = [
+            {
+                "id": annotation.id,
+                "video_id": annotation.video.id,
+                "category_id": annotation.category,
+                "iscrowd": int(annotation.crowd),
+                **_size(annotation.video),
+                "segmentations": annotation.masks,
+                "bboxes": annotation.boxes
+                or [mask and mask_api.toBbox(mask).tolist() for mask in annotation.masks],
+                "areas": [area or None for area in annotation.areas]
+                if annotation.areas
+                else [mask and int(mask_api.area(mask)) for mask in annotation.masks],
+            }
+            for annotation in dataset.annotations
+        ]
+    write_json(path, content)
+
+
+def category_entries(names: dict[int, str]) -> list[dict[str, Any]]:
+    """Returns category names by id as :func:`parse_categories` reads them."""
+    return [{"id": id_, "name": name} for id_, name in names.items()]
+
+
+def _size(video: Video) -> dict[str, int]:
+    return {"height": video.height, "width": video.width, "length": video.length}
+
+
+def read_ytvis(path: str | Path, report: Report = refuse, image_root: Path | None = None) -> Dataset:
+    """Reads a YouTube-VIS JSON.
+
+    Args:
+        path: the file.
+        report: as in :func:`parse_dataset`; by default the first problem raises.
+        image_root: as in :func:`parse_dataset`.
+
+    Raises:
+        InputError: if the file cannot be read, or has a problem and ``report`` raises.
+    """
+    return parse_dataset(read_json(path), str(path), report, image_root)
+
+
+def parse_dataset(data: Any, source: str, report: Report = refuse, image_root: Path | None = None) -> Dataset:
+    """Checks the content of a YouTube-VIS JSON.
+
+    Args:
+        data: the content.
+        source: what messages call it.
+        report: called with every problem, which it names by file, video, annotation and frame.
+        image_root: the folder that file names are relative to, to report missing frames; None skips this.
+
+    Raises:
+        InputError: if it is not a JSON object, or has a problem and ``report`` raises.
+    """
+    if not isinstance(data, dict):
+        raise InputError(f"{source}: not an object with 'videos' and 'categories'")
+    names = parse_categories(data, source, report)
+    videos = _videos(data, source, report, image_root)
+    annotations = None
+    if data.get("annotations") is not None:
+        annotations = []
+        identities: set[int] = set()
+        for index, entry in enumerate(objects(data, "annotations", source, report)):
+            identity = entry.get("id", index)
+            if not is_integer(identity) or identity in identities:
+                where = f"{source}: video {entry.get('video_id')}, annotation {identity}"
+                report(f"{where}: ids must be integers, each used once")
+                continue
+            identities.add(identity)
+            annotation = _annotation(entry, identity, names, videos, source, report)
+            if annotation is not None:
+                annotations.append(annotation)
+    return Dataset(names, videos, annotations)
+
+
+def parse_categories(data: dict[str, Any], source: str, report: Report = refuse) -> dict[int, str]:
+    """Returns the category names in ``data["categories"]`` by id, in the order of ids."""
+    names: dict[int, str] = {}
+    for category in objects(data, "categories", source, report):
+        id_, name = category.get("id"), category.get("name")
+        if not is_integer(id_) or not isinstance(name, str):
+            report(f"{source}: a category needs an integer 'id' and a 'name'")
+        elif id_ in names:
+            report(f"{source}: two categories have the id {id_}")
+        elif name in names.values():
+            report(f"{source}: two categories have the name '{name}'")
+        else:
+            names[id_] = name
+    if data.get("categories") == []:
+        report(f"{source}: no categories")
+    return {id_: names[id_] for id_ in sorted(names)}
+
+
+def _videos(data: dict[str, Any], source: str, report: Report, image_root: Path | None) -> dict[int, Video]:
+    """Videos by id, in the order of the file."""
+    videos: dict[int, Video] = {}
+    listings: dict[Path, set[str]] = {}
+    for entry in objects(data, "videos", source, report):
+        video = _video(entry, source, report)
+        if video is None:
+            continue
+        if video.id in videos:
+            report(f"{source}: two videos have the id {video.id}")
+            continue
+        videos[video.id] = video
+        if image_root is not None:
+            missing = _missing_files(image_root, video.names, listings)
+            if missing:
+                listed = ", ".join(f"'{path}'" for path in missing[:_LISTED])
+                more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
+                report(
+                    f"{source}: video {video.id}: {len(missing)} of {video.length} frames are missing: "
+                    f"{listed}{more}"
+                )
+    if data.get("videos") == []:
+        report(f"{source}: no videos")
+    return videos
+
+
+def parse_segmentations(entries: Any, video: Video, where: str, report: Report = refuse) -> list[RLE | None]:
+    """Checks the masks of an annotation or result.
+
+    Args:
+        entries: for every frame of the video polygons, an RLE, compressed or not, or None.
+        video: the video that they belong to.
+        where: what messages begin with.
+        report: called with every problem.
+
+    Returns:
+        The masks as compressed RLEs, None where there is none; an empty list if ``entries`` is not a list as
+        long as the video.
+    """
+    if not _fits(entries, video.length, "segmentations", where, report):
+        return []
+    masks: list[RLE | None] = []
+    for frame, segmentation in enumerate(entries):
+        mask = None
+        try:
+            mask = to_rle(segmentation, video.height, video.width)
+        except InputError as error:
+            report(f"{where}, frame {frame}: {error}")
+        masks.append(mask)
+    return masks
+
+
+def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
+    where = f"{source}: video {entry.get('id', '(without id)')}"
+    problems = [
+        f"{where}: '{key}' must be a positive integer"
+        for key in ("id", "height", "width")
+        if not is_integer(entry.get(key)) or (key != "id" and entry[key] < 1)
+    ]
+    names: Any = entry.get("file_names")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        problems.append(f"{where}: 'file_names' must be a list of at least one name")
+    elif entry.get("length", len(names)) != len(names):
+        problems.append(f"{where}: 'length' is {entry['length']}, but there are {len(names)} file_names")
+    for problem in problems:
+        report(problem)
+    return None if problems else Video(entry["id"], names, entry["height"], entry["width"])
+
+
+def _missing_files(root: Path, names: list[str], listings: dict[Path, set[str]]) -> list[Path]:
+    # Listing each folder once is much faster than a look at every file, above all on network disks.
+    paths = [root / name for name in names]
+    for folder in {path.parent for path in paths} - listings.keys():
+        try:
+            listings[folder] = set(os.listdir(folder))
+        except OSError:
+            listings[folder] = set()
+    return [path for path in paths if path.name not in listings[path.parent]]
+
+
+def _annotation(
+    entry: dict[str, Any],
+    identity: int,
+    names: dict[int, str],
+    videos: dict[int, Video],
+    source: str,
+    report: Report,
+) -> Annotation | None:
+    video_id: Any = entry.get("video_id")
+    category: Any = entry.get("category_id")
+    where = f"{source}: video {video_id}, annotation {identity}"
+    known = is_integer(category) and category in names
+    if not known:
+        report(f"{where}: category_id {category} is not among the categories {_span(names)}")
+    video = videos.get(video_id) if is_integer(video_id) else None
+    if video is None:
+        report(f"{where}: there is no video with that id")
+        return None
+    masks = parse_segmentations(entry.get("segmentations"), video, where, report)
+    boxes = _boxes(entry.get("bboxes"), video, where, report)
+    areas = _areas(entry.get("areas"), video, where, report)
+    if not known or not masks:
+        return None
+    return Annotation(identity, video, category, bool(entry.get("iscrowd")), masks, boxes, areas)
+
+
+def _fits(entries: Any, length: int, key: str, where: str, report: Report) -> bool:
+    if isinstance(entries, list) and len(entries) == length:
+        return True
+    if isinstance(entries, list):
+        report(f"{where}: '{key}' has {len(entries)} entries, the video {length} frames")
+    else:
+        report(f"{where}: '{key}' must be a list with an entry for each frame")
+    return False
+
+
+def _boxes(entries: Any, video: Video, where: str, report: Report) -> list[list[float] | None] | None:
+    if not entries or not _fits(entries, video.length, "bboxes", where, report):
+        return None
+    boxes: list[list[float] | None] = []
+    for frame, box in enumerate(entries):
+        right = isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0
+        if box is not None and not right:
+            report(f"{where}, frame {frame}: a box must be x, y, width and height in pixels, not {box!r}")
+        boxes.append(box if right else None)
+    return boxes
+
+
+def _areas(entries: Any, video: Video, where: str, report: Report) -> list[float] | None:
+    if not entries or not _fits(entries, video.length, "areas", where, report):
+        return None
+    areas = []
+    for frame, area in enumerate(entries):
+        right = area is None or (is_number(area) and area >= 0)
+        if not right:
+            report(f"{where}, frame {frame}: an area must be a number of pixels, not {area!r}")
+        areas.append(float(area or 0) if right else 0.0)
+    return areas
+
+
+def _span(names: dict[int, str]) -> str:
+    if not names:
+        return "(there are none)"
+    return f"{min(names)} to {max(names)}" if len(names) > 1 else f"({min(names)})"

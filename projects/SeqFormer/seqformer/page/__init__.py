@@ -1,0 +1,5 @@
+"""One HTML file to explore a video: its frames, its instances, and what the decoder looks at."""
+
+from seqformer.page.write import check_page, page_size, write_page
+
+__all__ = ["check_page", "page_size", "write_page"]

@@ -1,0 +1,155 @@
+"""Writes the page: one HTML file with a video, its instances and traces."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from seqformer.errors import InputError
+from seqformer.formats.files import replaced_when_complete
+from seqformer.inference.clip_traces import ClipTracer
+from seqformer.page.data import PageData, fit_points, page_data
+from seqformer.structures import Tracklet, VideoResult
+from seqformer.video.sinks import VideoWriter
+
+__all__ = ["MOST_FRAMES", "MOST_FRAMES_IN_ONE_CLIP", "check_page", "page_size", "write_page"]
+
+MOST_FRAMES = 1800  # a minute at 30 frames a second
+MOST_FRAMES_IN_ONE_CLIP = 300  # without clip matching, since a clip is traced as a whole
+FLOOR = 0.1  # minimum score of the instances in a page
+_LONGEST_SIDE = 1280  # pixels of the page's video
+_LEAST_RATE = 200_000  # bits a second
+_VIDEO_BYTES = 4_000_000  # target size
+_TRACE_BYTES = 3_500_000  # target size before compression
+
+
+def page_size(height: int, width: int) -> tuple[int, int]:
+    """Height and width of a page's video: those of the frames, but at most 1280 pixels, and even."""
+    scale = min(1.0, _LONGEST_SIDE / max(height, width))
+    return tuple(max(2, 2 * round(side * scale / 2)) for side in (height, width))
+
+
+def check_page(path: str | Path, length: int | None, *, clip_matching: bool) -> None:
+    """Checks before the tracking that a page can be made.
+
+    Args:
+        path: of the page.
+        length: frames of the video, if it is known.
+        clip_matching: whether the video is cut into clips.
+
+    Raises:
+        InputError: if the path is not .html or cannot be written, or the video is too long.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"page '{path}': name an .html file")
+    if os.path.isdir(path):
+        raise InputError(f"page '{path}' is a folder: name an .html file in it")
+    most = MOST_FRAMES if clip_matching else MOST_FRAMES_IN_ONE_CLIP
+    if length is not None and length > most:
+        clips = "" if clip_matching else " without MODEL.SeqFormer.CLIP_MATCHING"
+        raise InputError(
+            f"page '{path}': the video has {length} frames, but a page{clips} can have at most {most}: cut it"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"page '{path}' cannot be written: {error.strerror}") from error
+
+
+def write_page(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    result: VideoResult,
+    tracklets: Sequence[Tracklet],
+    tracer: ClipTracer,
+    class_names: Sequence[str],
+    *,
+    title: str,
+    fps: Fraction,
+    threshold: float,
+) -> None:
+    """Writes the page; a half-written file never has its name.
+
+    Args:
+        path: the .html file.
+        frames: the frames of the video, (H, W, 3) uint8 RGB.
+        result: the prediction for them.
+        tracklets: one of each instance; those with a score below both 0.1 and ``threshold`` are left out.
+        tracer: the observer of the tracking.
+        class_names: by label.
+        title: of the page.
+        fps: frame rate.
+        threshold: minimum score of the instances that the page shows at first.
+
+    Raises:
+        InputError: if it cannot be written, or the video is too long for a page.
+    """
+    if result.length > MOST_FRAMES:
+        raise InputError(
+            f"page '{path}' was not written: the video has {result.length} frames, but a page can have at "
+            f"most {MOST_FRAMES}; the other files are complete"
+        )
+    size = page_size(result.height, result.width)
+    floor = min(FLOOR, threshold)
+    kept = [tracklet for tracklet in tracklets if tracklet.score >= floor]
+    data = page_data(
+        kept,
+        tracer,
+        class_names,
+        length=result.length,
+        size=size,
+        fps=float(fps),
+        threshold=threshold,
+        floor=math.floor(100 * floor) / 100,
+        points=fit_points(tracer, kept, _TRACE_BYTES),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        video = Path(folder, "video.mp4")
+        _write_video(video, frames, result.length, size, fps)
+        content = page_html(title, data, video.read_bytes())
+    with replaced_when_complete(path) as part:
+        part.write_text(content, encoding="utf-8")
+
+
+def page_html(title: str, data: PageData, video: bytes) -> str:
+    """Joins the page's assets with its data and video."""
+    folder = resources.files("seqformer.page") / "assets"
+    filled = {
+        "title": html.escape(title),
+        "style": (folder / "page.css").read_text("utf-8"),
+        # In a script element a "<" could end it.
+        "description": json.dumps({"title": title, **data.description}).replace("<", "\\u003c"),
+        "arrays": data.arrays,
+        "video": base64.b64encode(video).decode("ascii"),
+        "script": "\n".join((folder / name).read_text("utf-8") for name in ("stage.js", "page.js")),
+    }
+    parts = (folder / "index.html").read_text("utf-8").split("@@")
+    return "".join(filled[part] if n % 2 else part for n, part in enumerate(parts))
+
+
+def _write_video(
+    path: Path, frames: Iterable[np.ndarray], length: int, size: tuple[int, int], fps: Fraction
+) -> None:
+    height, width = size
+    rate = str(max(_LEAST_RATE, round(8 * _VIDEO_BYTES * fps / length)))
+    # No B-frames and a key frame every 15 frames, so that a browser can show any frame quickly.
+    encoder = {"preset": "medium", "bf": "0", "g": "15", "crf": "24", "maxrate": rate, "bufsize": rate}
+    with VideoWriter(path, height, width, fps, encoder) as writer:
+        for _, frame in zip(range(length), frames, strict=False):
+            if frame.shape[:2] != size:
+                frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+            writer.write(frame)

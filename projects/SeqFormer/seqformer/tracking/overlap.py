@@ -1,0 +1,68 @@
+"""Assignment of a clip's instances to known ones by the overlap of their masks.
+
+Source: SeqFormer, section 3.5 and supplement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from seqformer.tracking.clips import ClipInstances
+from seqformer.tracking.store import InstanceStore
+
+__all__ = ["assign_by_overlap", "overlap_with_known", "soft_iou"]
+
+_LEAST_IOU = 0.01
+
+
+def soft_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of masks given as probabilities: (A, n, h, w) and (B, n, h, w) -> (A, B)."""
+    p, q = first.flatten(1), second.flatten(1)
+    intersection = p @ q.T
+    union = p.sum(1, keepdim=True) + q.sum(1) - intersection
+    return intersection / (union + 1e-6)
+
+
+def overlap_with_known(store: InstanceStore, known: Sequence[int], clip: ClipInstances) -> Tensor:
+    """Soft IoU (I, N) of known instances with those of a clip.
+
+    It is taken over the frames that the clip shares with each stored one, and averaged over those stored
+    clips that hold the known instance in such a frame; 0 if none does.
+    """
+    row = {i: index for index, i in enumerate(known)}
+    similarity = torch.zeros(len(known), len(clip))
+    counts = torch.zeros(len(known), 1)
+    for held in store.clips:
+        shared = held.clip.end - clip.start
+        if shared <= 0:
+            continue
+        offset = clip.start - held.clip.start
+        rows = [row[i] for i in held.ids]
+        similarity[rows] += soft_iou(
+            held.clip.mask_probabilities[:, offset:], clip.mask_probabilities[:, :shared]
+        ).cpu()
+        counts[rows] += 1
+    return similarity / counts.clamp(min=1)
+
+
+def assign_by_overlap(store: InstanceStore, clip: ClipInstances) -> list[int]:
+    """Ids of a clip's N instances, as published.
+
+    Known instances are assigned one to one, for the highest sum of soft IoU. A pair above 0.01 is the same
+    instance; the rest of the clip's instances are new.
+
+    Args:
+        store: the clips and instances so far.
+        clip: the next clip, which begins after the last one.
+    """
+    known = sorted({i for held in store.clips for i in held.ids})
+    similarity = overlap_with_known(store, known, clip)
+    ids: list[int | None] = [None] * len(clip)
+    for i, row in zip(*linear_sum_assignment(similarity.numpy(), maximize=True), strict=True):
+        if similarity[i, row] > _LEAST_IOU:
+            ids[row] = known[i]
+    return [store.new_id() if i is None else i for i in ids]

@@ -1,0 +1,86 @@
+"""From the results of frames to tracklets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
+
+__all__ = ["TrackletBuilder", "best_results"]
+
+
+def best_results(results: Iterable[tuple[int, int, float]], most: int | None) -> list[tuple[int, int, float]]:
+    """Which results (instance, class, score) of a video count, in their order.
+
+    Args:
+        results: in any order.
+        most: how many count, the best first; None for all, in order of first appearance and class.
+    """
+    if most is None:
+        return sorted(results, key=lambda r: r[:2])
+    return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[:most]
+
+
+class TrackletBuilder:
+    """Builds the tracklets of a video from the results of its frames, at the end or at any time before.
+
+    Masks of an instance that ends without a result are forgotten.
+
+    Args:
+        most: how many tracklets the video has at most; see :func:`best_results`.
+        class_names: by label; classes without a name are numbered.
+
+    Example:
+        >>> tracklets = TrackletBuilder()
+        >>> for frame in frames:
+        ...     tracklets.add(stream.push(frame))
+        >>> tracklets.add(stream.finish())
+        >>> result = tracklets.result(stream.size)
+    """
+
+    def __init__(self, most: int | None = None, class_names: Sequence[str] = ()):
+        self._most = most
+        self._class_names = class_names
+        self._length = 0
+        self._masks: dict[int, dict[int, RLE]] = {}  # by instance and frame
+        self._scores: dict[int, list[tuple[int, float]]] = {}  # by instance: classes and their scores
+
+    def add(self, frames: Iterable[FrameResult]) -> None:
+        """Adds the next frames."""
+        for frame in frames:
+            self._length = frame.index + 1
+            for instance in frame.instances:
+                self._masks.setdefault(instance.instance_id, {})[frame.index] = instance.mask
+                self._scores[instance.instance_id] = [(instance.label, instance.score)]
+            for ended in frame.ended:
+                if ended.scores:
+                    self._scores[ended.instance_id] = ended.scores
+                else:
+                    self._scores.pop(ended.instance_id, None)
+                    self._masks.pop(ended.instance_id, None)
+
+    def result(self, size: tuple[int, int]) -> VideoResult:
+        """The tracklets of the frames so far.
+
+        An instance that has ended has a tracklet for each class that is a result. One that has not ended has
+        one tracklet, with its class and score so far.
+
+        Args:
+            size: height and width of the frames, pixels.
+        """
+        return VideoResult(*size, self._length, list(self.tracklets(size)))
+
+    def tracklets(self, size: tuple[int, int]) -> Iterator[Tracklet]:
+        """The same tracklets one at a time, since each instance has a list as long as the video."""
+        results = [(i, label, score) for i, scores in self._scores.items() for label, score in scores]
+        segmentations: dict[int, list[RLE | None]] = {}
+        for i, label, score in best_results(results, self._most):
+            if i not in segmentations:
+                if self._most is None:  # in the order of instances: those before do not come again
+                    segmentations.clear()
+                masks = self._masks.get(i, {})
+                segmentations[i] = [masks.get(t) for t in range(self._length)]
+            yield Tracklet(i, label, score, segmentations[i], self._name(label), size)
+
+    def _name(self, label: int) -> str:
+        return self._class_names[label] if label < len(self._class_names) else f"class {label}"

@@ -1,0 +1,37 @@
+"""Frames out of videos, pictures and cameras, and frames into videos and pictures."""
+
+from seqformer.video.dataset_video import DatasetVideo, open_dataset_video
+from seqformer.video.live import LiveReader, is_address
+from seqformer.video.sinks import (
+    FrameFolderWriter,
+    FrameWriter,
+    GrowingFolderWriter,
+    GrowingVideoWriter,
+    VideoWriter,
+    open_writer,
+)
+from seqformer.video.sources import (
+    PICTURE_SUFFIXES,
+    FrameSource,
+    ImageSequenceReader,
+    VideoReader,
+    open_source,
+)
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "DatasetVideo",
+    "FrameFolderWriter",
+    "FrameSource",
+    "FrameWriter",
+    "GrowingFolderWriter",
+    "GrowingVideoWriter",
+    "ImageSequenceReader",
+    "LiveReader",
+    "VideoReader",
+    "VideoWriter",
+    "is_address",
+    "open_dataset_video",
+    "open_source",
+    "open_writer",
+]

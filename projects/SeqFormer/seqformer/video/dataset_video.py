@@ -1,0 +1,95 @@
+"""One video of a dataset, or any other video: its frames, and what the dataset says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seqformer.errors import InputError
+from seqformer.formats.ytvis import Dataset, Video, read_ytvis
+from seqformer.video.sources import FrameSource, ImageSequenceReader, VideoReader, open_source
+
+__all__ = ["DatasetVideo", "open_dataset_video"]
+
+
+@dataclass
+class DatasetVideo:
+    """A video that can be read several times.
+
+    Attributes:
+        frames: the source of its frames.
+        video: id, size and length.
+        dataset: the dataset it belongs to; None for other videos.
+        fps: frames a second; None for pictures, which have no rate.
+        problem: what could not be read of the source, in one line; None if all was read.
+    """
+
+    frames: FrameSource
+    video: Video
+    dataset: Dataset | None
+    fps: float | None
+    problem: str | None
+
+    def pick(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        """The frames (H, W, 3) uint8 RGB of these numbers, counted from 0, in this order."""
+        wanted, pictures = set(numbers), {}
+        with self.frames:  # may be left before its end
+            for t, frame in enumerate(self.frames):
+                if t in wanted:
+                    pictures[t] = frame
+                if len(pictures) == len(wanted):
+                    break
+        return [pictures[t] for t in numbers]
+
+
+def open_dataset_video(
+    inputs: str | Path | Sequence[str | Path] | None = None,
+    *,
+    dataset: str | Path | None = None,
+    images: str | Path | None = None,
+    video_id: int | None = None,
+) -> DatasetVideo:
+    """Opens a video from its file or pictures, or by its id in a dataset.
+
+    Args:
+        inputs: a video file, a folder of pictures, a glob pattern or picture files.
+        dataset: a YouTube-VIS JSON that has the video.
+        images: the folder that the file names in ``dataset`` are relative to; needed without ``inputs``.
+        video_id: the video's id in ``dataset``, or the id that a video without a dataset gets (1 by default).
+
+    Raises:
+        InputError: if it cannot be read, or its frames are not those of the dataset's video.
+
+    Example:
+        >>> video = open_dataset_video(dataset="val.json", images="JPEGImages", video_id=3)
+        >>> first, last = video.pick([0, video.video.length - 1])
+    """
+    content, known = None, None
+    if dataset is not None:
+        content = read_ytvis(dataset)
+        if video_id is None:
+            raise InputError("`dataset` names many videos: give `video_id` as well")
+        if video_id not in content.videos:
+            raise InputError(f"there is no video {video_id} in {dataset}")
+        known = content.videos[video_id]
+    if inputs:
+        source = open_source(inputs)
+    elif known is None or images is None:
+        raise InputError("no frames: give `inputs`, or `dataset`, `images` and `video_id`")
+    else:
+        source = ImageSequenceReader([Path(images, name) for name in known.names], keep_order=True)
+    is_video = isinstance(source, VideoReader)
+    length = sum(1 for _ in source) if is_video else source.length
+    video = known
+    if video is None:
+        names = [str(t) for t in range(length)]
+        video = Video(1 if video_id is None else video_id, names, source.height, source.width)
+    elif (length, source.height, source.width) != (video.length, video.height, video.width):
+        raise InputError(
+            f"the frames are not those of video {video.id} in {dataset}: there are {length} of "
+            f"{source.width}x{source.height} pixels, not {video.length} of {video.width}x{video.height}"
+        )
+    return DatasetVideo(source, video, content, float(source.fps) if is_video else None, source.problem)

@@ -1,0 +1,329 @@
+"""Frames from videos and pictures.
+
+Readers may be iterated several times; every pass starts at the first frame.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from PIL import Image, ImageOps
+
+from seqformer.errors import InputError
+from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
+from seqformer.formats.frames import frame_size, pictures_in
+from seqformer.video.live import LiveReader, is_address
+
+__all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
+
+PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
+
+_FALLBACK_FPS = Fraction(25)  # what players assume, too
+_PICTURE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
+
+
+class FrameSource(Protocol):
+    """Where frames come from.
+
+    Attributes:
+        name: a name for the results.
+        paths: the files that are read; empty for a live source.
+        height, width: of the frames, pixels.
+        fps: frames a second.
+        length: frames, as far as the source announces them; None if unknown.
+    """
+
+    name: str
+    paths: list[Path]
+    height: int
+    width: int
+    fps: Fraction
+    length: int | None
+
+    @property
+    def problem(self) -> str | None:
+        """What the last complete pass could not read, in one line; None if it read all."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """(height, width, 3) uint8 RGB frames."""
+
+    def __enter__(self) -> FrameSource: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class VideoReader:
+    """The frames of a video file, upright.
+
+    Parts that cannot be decoded are left out, so that the rest of a damaged or cut-off file can be used;
+    ``problem`` then says how many frames were decoded out of how many. Frames keep the coded size: non-square
+    pixels are not resampled.
+
+    Args:
+        path: the file; any container and codec that FFmpeg reads.
+
+    Raises:
+        InputError: if the file is missing, empty or not a video, or none of its frames can be decoded; while
+            reading, if frames change size.
+
+    Example:
+        >>> with VideoReader("street.mp4") as video:
+        ...     for frame in video:
+        ...         print(frame.shape, video.fps)
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.name = self.path.stem
+        self.paths = [self.path]
+        self.decoded = 0  # frames of the current or last pass
+        self._errors = 0  # packets that the decoder refused
+        self._end = 0.0  # seconds, where the last decoded frame ends
+        self._completed = False
+        self._container: InputContainer | None = None
+        # One for all frames: it keeps its conversion tables, which each frame's to_ndarray would build again.
+        self._reformatter = VideoReformatter()
+
+        stream = self._open()
+        try:
+            self.fps = _frame_rate(stream)
+            self._declared, self._seconds = _declared_length(self._container, stream, self.fps)
+            # The container's duration is often a guess, so it is no evidence of damage.
+            seconds = self._seconds or (self._container.duration or 0) / av.time_base
+            first = next(self._decode(self._container, stream), None)
+        finally:
+            self.close()
+        if first is None:
+            raise InputError(f"no frame of '{path}' can be decoded: give a complete video file")
+        self.length = self._declared or round(seconds * self.fps) or None
+        self._quarter_turns = round(first.rotation / 90) % 4  # counterclockwise
+        self._coded_size = first.height, first.width
+        self.height, self.width = self._coded_size if self._quarter_turns % 2 == 0 else self._coded_size[::-1]
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the current pass."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.close()
+        stream = self._open()
+        self.decoded, self._errors, self._end, self._completed = 0, 0, 0.0, False
+        height, width = self._coded_size
+        for frame in self._decode(self._container, stream):
+            if (frame.height, frame.width) != (height, width):
+                raise InputError(
+                    f"frame {self.decoded} of '{self.path}' is {frame.width}x{frame.height}, "
+                    f"the first is {width}x{height}: frames must have one size"
+                )
+            self.decoded += 1
+            self._end = (frame.time or 0.0) + float(1 / self.fps)
+            image = self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
+            yield np.ascontiguousarray(np.rot90(image, self._quarter_turns))
+        self._completed = True
+        self.close()
+
+    def __length_hint__(self) -> int:
+        return self.length or 0
+
+    @property
+    def problem(self) -> str | None:
+        if not self._completed:
+            return None
+        if self._declared:
+            missing, count = self._declared - self.decoded, f"{self._declared} frames"
+        elif self._seconds:
+            missing = round((self._seconds - self._end) * self.fps)
+            missing, count = (missing if missing > 2 else 0), f"about {self.length} frames"
+        else:
+            missing, count = self._errors, "frames"
+        if missing <= 0:
+            return None
+        return (
+            f"{self.decoded} of {count} of '{self.path}' could be decoded (the file is damaged or cut off); "
+            "results cover these"
+        )
+
+    def _open(self) -> VideoStream:
+        if not os.path.exists(self.path):
+            raise InputError(f"no file '{self.path}'")
+        if os.path.isfile(self.path) and not self.path.stat().st_size:
+            raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
+        no_video = f"'{self.path}' is not a video, or is cut off before its first frame: give a complete file"
+        try:
+            self._container = av.open(str(self.path))
+        except av.error.InvalidDataError as error:
+            raise InputError(no_video) from error
+        except av.error.FFmpegError as error:
+            raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
+        pictures = av.stream.Disposition.attached_pic  # the cover of an audio file
+        streams = [s for s in self._container.streams.video if not s.disposition & pictures]
+        if not streams or self._container.format.name == "tty":  # FFmpeg renders text files
+            self.close()
+            raise InputError(no_video)
+        streams[0].thread_type = "AUTO"
+        return streams[0]
+
+    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+        packets = container.demux(stream)
+        while True:
+            try:
+                frames = next(packets).decode()
+            except (StopIteration, av.error.EOFError):
+                return
+            except av.error.FFmpegError:
+                self._errors += 1
+            else:
+                yield from frames
+
+
+class ImageSequenceReader:
+    """Pictures as the frames of a video, in natural order (2 before 10), upright according to EXIF.
+
+    Args:
+        pictures: a folder, a glob pattern, or picture files.
+        fps: the frame rate of the video.
+        keep_order: keep the given order of picture files, as a dataset lists them.
+
+    Raises:
+        InputError: if there are no pictures, or one cannot be read or differs in size from the first.
+    """
+
+    def __init__(
+        self,
+        pictures: str | Path | Sequence[str | Path],
+        fps: Fraction = PICTURES_FPS,
+        *,
+        keep_order: bool = False,
+    ):
+        pictures = [pictures] if isinstance(pictures, str | Path) else pictures
+        self.paths = [Path(picture) for picture in pictures] if keep_order else _expand(pictures)
+        self.fps = fps
+        self.length = len(self.paths)
+        self.name = self.paths[0].stem if self.length == 1 else self.paths[0].resolve().parent.name
+        self.height, self.width = frame_size(self.paths[0])
+        for path in self.paths:
+            height, width = frame_size(path)
+            if (height, width) != (self.height, self.width):
+                first = f"'{self.paths[0].name}' is {self.width}x{self.height}"
+                raise InputError(f"'{path}' is {width}x{height}, but {first}: frames must have one size")
+
+    def __enter__(self) -> ImageSequenceReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Pictures are closed as they are read."""
+
+    def __length_hint__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for path in self.paths:
+            try:
+                with Image.open(path) as image:
+                    yield np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            except _PICTURE_ERRORS as error:
+                raise InputError(
+                    f"picture '{path}' cannot be read ({error}): replace or remove it"
+                ) from error
+
+    @property
+    def problem(self) -> str | None:
+        return None
+
+
+def open_source(
+    inputs: str | Path | Sequence[str | Path],
+) -> VideoReader | ImageSequenceReader | LiveReader:
+    """Opens what a user names.
+
+    Args:
+        inputs: a video file, a folder of pictures, a glob pattern, picture files, or one camera ("camera:0")
+            or address ("rtsp://...").
+
+    Raises:
+        InputError: if it cannot be read as one video.
+    """
+    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if len(inputs) == 1 and is_address(str(inputs[0])):
+        return LiveReader(str(inputs[0]))
+    paths = [path for name in inputs for path in _matches(name)]
+    videos = [
+        path for path in paths if not os.path.isdir(path) and path.suffix.lower() not in PICTURE_SUFFIXES
+    ]
+    if len(videos) == 1 and len(paths) == 1:
+        return VideoReader(videos[0])
+    if videos:
+        raise InputError(
+            f"'{videos[0]}' is not a picture, and several files must all be frames of one video: "
+            "give one video, or pictures"
+        )
+    return ImageSequenceReader(inputs)
+
+
+def _frame_rate(stream: VideoStream) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate
+    return rate if rate and rate > 0 else _FALLBACK_FPS
+
+
+def _declared_length(
+    container: InputContainer, stream: VideoStream, fps: Fraction
+) -> tuple[int | None, float | None]:
+    """The stream's length according to the file's header: frames, or else seconds, or neither."""
+    if stream.frames:
+        frames = stream.frames
+        if "mp4" in container.format.name and stream.duration:  # an edit list may hide some of them
+            frames = min(frames, round(stream.duration * stream.time_base * fps))
+        return frames, None
+    written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
+    if written:
+        hours, minutes, seconds = map(float, written.groups())
+        return None, 3600 * hours + 60 * minutes + seconds
+    return None, None
+
+
+def _matches(name: str | Path) -> list[Path]:
+    """The path itself, or the files that it matches as a glob pattern."""
+    path = Path(name)
+    if os.path.exists(path) or not glob.has_magic(str(path)):
+        return [path]
+    found = [Path(match) for match in glob.glob(str(path))]
+    if not found:
+        raise InputError(f"no file matches '{path}'")
+    return found
+
+
+def _expand(inputs: Sequence[str | Path]) -> list[Path]:
+    """All pictures that are named, in natural order."""
+    pictures: list[Path] = []
+    for path in (match for name in inputs for match in _matches(name)):
+        if not os.path.exists(path):
+            raise InputError(f"no file '{path}'")
+        if os.path.isdir(path):
+            pictures += pictures_in(path)
+        else:
+            pictures.append(path)
+    if not pictures:
+        known = " ".join(sorted(PICTURE_SUFFIXES))
+        raise InputError(
+            f"no pictures in '{', '.join(map(str, inputs))}' ({known}): give a folder that has some"
+        )
+    return sorted(pictures, key=natural_order)

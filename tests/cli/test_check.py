@@ -1,0 +1,153 @@
+"""`seqformer check`: a good dataset passes, and all problems of a bad one are listed in one run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from seqformer.cli.check import main
+from seqformer.data.toy import make_toy_dataset
+from seqformer.formats.check import check_dataset
+from seqformer.formats.files import read_json
+
+ALL_NULL = [None] * 3
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> tuple[Path, Path]:
+    """A dataset of two videos with three frames each, 64x48 pixels: JSON and folder of frames."""
+    json_file, _, frames = make_toy_dataset(tmp_path, num_train=2, num_val=0, length=3, size=(48, 64))
+    return json_file, frames
+
+
+def change(path: Path, edit: Any) -> None:
+    data = read_json(path)
+    edit(data)
+    path.write_text(json.dumps(data))
+
+
+def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str], str]:
+    code = 0
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        code = end.code
+    output = capsys.readouterr()
+    return code, output.out.splitlines(), output.err
+
+
+@pytest.mark.parametrize("options", [[], ["--decode"]])
+def test_nothing_wrong(
+    toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    code, lines, _ = run(*toy, *options, capsys=capsys)
+    assert code == 0
+    assert lines == ["no problems; usable: 2 videos, 6 frames, 6 annotations, 3 categories"]
+
+
+def test_everything_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    json_file, frames = toy
+    names = [name for video in read_json(json_file)["videos"] for name in video["file_names"]]
+    (frames / names[0]).unlink()
+    Image.new("RGB", (60, 48)).save(frames / names[1])
+    (frames / names[2]).write_bytes(b"no picture")
+    whole = (frames / names[3]).read_bytes()
+    (frames / names[3]).write_bytes(whole[: len(whole) // 2])
+
+    def edit(data: dict[str, Any]) -> None:
+        videos, (a, b, c, d, e, f) = data["videos"], data["annotations"]
+        videos[1]["file_names"][2] = videos[1]["file_names"][1]
+        videos.append(videos[0] | {"file_names": []})
+        videos.append(dict(videos[0]))
+        videos.append(videos[0] | {"id": 9, "length": 4})
+        data["categories"].append({"id": 1, "name": "again"})
+        a["category_id"] = 7
+        a["segmentations"] = [{"size": [48, 63], "counts": [48 * 63]}, None, None]
+        b["segmentations"] = [{"size": [48, 64], "counts": "0"}, {"size": [48, 64], "counts": [5]}, None]
+        c["segmentations"] = [None]
+        d["id"] = c["id"]
+        e["segmentations"] = ALL_NULL
+        e["bboxes"] = ["box", None, None]
+        e["areas"] = [None, None]
+        f["segmentations"] = [{"size": [48, 64], "counts": [0, 48 * 64]}, None, None]
+        f["bboxes"] = [[0, 0, 10, 10], None, None]
+        data["annotations"] += [f | {"id": 20, "video_id": 30}]
+
+    change(json_file, edit)
+    code, lines, _ = run(json_file, frames, "--decode", capsys=capsys)
+    assert code == 1
+    expected = [
+        ": two categories have the id 1",
+        f": video 1: 1 of 3 frames are missing: '{frames / names[0]}'",
+        ": video 1: 'file_names' must be a list of at least one name",
+        ": two videos have the id 1",
+        ": video 9: 'length' is 4, but there are 3 file_names",
+        ": video 1, annotation 1: category_id 7 is not among the categories 1 to 3",
+        ": video 1, annotation 1, frame 0: the mask's size is [48, 63], the frame's [48, 64]",
+        ": video 1, annotation 2, frame 0: malformed RLE: the runs cover 0 pixels, not 48 x 64 = 3072",
+        ": video 1, annotation 2, frame 1: malformed RLE: the runs cover 5 pixels, not 48 x 64 = 3072",
+        ": video 1, annotation 3: 'segmentations' has 1 entries, the video 3 frames",
+        ": video 2, annotation 3: ids must be integers, each used once",
+        ": video 2, annotation 5, frame 0: a box must be x, y, width and height in pixels, not 'box'",
+        ": video 2, annotation 5: 'areas' has 2 entries, the video 3 frames",
+        ": video 30, annotation 20: there is no video with that id",
+        f": video 1, frame 1: '{frames / names[1]}' is 60x48 pixels, the annotations are for 64x48",
+        f": video 1, frame 2: '{frames / names[2]}' cannot be read: cannot identify image file",
+        f": video 2, frame 0: '{frames / names[3]}' cannot be read: image file is truncated",
+        f": video 2, frame 2: '{names[4]}' is also frame 1",
+        ": video 1, annotation 2: no frame has a mask",
+        ": video 2, annotation 5: no frame has a mask",
+        ": video 2, annotation 6, frame 0: the box [0, 0, 10, 10] is not that of the mask, "
+        "[0.0, 0.0, 64.0, 48.0] (x, y, width, height)",
+    ]
+    assert len(lines) == len(expected) + 1
+    for line, start in zip(lines, expected, strict=False):
+        assert line.startswith(str(json_file) + start)
+    assert lines[-1] == "21 problems; usable: 2 videos, 6 frames, 3 annotations, 3 categories"
+
+
+def test_truncated_frames_need_decoding(toy: tuple[Path, Path]) -> None:
+    frame = next(toy[1].rglob("*.jpg"))
+    frame.write_bytes(frame.read_bytes()[:-200])
+    assert check_dataset(*toy)[1] == []
+    (problem,) = check_dataset(*toy, decode=True)[1]
+    assert str(frame) in problem and "truncated" in problem
+
+
+def test_pictures_turned_by_exif_count_as_they_are_shown(toy: tuple[Path, Path]) -> None:
+    frame = next(toy[1].rglob("*.jpg"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (48, 64)).save(frame, exif=exif)
+    assert check_dataset(*toy)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no file"), ('{"videos": [', "is not JSON"), ("[]", "not an object with 'videos'")],
+)
+def test_nothing_to_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    path = tmp_path / "data.json"
+    if content is not None:
+        path.write_text(content)
+    code, lines, errors = run(path, tmp_path, capsys=capsys)
+    assert (code, lines) == (2, [])
+    assert errors.startswith("error: ") and str(path) in errors and message in errors
+    assert errors.count("\n") == 1
+
+
+def test_command(toy: tuple[Path, Path], repository: Path) -> None:
+    command = [sys.executable, str(repository / "tools" / "check_dataset.py")]
+    done = subprocess.run([*command, *map(str, toy)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout[:11]) == (0, "no problems")
+    done = subprocess.run([*command, str(toy[0]), "/nowhere"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == "error: no folder '/nowhere'"

@@ -1,0 +1,138 @@
+"""`seqformer convert`: every format from and to files, in one line what cannot be done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seqformer.cli.convert import main
+from seqformer.data.toy import make_toy_dataset
+from seqformer.formats.results import write_results
+from seqformer.formats.rle import encode_masks
+from seqformer.formats.ytvis import read_ytvis
+
+CVAT = """<annotations><meta><task><labels><label><name>car</name></label></labels></task></meta>
+<track id="0" label="car"><box frame="0" outside="0" xtl="2" ytl="2" xbr="9" ybr="9"/></track>
+</annotations>"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A dataset of two videos, its frames, and results that find everything, each with its own score."""
+    dataset, _, frames = make_toy_dataset(tmp_path, num_train=2, num_val=0, length=3, instances=2)
+    entries = [
+        {"video_id": a.video.id, "category_id": a.category, "score": 0.8 - n / 10, "segmentations": a.masks}
+        for n, a in enumerate(read_ytvis(dataset).annotations)
+    ]
+    write_results(tmp_path / "results.json", entries)
+    return dataset, frames, tmp_path / "results.json"
+
+
+def results_arguments(toy: tuple[Path, Path, Path], form: str, output: Path, *more: object) -> list[str]:
+    arguments = ["results", form, "--dataset", toy[0], "--results", toy[2], "--output", output, *more]
+    return [str(argument) for argument in arguments]
+
+
+def dataset_arguments(toy: tuple[Path, Path, Path], form: str, output: Path, *more: object) -> list[str]:
+    return ["dataset", form, *map(str, ("--frames", toy[1], "--output", output, *more))]
+
+
+def test_davis_and_back(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masks, back = tmp_path / "masks", tmp_path / "back.json"
+    main(results_arguments(toy, "davis", masks))
+    assert capsys.readouterr().out == f"{masks}: 4 instances\n"
+    meta = ("--meta", masks / "meta.json")
+    main(dataset_arguments(toy, "davis", back, "--annotations", masks / "Annotations", *meta))
+    assert capsys.readouterr().out == f"{back}: 2 videos, 3 categories, 4 annotations\n"
+    assert read_ytvis(back).names == read_ytvis(toy[0]).names
+    main(dataset_arguments(toy, "davis", back, "--annotations", masks / "Annotations", "--void", "1"))
+    assert capsys.readouterr().out == f"{back}: 2 videos, 1 categories, 2 annotations\n"
+
+
+def test_mots_and_back(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mots, back = tmp_path / "mots", tmp_path / "back.json"
+    main(results_arguments(toy, "mots", mots, "--score-threshold", "0.55"))
+    assert capsys.readouterr().out == f"{mots}: 3 instances\n"
+    (everywhere,) = encode_masks(np.ones((1, 96, 128), bool))
+    for path in mots.iterdir():
+        path.write_text(path.read_text() + f"0 10000 10 96 128 {everywhere['counts']}\n")
+    classes = ("--annotations", mots, "--classes", "1=circle", "2=square", "3=triangle")
+    for regions, count in (("crowd", 3 + 2 * 3), ("drop", 3)):
+        main(dataset_arguments(toy, "mots", back, *classes, "--ignore-regions", regions))
+        assert capsys.readouterr().out == f"{back}: 2 videos, 3 categories, {count} annotations\n"
+
+
+def test_coco(toy: tuple, tmp_path: Path) -> None:
+    main(results_arguments(toy, "coco", tmp_path / "frames.json"))
+    assert len(json.loads((tmp_path / "frames.json").read_text())["images"]) == 6
+
+
+def test_cvat(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, output = tmp_path / "train_001.xml", tmp_path / "task.json"
+    task.write_text(CVAT)
+    arguments = ["dataset", "cvat", "--annotations", str(task), "--output", str(output)]
+    arguments += ["--frames", str(toy[1] / "train_001")]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "track 0, frame 0: a box is not a mask" in (line := capsys.readouterr().err)
+    assert line.endswith("draw a polygon or a mask, or set --boxes fill\n")
+    main([*arguments, "--boxes", "fill"])
+    assert capsys.readouterr().out == f"{output}: 1 videos, 1 categories, 1 annotations\n"
+
+
+def test_frames(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "new.json"
+    main(dataset_arguments(toy, "frames", output, "--categories", "person", "car"))
+    assert capsys.readouterr().out == f"{output}: 2 videos, 2 categories\n"
+    assert "annotations" not in json.loads(output.read_text())
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(
+    toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    (tmp_path / "colour" / "train_001").mkdir(parents=True)
+    Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(tmp_path / "colour" / "train_001" / "00000.png")
+    for arguments, message in (
+        (results_arguments(toy, "davis", toy[1]), "exists: remove it"),
+        (
+            results_arguments(toy, "davis", output, "--score-threshold", "2"),
+            "error: --score-threshold must be",
+        ),
+        (results_arguments(toy, "mots", output, "--results", "/none.json"), "no file '/none.json'"),
+        (dataset_arguments(toy, "davis", output, "--annotations", "/none"), "'/none'"),
+        (["checkpoint", "seqformer", "/none.pth", str(output)], "no file '/none.pth'"),
+        (dataset_arguments(toy, "davis", output, "--annotations", tmp_path / "colour"), "is in colour"),
+        (dataset_arguments(toy, "frames", output, "--categories", "a", "--frames", "/none"), "no folder"),
+    ):
+        with pytest.raises(SystemExit) as done:
+            main(arguments)
+        errors = capsys.readouterr().err
+        assert done.value.code == 2
+        assert errors.startswith("error: ") and message in errors and errors.count("\n") == 1
+        assert not list(tmp_path.glob("out*"))
+    assert sorted(path.name for path in toy[1].iterdir()) == ["train_001", "train_002"]
+
+
+def test_a_class_is_a_number_and_a_name(toy: tuple, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(dataset_arguments(toy, "mots", Path("out"), "--annotations", "a", "--classes", "person"))
+    assert "'person' is not ID=NAME" in capsys.readouterr().err
+
+
+def test_entry_points(toy: tuple, repository: Path) -> None:
+    """The files in tools/ take the same arguments, without "dataset" and "results"."""
+    for kind, arguments in (
+        ("results", results_arguments(toy, "coco", toy[2].with_name("frames.json"))),
+        ("dataset", dataset_arguments(toy, "frames", toy[2].with_name("new.json"), "--categories", "a")),
+    ):
+        command = [sys.executable, str(repository / "tools" / f"convert_{kind}.py"), *arguments[1:]]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(arguments[-1 if kind == "results" else 5])

@@ -1,0 +1,190 @@
+"""The training command: a run that is interrupted, resumed and evaluated; bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from seqformer.cli.train import main
+from seqformer.config import load_config
+from seqformer.data.toy import make_toy_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
+SMALL = ["INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.MIN_SIZE_TEST", "48", "INPUT.SAMPLING_FRAME_NUM", "2"]
+SMALL += ["MODEL.SeqFormer.APPLY_CLS_THRES", "0.0"]  # after a few steps no class is probable
+TIMEOUT = 300  # seconds; a run takes a few
+
+
+class Toy(NamedTuple):
+    train: Path
+    val: Path
+    frames: Path
+
+    def options(self, output: Path) -> list[str]:
+        return [
+            *("DATASETS.TRAIN", f"('ytvis:{self.train}:{self.frames}',)"),
+            *("DATASETS.TEST", f"('ytvis:{self.val}:{self.frames}',)"),
+            *("OUTPUT_DIR", str(output)),
+            *SMALL,
+        ]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train_net.py"), "--config-file", str(CONFIG), *arguments]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=TIMEOUT)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    root = tmp_path_factory.mktemp("toy_data")
+    return Toy(*make_toy_dataset(root, num_train=2, num_val=2, length=3, size=(48, 64)))
+
+
+@pytest.fixture(scope="module")
+def interrupted(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """Output folder and last step of a training that Ctrl-C ended."""
+    output = tmp_path_factory.mktemp("training")
+    training = subprocess.Popen(
+        command(*toy.options(output), "SOLVER.MAX_ITER", "100000"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in training.stdout:
+        if "iter: " in line:
+            training.send_signal(signal.SIGINT)
+            break
+    remaining, errors = training.communicate(timeout=TIMEOUT)
+    assert training.returncode == 130, errors
+    assert "Stopping after this step" in remaining
+    assert "Traceback" not in remaining + errors
+    assert errors.splitlines()[-1] == "interrupted; --resume continues from the last checkpoint"
+    name = (output / "last_checkpoint").read_text()
+    assert (output / name).is_file()
+    return output, int(name.removeprefix("model_").removesuffix(".pth"))
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: tuple[Path, int], toy: Toy) -> tuple[Path, int, str]:
+    """The same training, resumed for three more steps: folder, step before, and what it said."""
+    output, step = interrupted
+    more = ["SOLVER.MAX_ITER", str(step + 4)]
+    done = run("--resume", *toy.options(output), *more)
+    assert done.returncode == 0, done.stderr
+    return output, step, done.stdout
+
+
+@pytest.mark.slow
+def test_the_first_line_comes_with_the_first_step_and_has_an_eta(interrupted: tuple[Path, int]) -> None:
+    output, _ = interrupted
+    lines = [line for line in (output / "log.txt").read_text().splitlines() if " iter: " in line]
+    assert re.search(r" eta: (\d+ days?, )?\d+:\d\d:\d\d  iter: 0  total_loss: ", lines[0])
+
+
+@pytest.mark.slow
+def test_resume_goes_on_after_the_last_step(finished: tuple[Path, int, str]) -> None:
+    output, step, said = finished
+    assert f"Starting training from iteration {step + 1}" in said
+    checkpoint = torch.load(output / "model_final.pth", weights_only=False)
+    assert checkpoint["iteration"] == step + 3
+    assert checkpoint["trainer"]["_trainer"]["optimizer"]["state"]
+
+
+@pytest.mark.slow
+def test_training_ends_with_an_evaluation(finished: tuple[Path, int, str], toy: Toy) -> None:
+    output, _, said = finished
+    results = json.loads(next(output.glob("inference/*/results.json")).read_text())
+    assert {result["video_id"] for result in results} == {1, 2}
+    assert all(len(result["segmentations"]) == 3 for result in results)
+    assert "| category" in said and "| triangle" in said
+
+
+@pytest.mark.slow
+def test_eval_only_gives_what_training_ended_with(
+    finished: tuple[Path, int, str], toy: Toy, tmp_path: Path
+) -> None:
+    output, _, said = finished
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
+    done = run("--eval-only", *toy.options(tmp_path), *weights)
+    assert done.returncode == 0, done.stderr
+    before, after = (
+        json.loads(next(folder.glob("inference/*/results.json")).read_text()) for folder in (output, tmp_path)
+    )
+    assert before == after
+    assert _tables(done.stdout) == _tables(said)
+    assert len(_tables(said)) == 3 + 5
+
+
+def _tables(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_frame_ends_training_with_one_line(toy: Toy, tmp_path: Path, workers: int) -> None:
+    copy = Toy(*(tmp_path / path.name for path in toy))
+    shutil.copytree(toy.train.parent, tmp_path, dirs_exist_ok=True)
+    for frame in (copy.frames / "train_001").iterdir():
+        frame.write_bytes(frame.read_bytes()[:100])
+    done = run(*copy.options(tmp_path / "out"), "DATALOADER.NUM_WORKERS", str(workers))
+    assert done.returncode == 2
+    assert "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"error: video 1: frame '{copy.frames}/train_001/0000")
+    assert not list((tmp_path / "out").glob("*.pth"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_configs_load(path: Path) -> None:
+    cfg = load_config(path)
+    assert cfg.MODEL.META_ARCHITECTURE == "SeqFormer"
+    assert cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE == "full_model"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "nowhere.yaml"], "no config file 'nowhere.yaml'"),
+        ([], "give a config file"),
+        (["--config-file", str(CONFIG), "MODEL.SEQFORMER.LAYERS", "3"], "MODEL.SEQFORMER"),
+        (["--config-file", str(CONFIG), "SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' has no value"),
+        (["--config-file", str(CONFIG), "DATASETS.TEST", "('coco',)"], "no dataset 'coco'"),
+        (["--config-file", str(CONFIG), "DATASETS.TEST", "('ytvis:a.json:b',)"], "no file 'a.json'"),
+        (
+            ["--config-file", str(CONFIG), "--eval-only", "DATASETS.TEST", "()"],
+            "--eval-only needs datasets",
+        ),
+        (["--config-file", str(CONFIG), "--num-gpus", "999"], "--num-gpus 999, but there are"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+    assert message in said.err
+
+
+def test_output_that_cannot_be_written(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as stop:
+        main(["--config-file", str(CONFIG), *toy.options(tmp_path / "file" / "out")])
+    assert stop.value.code == 2
+    assert "OUTPUT_DIR" in capsys.readouterr().err

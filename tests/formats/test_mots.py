@@ -1,0 +1,184 @@
+"""MOTS: made videos come back as they were, from both sides; bad lines and pictures are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_api
+
+from seqformer.errors import InputError
+from seqformer.formats.labelled import LabelledVideo, read_labelled
+from seqformer.formats.mots import read_mots, write_mots
+from seqformer.formats.ytvis import write_ytvis
+
+CLASSES = {1: "car", 2: "person"}
+IDS = {name: id_ for id_, name in CLASSES.items()}
+
+
+def number(made: Any, start: int) -> None:
+    """Frames as MOTS has them: numbers from ``start``."""
+    for folder in made.frames.iterdir():
+        for path in sorted(folder.iterdir(), reverse=True):
+            path.rename(folder / f"{int(path.stem) + start:06d}.jpg")
+
+
+def object_numbers(made: Any, name: str) -> list[int]:
+    return [IDS[category] * 1000 + n for n, category in enumerate(made.categories[name])]
+
+
+def text_lines(made: Any, name: str, start: int) -> list[str]:
+    lines = []
+    for t in range(made.length(name)):
+        for object_, mask in zip(object_numbers(made, name), made.masks[name], strict=True):
+            if mask[t].any():
+                rle = mask_api.encode(np.asfortranarray(mask[t], dtype=np.uint8))["counts"].decode()
+                lines.append(f"{t + start} {object_} {object_ // 1000} 24 40 {rle}")
+    ignored = mask_api.encode(np.asfortranarray(np.eye(24, 40, dtype=np.uint8)))["counts"].decode()
+    return [*lines, f"{start} 10000 10 24 40 {ignored}"]
+
+
+def write_text(made: Any, layout: str, start: int) -> Path:
+    root = made.root / "mots"
+    for name in made.masks:
+        path = root / f"{name}.txt" if layout == "files" else root / name / "gt" / "gt.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(text_lines(made, name, start)) + "\n")
+        if layout == "MOTSChallenge":
+            images = made.frames / name / "img1"
+            images.mkdir()
+            for frame in (made.frames / name).glob("*.jpg"):
+                frame.rename(images / frame.name)
+    return root
+
+
+def write_pngs(made: Any) -> Path:
+    root = made.root / "instances"
+    for name in made.masks:
+        (root / name).mkdir(parents=True)
+        for t in range(made.length(name)):
+            ids = made.ids(name, t, object_numbers(made, name))
+            if t == 0:
+                ids[23, 30:] = 10000
+            Image.fromarray(ids.astype(np.uint16)).save(root / name / f"{t:06d}.png")
+    return root
+
+
+@pytest.mark.parametrize("layout", ["files", "MOTSChallenge"])
+def test_text(made: Any, layout: str) -> None:
+    start = int(layout == "MOTSChallenge")
+    number(made, start)
+    dataset = read_mots(write_text(made, layout, start), made.frames, CLASSES)
+    assert dataset.names == CLASSES
+    made.assert_same(made.checked(dataset))
+
+
+def test_pngs(made: Any) -> None:
+    number(made, 0)
+    made.assert_same(made.checked(read_mots(write_pngs(made), made.frames, CLASSES)))
+
+
+@pytest.mark.parametrize("form", ["text", "PNGs"])
+def test_ignored_regions(made: Any, form: str) -> None:
+    number(made, 0)
+    annotations = write_text(made, "files", 0) if form == "text" else write_pngs(made)
+    kept = made.checked(read_mots(annotations, made.frames, CLASSES))
+    crowds = [a for a in kept.annotations if a.crowd]
+    assert [(a.video.id, a.category) for a in crowds] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert {a.areas[0] for a in crowds} == {24 if form == "text" else 10}
+    assert all(set(a.areas[1:]) == {0} for a in crowds)
+    dropped = read_mots(annotations, made.frames, CLASSES, keep_ignored=False)
+    assert not any(a.crowd for a in dropped.annotations)
+    made.assert_same(made.checked(dropped))
+
+
+def test_class_ids_stay(made: Any) -> None:
+    number(made, 0)
+    root = made.root / "mots"
+    root.mkdir()
+    (root / "a.txt").write_text("\n".join(ln for ln in text_lines(made, "a", 0) if ln.split()[2] == "2"))
+    dataset = made.checked(read_mots(root, made.frames, {2: "pedestrian"}))
+    assert dataset.names == {2: "pedestrian"}
+    assert [a.category for a in dataset.annotations] == [2]
+
+
+def error(made: Any, annotations: Path, classes: dict[int, str] = CLASSES) -> str:
+    with pytest.raises(InputError) as raised:
+        read_mots(annotations, made.frames, classes)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 1000 1 24 40", "line 1: a line must be: frame, object, class, height, width, RLE"),
+        ("0 x 1 24 40 0", "line 1: a line must be"),
+        ("9 1000 1 24 40 P^1", "line 1: there is no frame 9"),
+        ("0 3000 3 24 40 P^1", "line 1: object 3000 is of class 3; known are 1 (car), 2 (person)"),
+        (
+            "0 1000 1 23 40 hl0",
+            "line 1: frame 0, object 1000: the mask's size is [23, 40], the frame's [24, 40]",
+        ),
+        ("0 1000 1 24 40 11", "line 1: frame 0, object 1000: malformed RLE: the runs cover 2 pixels"),
+        ("0 1000 1 24 40 0Pn0\n0 1000 1 24 40 0Pn0", "line 2: frame 0, object 1000: 1000 appears twice"),
+        ("0 1000 1 24 40 0Pn0\n1 1000 2 24 40 0Pn0", "line 2: frame 1, object 1000: 1000 is 'person' here"),
+        ("\xe4", "is not MOTS text"),
+    ],
+)
+def test_broken_text(made: Any, line: str, message: str) -> None:
+    number(made, 0)
+    annotations = write_text(made, "files", 0)
+    (annotations / "b.txt").write_text(line, encoding="utf-8")
+    raised = error(made, annotations)
+    assert f"{annotations / 'b.txt'}" in raised and message in raised
+
+
+def test_broken_pngs(made: Any) -> None:
+    number(made, 0)
+    annotations = write_pngs(made)
+    png = annotations / "b" / "000000.png"
+    Image.fromarray(np.full((24, 40), 3001, dtype=np.uint16)).save(png)
+    assert "b/000000.png': object 3001 is of class 3" in error(made, annotations)
+    Image.fromarray(np.zeros((20, 40), dtype=np.uint16)).save(png)
+    assert "b/000000.png' is 40x20 pixels" in error(made, annotations)
+    png = png.rename(annotations / "b" / "000009.png")
+    assert "b/000009.png' has no frame" in error(made, annotations)
+    png.rename(annotations / "b" / "last.png")
+    assert "its name must be the number" in error(made, annotations)
+    assert "no NAME.txt" in error(made, made.frames / "b")
+    assert "two categories have the same name" in error(made, annotations, {1: "car", 2: "car"})
+
+
+def test_results_come_back(made: Any) -> None:
+    folder = made.root / "mots"
+    write_mots(read_labelled(*made.write())[1], folder)
+    lines = (folder / "a.txt").read_text().splitlines()
+    assert [line.split()[:5] for line in lines[:2]] == [
+        ["0", "1001", "1", "24", "40"],
+        ["0", "2001", "2", "24", "40"],
+    ]
+    made.assert_same(made.checked(read_mots(folder, made.frames, CLASSES)))
+
+
+def labelled(made: Any, *names: str, video: int) -> list[LabelledVideo]:
+    """The made videos with results, one of them with other names of frames."""
+    dataset = made.dataset()
+    dataset.videos[video].names = list(names)
+    paths = made.write()
+    write_ytvis(paths[0], dataset)
+    return read_labelled(*paths)[1]
+
+
+def test_frames_without_a_number_are_counted(made: Any) -> None:
+    videos = labelled(made, *(f"city/img1/first_{t}.jpg" for t in range(3)), video=1)
+    write_mots(videos, made.root / "mots")
+    assert (made.root / "mots" / "city.txt").read_text().splitlines()[-1].startswith("2 2001 2 ")
+
+
+def test_two_videos_with_one_name(made: Any) -> None:
+    with pytest.raises(InputError, match="videos 1 and 2 are both called 'a'"):
+        write_mots(labelled(made, "c/a/0.jpg", "c/a/1.jpg", video=2), made.root / "mots")
+    assert not (made.root / "mots").exists()

@@ -1,0 +1,115 @@
+"""YouTube-VIS JSON: whatever is read, there are problems and no crashes; what is written comes back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqformer.errors import InputError
+from seqformer.formats.checks import refuse
+from seqformer.formats.ytvis import parse_dataset, read_ytvis, write_ytvis
+
+MASK = {"size": [4, 5], "counts": [3, 4, 13]}
+DATA = {
+    "categories": [{"id": 1, "name": "one"}, {"id": 5, "name": "two"}],
+    "videos": [
+        {"id": 1, "height": 4, "width": 5, "length": 2, "file_names": ["a/0.jpg", "a/1.jpg"]},
+        {"id": 2, "height": 4, "width": 5, "file_names": ["b/0.jpg"]},
+    ],
+    "annotations": [
+        {
+            "id": 1,
+            "video_id": 1,
+            "category_id": 5,
+            "iscrowd": 0,
+            "segmentations": [MASK, None],
+            "bboxes": [[0, 0, 2, 4], None],
+            "areas": [4, None],
+        },
+        {"id": 2, "video_id": 2, "category_id": 1, "segmentations": [[[0, 0, 3, 0, 3, 3]]]},
+    ],
+}
+
+
+def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Where something can be put in place of what is there."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in items:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=3)
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 2**70)
+    | st.floats()
+    | TEXT
+    | st.sampled_from([MASK, "counts", "\ud800", [], {}]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def test_what_is_right() -> None:
+    dataset = parse_dataset(DATA, "data.json", refuse)
+    assert dataset.names == {1: "one", 5: "two"}
+    assert [(v.id, v.names, v.length) for v in dataset.videos.values()] == [
+        (1, ["a/0.jpg", "a/1.jpg"], 2),
+        (2, ["b/0.jpg"], 1),
+    ]
+    first, second = dataset.annotations
+    assert (first.video.id, first.category, first.crowd) == (1, 5, False)
+    assert first.boxes == [[0, 0, 2, 4], None] and first.areas == [4.0, 0.0]
+    assert first.masks[0]["size"] == [4, 5] and first.masks[1] is None
+    assert second.boxes is None and second.areas is None and second.masks[0] is not None
+
+
+@settings(max_examples=300)
+@given(place=st.sampled_from(list(places(DATA))), value=ANYTHING)
+def test_every_problem_is_a_line(place: tuple, value: Any) -> None:
+    data = copy.deepcopy(DATA)
+    target = data
+    for key in place[:-1]:
+        target = target[key]
+    changed = json.dumps(target[place[-1]]) != json.dumps(value)
+    target[place[-1]] = value
+    problems: list[str] = []
+    dataset = parse_dataset(data, "data.json", problems.append)
+    assert all(problem.startswith("data.json: ") and "\n" not in problem for problem in problems)
+    if problems:
+        assert changed
+        with pytest.raises(InputError) as first:
+            parse_dataset(data, "data.json", refuse)
+        assert str(first.value) == problems[0]
+    for annotation in dataset.annotations or ():
+        assert annotation.category in dataset.names
+        assert len(annotation.masks) == annotation.video.length
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "data.json"
+    dataset = parse_dataset(DATA, "data.json")
+    write_ytvis(path, dataset)
+    back = read_ytvis(path)
+    annotation = dataset.annotations[1]
+    annotation.boxes, annotation.areas = back.annotations[1].boxes, back.annotations[1].areas
+    assert back == dataset
+    assert (annotation.boxes, annotation.areas) == ([[1.0, 0.0, 2.0, 2.0]], [3.0]), "those of the mask"
+    dataset.annotations = None
+    write_ytvis(path, dataset)
+    assert read_ytvis(path) == dataset
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_no_object() -> None:
+    with pytest.raises(InputError, match="data.json: not an object with 'videos' and 'categories'"):
+        parse_dataset([], "data.json", [].append)

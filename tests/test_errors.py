@@ -1,0 +1,31 @@
+"""Messages about bad input, as functions and as commands give them."""
+
+from __future__ import annotations
+
+import pytest
+
+from seqformer.errors import InputError, exit_on_bad_input, name_flags
+
+
+def test_commands_name_their_flags() -> None:
+    error = InputError("`threshold` 7: too high, unlike `other` and 'threshold'")
+    with pytest.raises(InputError) as raised, name_flags({"threshold": "--score"}):
+        raise error
+    assert str(raised.value) == "--score 7: too high, unlike `other` and 'threshold'"
+    assert raised.value.__cause__ is error
+
+
+def test_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, exit_on_bad_input():
+        raise InputError("no file\n'a.mp4'")
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", "error: no file 'a.mp4'\n")
+
+
+def test_other_errors_are_not_touched() -> None:
+    with (
+        pytest.raises(ValueError, match="a `threshold`"),
+        exit_on_bad_input(),
+        name_flags({"threshold": "-t"}),
+    ):
+        raise ValueError("a `threshold`")

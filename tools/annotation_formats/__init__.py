@@ -1,1 +1,0 @@
-"""Annotation formats that datasets are made from and results are turned into."""

@@ -1,1 +1,0 @@
-"""Cutting people out of a fixed-camera video and composing training videos from them."""
