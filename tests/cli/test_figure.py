@@ -258,11 +258,11 @@ def test_results_that_do_not_fit(tmp_path: Path, video: str, dataset: list[str],
     cases = {
         "is not JSON": str(tmp_path / "broken.json"),
         "no file": str(tmp_path / "none.json"),
-        "no result is on video 1; it has results on: 9": results("b.json", entry(moving(20), video_id=9)),
-        "the mask's size is [48, 128], the frame's [96, 128]": results(
+        "no results for video 1; there are results for: 9": results("b.json", entry(moving(20), video_id=9)),
+        "the mask's size is [48, 128], but the frame's is [96, 128]": results(
             "c.json", entry(moving(20, size=(48, WIDTH)))
         ),
-        "has 3 entries, the video 7 frames": results("d.json", entry(moving(20, length=3))),
+        "has 3 entries, but the video has 7 frames": results("d.json", entry(moving(20, length=3))),
     }
     for source in (["--input", video], dataset):
         for message, path in cases.items():

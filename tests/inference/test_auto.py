@@ -55,7 +55,7 @@ def decode_peak(model: SeqFormer, num_frames: int) -> tuple[int, int]:
         for _ in range(num_frames // 4):
             list(inference.push([torch.rand(3, 90, 150) * 255] * 4))
         memory.peak = 0
-        estimate = frame_bytes(model.network, inference._frames[0], model.options.num_drawn)
+        estimate = frame_bytes(model.network, inference._frames[0], model.options.num_candidates)
         inference._decode(range(num_frames))
     return memory.peak, estimate
 
@@ -89,7 +89,7 @@ def with_options(model: SeqFormer, **options: Any) -> SeqFormer:
 def cost(model: SeqFormer) -> float:
     """GB that a frame takes."""
     with torch.no_grad():
-        return frame_bytes(model.network, model.encode(images(1)), model.options.num_drawn) / 1e9
+        return frame_bytes(model.network, model.encode(images(1)), model.options.num_candidates) / 1e9
 
 
 @pytest.mark.parametrize(("budget", "by_clips"), [(6, False), (5.9, True)])

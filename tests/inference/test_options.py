@@ -34,6 +34,6 @@ def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
 
 def test_what_options_mean() -> None:
     plain = InferenceOptions()
-    assert (plain.by_motion, plain.most_results, plain.num_drawn) == (False, None, 10)
+    assert (plain.by_motion, plain.max_results, plain.num_candidates) == (False, None, 10)
     other = InferenceOptions(protocol="pairs", duplicate_iou=0.5, motion=MotionOptions(weight=0.1))
-    assert (other.by_motion, other.most_results, other.num_drawn) == (True, 10, 20)
+    assert (other.by_motion, other.max_results, other.num_candidates) == (True, 10, 20)

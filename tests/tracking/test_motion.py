@@ -23,11 +23,11 @@ LENGTH = 3
 
 
 def make_tracker(
-    length: int = LENGTH, max_live: int = 0, limit: int = 10, duplicate_iou: float = 0.5, **options: float
+    length: int = LENGTH, max_active: int = 0, limit: int = 10, duplicate_iou: float = 0.5, **options: float
 ) -> Tracker:
     motion = MotionOptions(**{"weight": 0.7, "memory": 4, **options})
     assign = partial(assign_by_motion, options=motion, duplicate_iou=duplicate_iou, limit=limit)
-    return Tracker(InstanceStore(length, max_live, motion), assign)
+    return Tracker(InstanceStore(length, max_active, motion), assign)
 
 
 def person(x: float, y: int = 2, height: int = 10) -> torch.Tensor:
@@ -132,7 +132,7 @@ def test_improbable_and_excess_instances_are_left_out() -> None:
 
 
 def test_a_bound_on_live_instances_holds_for_remembered_ones() -> None:
-    m = make_tracker(max_live=1, memory=9)
+    m = make_tracker(max_active=1, memory=9)
     assert m.update(clip(0, [person(2)] * LENGTH)) == [0]
     for start in range(1, 5):
         m.update(clip(start))

@@ -317,9 +317,12 @@ def test_results_of_one_video(tmp_path: Path) -> None:
     [
         ({}, "not a list"),
         ([1], "not a list"),
-        ([entry(square(5), video_id=2)], "no result is on video 1; it has results on: 2"),
-        ([entry(square(5)[:2])], "has 2 entries, the video 3 frames"),
-        ([entry([{"size": [30, 40], "counts": [1200]}] * T)], r"size is \[30, 40\], the frame's \[60, 80\]"),
+        ([entry(square(5), video_id=2)], "no results for video 1; there are results for: 2"),
+        ([entry(square(5)[:2])], "has 2 entries, but the video has 3 frames"),
+        (
+            [entry([{"size": [30, 40], "counts": [1200]}] * T)],
+            r"size is \[30, 40\], but the frame's is \[60, 80\]",
+        ),
         ([entry(square(5), score="high")], "'score' must be a finite number"),
         ([entry(square(5), category_id=None)], "'category_id' must be an integer"),
     ],
@@ -334,7 +337,7 @@ def test_a_method_may_find_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", [entry(square(5), video_id=2)])
     other = Video(2, VIDEO.names, HEIGHT, WIDTH)
     assert read_results_row("ours", path, VIDEO, {}, 0.4, {1: VIDEO, 2: other}).instances == []
-    with pytest.raises(InputError, match="no result is on video 1"):
+    with pytest.raises(InputError, match="no results for video 1"):
         read_results_row("ours", path, VIDEO, {}, 0.4, {1: VIDEO})
 
 

@@ -77,11 +77,11 @@ class InferenceOptions:
         return self.protocol == "pairs"
 
     @property
-    def most_results(self) -> int | None:
+    def max_results(self) -> int | None:
         """The most results of a video; None for any number."""
         return self.num_instances if self.top_pairs else None
 
     @property
-    def num_drawn(self) -> int:
+    def num_candidates(self) -> int:
         """The most queries of a clip whose masks are drawn."""
         return self.num_instances * (2 if self.duplicate_iou < 1 else 1)

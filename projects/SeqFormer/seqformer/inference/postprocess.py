@@ -25,13 +25,13 @@ def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
     """Indices of the queries to draw, best first, of class probabilities (Q, K)."""
     if options.top_pairs:
         pairs = probabilities.flatten()
-        queries = pairs.topk(min(options.num_drawn, len(pairs))).indices // probabilities.shape[1]
+        queries = pairs.topk(min(options.num_candidates, len(pairs))).indices // probabilities.shape[1]
         # The place of a query is that of its best pair; ``unique`` would sort by index.
         return queries.new_tensor(list(dict.fromkeys(queries.tolist())))
-    return probabilities.amax(1).topk(min(options.num_drawn, len(probabilities))).indices
+    return probabilities.amax(1).topk(min(options.num_candidates, len(probabilities))).indices
 
 
-def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float, limit: int) -> Tensor:
+def without_duplicates(probabilities: Tensor, mask_logits: Tensor, iou_threshold: float, limit: int) -> Tensor:
     """Which instances of a clip are kept where several show the same object.
 
     Args:
@@ -44,7 +44,7 @@ def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float, 
         indices, ascending.
     """
     masks = (mask_logits > 0).float()
-    overlaps = soft_iou(masks, masks) > most
+    overlaps = soft_iou(masks, masks) > iou_threshold
     kept: list[int] = []
     for i in probabilities.amax(1).argsort(descending=True, stable=True).tolist():
         if len(kept) < limit and not overlaps[i, kept].any():
@@ -62,7 +62,7 @@ def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> l
             results += [(i, label, score) for label, score in enumerate(scores)]
         else:
             results += [(i, label, scores[label]) for label in labels if scores[label] > options.threshold]
-    return best_results(results, options.most_results)
+    return best_results(results, options.max_results)
 
 
 def output_masks(logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]) -> Tensor:

@@ -80,7 +80,7 @@ class StreamingPredictor:
         self._reverse = input_format == "BGR"
         self._encoded_together = encoded_together
         self._tensor_layout = tensor_layout
-        self._most_results = options.most_results
+        self._max_results = options.max_results
         self._class_names = class_names
         self._waiting: list[Tensor] = []
         self._finished = False
@@ -126,7 +126,7 @@ class StreamingPredictor:
 
     def tracklets(self) -> TrackletBuilder:
         """A new builder, which makes tracklets of this video's results."""
-        return TrackletBuilder(self._most_results, self._class_names)
+        return TrackletBuilder(self._max_results, self._class_names)
 
     def state(self) -> dict[str, Any]:
         """What it takes to continue in another process, of bounded size, for ``torch.save``.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seqformer.errors import InputError
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.postprocess import encode_outputs
-from seqformer.inference.video import drawn_instances
+from seqformer.inference.video import select_candidates
 from seqformer.modeling.layers import Levels, MSDeformAttn
 from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.ops.reference import attention_weights, sampling_locations
@@ -118,7 +118,7 @@ def trace(
     with record_sampling(network.detr.transformer.decoder.layers) as sampled:
         outputs = network.decode(encoded, len(encoded))
     classes = torch.stack([network.classify(i, o)[0].float().sigmoid() for i, o in enumerate(outputs)])
-    queries, masks = drawn_instances(network, encoded, outputs[-1], classes[-1], options)
+    queries, masks = select_candidates(network, encoded, outputs[-1], classes[-1], options)
     segmentations = _encode(masks, image_size, output_size or image_size) if with_masks else None
     ratios = encoded.valid_ratios[:, None, None, :, None]  # T, 1, 1, L, 1, 2
     return Trace(

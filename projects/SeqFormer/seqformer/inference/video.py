@@ -32,7 +32,7 @@ from seqformer.tracking import (
     plan_clips,
 )
 
-__all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "drawn_instances"]
+__all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "select_candidates"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class DecodedClip:
     ids: list[int]
 
 
-def drawn_instances(
+def select_candidates(
     network: SeqFormerNetwork,
     frames: EncodedFrames,
     output: DecoderOutput,
@@ -215,7 +215,7 @@ class VideoInference:
 
     def _decide(self) -> None:
         """Decides whether the video is one clip, as far as its length is known."""
-        cost = frame_bytes(self.network, self._frames[-1], self.options.num_drawn)
+        cost = frame_bytes(self.network, self._frames[-1], self.options.num_candidates)
         frames = None if self._length is None else max(self._length, self._seen)
         by_clips = not fits_one_clip(frames, cost, 1e9 * self.options.auto_memory_gb)
         if by_clips == self._by_clips:
@@ -240,7 +240,7 @@ class VideoInference:
         outputs = self.network.decode(frames, len(frames))
         output = outputs[-1]
         probabilities = self.network.classify(-1, output)[0].float().sigmoid()
-        chosen, masks = drawn_instances(
+        chosen, masks = select_candidates(
             self.network, frames, output, probabilities, self.options, duplicates=self.options.by_motion
         )
         if self.options.merge_on_cpu:

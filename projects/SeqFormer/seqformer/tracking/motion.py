@@ -75,7 +75,7 @@ def _continued(
     overlaps: Tensor,
 ) -> dict[int, int]:
     """Ids of known instances, in clips that share frames with the new one, by the row that continues each."""
-    known = sorted({i for held in store.clips if held.clip.end > clip.start for i in held.ids})
+    known = sorted({i for stored in store.clips if stored.clip.end > clip.start for i in stored.ids})
     if not known or not rows:
         return {}
     similarity = overlap_with_known(store, known, clip)

@@ -16,7 +16,7 @@ from seqformer.tracking.store import InstanceStore
 
 __all__ = ["assign_by_overlap", "overlap_with_known", "soft_iou"]
 
-_LEAST_IOU = 0.01
+_IOU_THRESHOLD = 0.01
 
 
 def soft_iou(first: Tensor, second: Tensor) -> Tensor:
@@ -36,14 +36,14 @@ def overlap_with_known(store: InstanceStore, known: Sequence[int], clip: ClipIns
     row = {i: index for index, i in enumerate(known)}
     similarity = torch.zeros(len(known), len(clip))
     counts = torch.zeros(len(known), 1)
-    for held in store.clips:
-        shared = held.clip.end - clip.start
+    for stored in store.clips:
+        shared = stored.clip.end - clip.start
         if shared <= 0:
             continue
-        offset = clip.start - held.clip.start
-        rows = [row[i] for i in held.ids]
+        offset = clip.start - stored.clip.start
+        rows = [row[i] for i in stored.ids]
         similarity[rows] += soft_iou(
-            held.clip.mask_probabilities[:, offset:], clip.mask_probabilities[:, :shared]
+            stored.clip.mask_probabilities[:, offset:], clip.mask_probabilities[:, :shared]
         ).cpu()
         counts[rows] += 1
     return similarity / counts.clamp(min=1)
@@ -59,10 +59,10 @@ def assign_by_overlap(store: InstanceStore, clip: ClipInstances) -> list[int]:
         store: the clips and instances so far.
         clip: the next clip, which begins after the last one.
     """
-    known = sorted({i for held in store.clips for i in held.ids})
+    known = sorted({i for stored in store.clips for i in stored.ids})
     similarity = overlap_with_known(store, known, clip)
     ids: list[int | None] = [None] * len(clip)
     for i, row in zip(*linear_sum_assignment(similarity.numpy(), maximize=True), strict=True):
-        if similarity[i, row] > _LEAST_IOU:
+        if similarity[i, row] > _IOU_THRESHOLD:
             ids[row] = known[i]
     return [store.new_id() if i is None else i for i in ids]

@@ -14,11 +14,11 @@ from seqformer.tracking.clips import ClipInstances, FinalFrames
 from seqformer.tracking.options import MotionOptions
 from seqformer.tracking.path import Path
 
-__all__ = ["HeldClip", "Instance", "InstanceStore"]
+__all__ = ["StoredClip", "Instance", "InstanceStore"]
 
 
 @dataclass
-class HeldClip:
+class StoredClip:
     """A clip that later clips are compared with.
 
     Attributes:
@@ -63,11 +63,11 @@ class InstanceStore:
 
     A clip is forgotten once all its frames are final, and after ``length`` later clips in any case: from then
     on it shares no frame with a new one. An instance is live while one of the remaining clips holds it, or,
-    with motion, for ``motion.memory`` clips after the last one that held it. Then it retires: its class
+    with motion, for ``motion.memory`` clips after the last one that stored it. Then it retires: its class
     probabilities are final, and ``pop_retired`` returns them. So there are never more live instances than
     these clips can hold, however many the video has. Ids keep counting up.
 
-    ``max_live`` is a lower limit. When a clip makes more instances live, the least recently seen are dropped;
+    ``max_active`` is a lower limit. When a clip makes more instances live, the least recently seen are dropped;
     among these the least probable, and of equals the latest. A dropped instance loses its masks in frames
     that are not final yet, and if it is seen again it is a new one. If the same clip had begun it, nothing of
     it remains.
@@ -76,7 +76,7 @@ class InstanceStore:
 
     Args:
         length: frames in a clip, which is also how many previous clips a new one is compared with.
-        max_live: most instances that are live after a clip; 0 for no limit.
+        max_active: most instances that are live after a clip; 0 for no limit.
         motion: options of the assignment by motion; None without it.
 
     Attributes:
@@ -85,11 +85,11 @@ class InstanceStore:
         num_final: how many frames are final.
     """
 
-    def __init__(self, length: int, max_live: int = 0, motion: MotionOptions | None = None):
-        self.clips: deque[HeldClip] = deque(maxlen=length)
+    def __init__(self, length: int, max_active: int = 0, motion: MotionOptions | None = None):
+        self.clips: deque[StoredClip] = deque(maxlen=length)
         self.instances: dict[int, Instance] = {}
         self.num_final = 0
-        self._max_live = max_live
+        self._max_active = max_active
         self._motion = motion
         self._memory = motion.memory if motion else 0
         self._retired: dict[int, Tensor] = {}
@@ -111,10 +111,10 @@ class InstanceStore:
         rows = [row for row, i in enumerate(ids) if i is not None]
         if len(rows) < len(clip):
             clip = clip.select(rows)
-        held = HeldClip(clip, [i for i in ids if i is not None])
+        stored = StoredClip(clip, [i for i in ids if i is not None])
         for instance in self.instances.values():
             instance.clips_since += 1
-        for i, probabilities in zip(held.ids, clip.class_probabilities, strict=True):
+        for i, probabilities in zip(stored.ids, clip.class_probabilities, strict=True):
             if i in self.instances:
                 instance = self.instances[i]
                 instance.total = instance.total + probabilities
@@ -122,9 +122,9 @@ class InstanceStore:
                 instance.last_clip, instance.clips_since = clip.start, 0
             else:
                 self.instances[i] = Instance(probabilities.clone(), 1, clip.start)
-        self.clips.append(held)
+        self.clips.append(stored)
         self._retire()
-        if self._max_live:
+        if self._max_active:
             self._drop_excess()
 
     def finish(self) -> None:
@@ -137,10 +137,10 @@ class InstanceStore:
             return
         for frame in range(self._followed, end):
             masks: dict[int, list[Tensor]] = {}
-            for held in self.clips:
-                clip = held.clip
+            for stored in self.clips:
+                clip = stored.clip
                 if clip.start <= frame < clip.end:
-                    for i, logits in zip(held.ids, clip.mask_logits[:, frame - clip.start], strict=True):
+                    for i, logits in zip(stored.ids, clip.mask_logits[:, frame - clip.start], strict=True):
                         masks.setdefault(i, []).append(logits)
             for i, logits in masks.items():
                 mean = torch.stack(logits).mean(0).sigmoid()
@@ -158,16 +158,16 @@ class InstanceStore:
             return None
         self.follow(end)
         self.num_final = end
-        holding = [held for held in self.clips if held.clip.start < end and held.clip.end > start]
-        ids = sorted({i for held in holding for i in held.ids})
+        holding = [stored for stored in self.clips if stored.clip.start < end and stored.clip.end > start]
+        ids = sorted({i for stored in holding for i in stored.ids})
         row = {i: index for index, i in enumerate(ids)}
         last = self.clips[-1].clip.mask_logits
         logits = last.new_zeros(len(ids), end - start, *last.shape[-2:])
         counts = logits.new_zeros(len(ids), end - start, 1, 1)
-        for held in holding:
-            clip = held.clip
+        for stored in holding:
+            clip = stored.clip
             first, stop = max(start, clip.start), min(end, clip.end)
-            rows = [row[i] for i in held.ids]
+            rows = [row[i] for i in stored.ids]
             here = slice(first - start, stop - start)
             logits[rows, here] += clip.mask_logits[:, first - clip.start : stop - clip.start]
             counts[rows, here] += 1
@@ -192,12 +192,12 @@ class InstanceStore:
         return {
             "clips": [
                 {
-                    "start": held.clip.start,
-                    "class_probabilities": held.clip.class_probabilities,
-                    "mask_logits": held.clip.mask_logits,
-                    "ids": held.ids,
+                    "start": stored.clip.start,
+                    "class_probabilities": stored.clip.class_probabilities,
+                    "mask_logits": stored.clip.mask_logits,
+                    "ids": stored.ids,
                 }
-                for held in self.clips
+                for stored in self.clips
             ],
             "instances": {
                 i: {**vars(instance), "path": vars(instance.path).copy()}
@@ -218,7 +218,7 @@ class InstanceStore:
         self.clips.clear()
         for saved in state["clips"]:
             clip = ClipInstances(saved["start"], saved["class_probabilities"], saved["mask_logits"])
-            self.clips.append(HeldClip(clip, list(saved["ids"])))
+            self.clips.append(StoredClip(clip, list(saved["ids"])))
         self.instances = {
             i: Instance(**{**saved, "path": Path(**saved["path"])}) for i, saved in state["instances"].items()
         }
@@ -230,23 +230,23 @@ class InstanceStore:
         """Forgets clips whose frames are all final, and instances that cannot be continued any more."""
         while self.clips and self.clips[0].clip.end <= self.num_final:
             self.clips.popleft()
-        held = {i for clip in self.clips for i in clip.ids}
+        stored = {i for clip in self.clips for i in clip.ids}
         for i, instance in list(self.instances.items()):
-            if i not in held and instance.clips_since >= self._memory:
+            if i not in stored and instance.clips_since >= self._memory:
                 self._retired[i] = self.instances.pop(i).probabilities
 
     def _drop_excess(self) -> None:
-        """Takes the instances beyond ``max_live`` out of all clips."""
+        """Takes the instances beyond ``max_active`` out of all clips."""
 
         def priority(i: int) -> tuple[int, float, int]:
             instance = self.instances[i]
             return -instance.last_clip, -float(instance.probabilities.max()), i
 
-        excess = set(sorted(self.instances, key=priority)[self._max_live :])
-        for held in self.clips:
-            rows = [row for row, i in enumerate(held.ids) if i not in excess]
-            if len(rows) < len(held.ids):
-                held.clip, held.ids = held.clip.select(rows), [held.ids[row] for row in rows]
+        excess = set(sorted(self.instances, key=priority)[self._max_active :])
+        for stored in self.clips:
+            rows = [row for row, i in enumerate(stored.ids) if i not in excess]
+            if len(rows) < len(stored.ids):
+                stored.clip, stored.ids = stored.clip.select(rows), [stored.ids[row] for row in rows]
         for i in excess:
             instance = self.instances.pop(i)
             just_begun = instance.num_clips == 1 and instance.last_clip == self.clips[-1].clip.start

@@ -9,16 +9,16 @@ from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
 __all__ = ["TrackletBuilder", "best_results"]
 
 
-def best_results(results: Iterable[tuple[int, int, float]], most: int | None) -> list[tuple[int, int, float]]:
+def best_results(results: Iterable[tuple[int, int, float]], limit: int | None) -> list[tuple[int, int, float]]:
     """Which results (instance, class, score) of a video count, in their order.
 
     Args:
         results: in any order.
         most: how many count, the best first; None for all, in order of first appearance and class.
     """
-    if most is None:
+    if limit is None:
         return sorted(results, key=lambda r: r[:2])
-    return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[:most]
+    return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[:limit]
 
 
 class TrackletBuilder:
@@ -38,8 +38,8 @@ class TrackletBuilder:
         >>> result = tracklets.result(stream.size)
     """
 
-    def __init__(self, most: int | None = None, class_names: Sequence[str] = ()):
-        self._most = most
+    def __init__(self, limit: int | None = None, class_names: Sequence[str] = ()):
+        self._limit = limit
         self._class_names = class_names
         self._length = 0
         self._masks: dict[int, dict[int, RLE]] = {}  # by instance and frame
@@ -74,9 +74,9 @@ class TrackletBuilder:
         """The same tracklets one at a time, since each instance has a list as long as the video."""
         results = [(i, label, score) for i, scores in self._scores.items() for label, score in scores]
         segmentations: dict[int, list[RLE | None]] = {}
-        for i, label, score in best_results(results, self._most):
+        for i, label, score in best_results(results, self._limit):
             if i not in segmentations:
-                if self._most is None:  # in the order of instances: those before do not come again
+                if self._limit is None:  # in the order of instances: those before do not come again
                     segmentations.clear()
                 masks = self._masks.get(i, {})
                 segmentations[i] = [masks.get(t) for t in range(self._length)]
