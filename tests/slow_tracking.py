@@ -42,7 +42,7 @@ def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, 
     """
     memory: list[list[int]] = []  # ids of every clip's instances
     instances: list[list[tuple[int, int]]] = []  # of every id: clips and rows
-    ends: dict[int, int] = {}  # of ids that ``max_active`` ended: the first frame that does not show them
+    ends: dict[int, int] = {}  # by id dropped because of ``max_active``: the first frame without it
 
     def classes_of(i: int) -> torch.Tensor:
         return in_order([clips[c].class_probabilities[j] for c, j in instances[i]])

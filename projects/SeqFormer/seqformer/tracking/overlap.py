@@ -1,4 +1,4 @@
-"""Assignment of a clip's instances to known ones by the overlap of their masks.
+"""Assigns the instances of a clip to active ones by the overlap of their masks.
 
 Source: SeqFormer, section 3.5 and supplement.
 """
@@ -20,7 +20,7 @@ _IOU_THRESHOLD = 0.01
 
 
 def soft_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of masks given as probabilities: (A, n, h, w) and (B, n, h, w) -> (A, B)."""
+    """Soft IoU of mask probabilities: (A, n, h, w) and (B, n, h, w) -> (A, B)."""
     p, q = first.flatten(1), second.flatten(1)
     intersection = p @ q.T
     union = p.sum(1, keepdim=True) + q.sum(1) - intersection
@@ -28,10 +28,10 @@ def soft_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def overlap_with_known(store: InstanceStore, known: Sequence[int], clip: ClipInstances) -> Tensor:
-    """Soft IoU (I, N) of known instances with those of a clip.
+    """Returns the soft IoU (I, N) of known instances and the instances of a clip.
 
-    It is taken over the frames that the clip shares with each stored one, and averaged over those stored
-    clips that hold the known instance in such a frame; 0 if none does.
+    It is computed on the frames that the clip shares with each stored clip, and averaged over the stored
+    clips that share frames and contain the known instance; 0 if there are none.
     """
     row = {i: index for index, i in enumerate(known)}
     similarity = torch.zeros(len(known), len(clip))
@@ -50,10 +50,10 @@ def overlap_with_known(store: InstanceStore, known: Sequence[int], clip: ClipIns
 
 
 def assign_by_overlap(store: InstanceStore, clip: ClipInstances) -> list[int]:
-    """Ids of a clip's N instances, as published.
+    """Assigns ids to a clip's N instances, as published.
 
-    Known instances are assigned one to one, for the highest sum of soft IoU. A pair above 0.01 is the same
-    instance; the rest of the clip's instances are new.
+    The assignment is one to one and maximises the sum of soft IoU. A pair above the IoU threshold of 0.01 is
+    the same instance; the other instances of the clip are new.
 
     Args:
         store: the clips and instances so far.

@@ -1,4 +1,4 @@
-"""What tracking remembers of a video: the last clips, and the instances that can still be continued."""
+"""The state of tracking: the last clips, and the active instances."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class StoredClip:
     """A clip that later clips are compared with.
 
     Attributes:
-        clip: its N instances.
-        ids: theirs.
+        clip: the N instances of the clip.
+        ids: their N ids.
     """
 
     clip: ClipInstances
@@ -32,14 +32,14 @@ class StoredClip:
 
 @dataclass
 class Instance:
-    """A live instance, which a later clip can continue.
+    """An active instance: a later clip can continue it.
 
     Attributes:
-        total: (K,) class probabilities, summed over the clips that hold it, in their order.
-        num_clips: how many clips hold it.
-        last_clip: first frame of the last of them.
-        clips_since: how many clips came after that one.
-        path: where it was in frames that are final; empty without motion.
+        total: (K,) class probabilities, summed over the clips that contain the instance, in order.
+        num_clips: number of clips that contain it.
+        last_clip: first frame of the last clip that contains it.
+        clips_since: number of clips after that one.
+        path: its positions in final frames; empty without motion.
     """
 
     total: Tensor
@@ -50,39 +50,38 @@ class Instance:
 
     @property
     def probabilities(self) -> Tensor:
-        """(K,) mean class probabilities over the clips that hold it."""
+        """(K,) mean class probabilities over the clips that contain the instance."""
         return self.total / self.num_clips
 
 
 class InstanceStore:
-    """The state of clip matching, which does not grow with the video.
+    """The state of clip matching. Its size does not grow with the length of the video.
 
-    For every clip, in order: a strategy (:func:`seqformer.tracking.assign_by_overlap` or
-    :func:`seqformer.tracking.assign_by_motion`) compares it with the store and returns ids, ``add`` stores
-    the clip under them, and ``pop_final`` returns the frames that no later clip can change.
+    For each clip, in order: a strategy (:func:`seqformer.tracking.assign_by_overlap` or
+    :func:`seqformer.tracking.assign_by_motion`) compares the clip with the store and returns ids, ``add``
+    stores the clip with these ids, and ``pop_final`` returns the frames that no later clip can change.
 
-    A clip is forgotten once all its frames are final, and after ``length`` later clips in any case: from then
-    on it shares no frame with a new one. An instance is live while one of the remaining clips holds it, or,
-    with motion, for ``motion.memory`` clips after the last one that stored it. Then it retires: its class
-    probabilities are final, and ``pop_retired`` returns them. So there are never more live instances than
-    these clips can hold, however many the video has. Ids keep counting up.
+    A clip is dropped once all its frames are final, or after ``length`` later clips, when it can no longer
+    share frames with a new one. An instance is active while a stored clip contains it or, with motion, for
+    ``motion.memory`` clips after the last clip that did. Then it retires: its class probabilities are final,
+    and ``pop_retired`` returns them. So the number of active instances is bounded. Ids are never reused.
 
-    ``max_active`` is a lower limit. When a clip makes more instances live, the least recently seen are dropped;
-    among these the least probable, and of equals the latest. A dropped instance loses its masks in frames
-    that are not final yet, and if it is seen again it is a new one. If the same clip had begun it, nothing of
-    it remains.
+    ``max_active`` sets a lower bound. When a clip exceeds it, the least recently seen instances are dropped;
+    ties are broken by lower probability, then by higher id. A dropped instance loses its masks in frames that
+    are not final yet, and is a new instance if it reappears. An instance that is dropped by the clip that
+    added it leaves no trace.
 
-    Means are sums in the order of clips divided by their number, for probabilities and for logits.
+    Probabilities and logits are averaged by summing them in the order of clips and dividing by their number.
 
     Args:
-        length: frames in a clip, which is also how many previous clips a new one is compared with.
-        max_active: most instances that are live after a clip; 0 for no limit.
-        motion: options of the assignment by motion; None without it.
+        length: frames per clip; also the number of previous clips that a new clip is compared with.
+        max_active: maximum number of active instances after a clip; 0 for no limit.
+        motion: options of assignment by motion; None for assignment by overlap.
 
     Attributes:
-        clips: the last clips, the oldest first.
-        instances: the live instances by id.
-        num_final: how many frames are final.
+        clips: the last clips, oldest first.
+        instances: the active instances by id.
+        num_final: number of final frames.
     """
 
     def __init__(self, length: int, max_active: int = 0, motion: MotionOptions | None = None):
@@ -97,7 +96,7 @@ class InstanceStore:
         self._next_id = 0
 
     def new_id(self) -> int:
-        """The next id that no instance has had."""
+        """Returns the next unused id."""
         self._next_id += 1
         return self._next_id - 1
 
@@ -105,8 +104,8 @@ class InstanceStore:
         """Stores the next clip.
 
         Args:
-            clip: its N instances.
-            ids: theirs; None leaves an instance out.
+            clip: the N instances of the clip.
+            ids: their N ids; instances with None are dropped.
         """
         rows = [row for row, i in enumerate(ids) if i is not None]
         if len(rows) < len(clip):
@@ -128,11 +127,11 @@ class InstanceStore:
             self._drop_excess()
 
     def finish(self) -> None:
-        """Declares that no clip follows: with the last frames every instance retires."""
+        """Declares that there are no more clips, so that all instances retire with the last frames."""
         self._memory = 0
 
     def follow(self, end: int) -> None:
-        """Extends the paths of instances up to the frame ``end``, before which no mask changes any more."""
+        """Extends the paths of instances to the frames before ``end``, whose masks must be final."""
         if self._motion is None:
             return
         for frame in range(self._followed, end):
@@ -148,9 +147,9 @@ class InstanceStore:
         self._followed = max(self._followed, end)
 
     def pop_final(self, end: int, limit: int) -> FinalFrames | None:
-        """Returns up to ``limit`` frames before ``end`` that were not returned yet; None if there are none.
+        """Returns the next final frames, at most ``limit``; None if there are none before ``end``.
 
-        Frames before the next clip's start are final; ``end`` must not be later than that.
+        Frames before the start of the next clip are final; ``end`` must not be after that.
         """
         start = self.num_final
         end = min(end, start + limit)
@@ -158,13 +157,13 @@ class InstanceStore:
             return None
         self.follow(end)
         self.num_final = end
-        holding = [stored for stored in self.clips if stored.clip.start < end and stored.clip.end > start]
-        ids = sorted({i for stored in holding for i in stored.ids})
+        overlapping = [stored for stored in self.clips if stored.clip.start < end and stored.clip.end > start]
+        ids = sorted({i for stored in overlapping for i in stored.ids})
         row = {i: index for index, i in enumerate(ids)}
         last = self.clips[-1].clip.mask_logits
         logits = last.new_zeros(len(ids), end - start, *last.shape[-2:])
         counts = logits.new_zeros(len(ids), end - start, 1, 1)
-        for stored in holding:
+        for stored in overlapping:
             clip = stored.clip
             first, stop = max(start, clip.start), min(end, clip.end)
             rows = [row[i] for i in stored.ids]
@@ -175,19 +174,19 @@ class InstanceStore:
         return FinalFrames(start, ids, logits / counts.clamp(min=1), counts[..., 0, 0] > 0)
 
     def probabilities(self) -> dict[int, Tensor]:
-        """Mean class probabilities (K,) so far, by id, of live instances and of those not yet popped."""
-        live = {i: instance.probabilities for i, instance in self.instances.items()}
-        return dict(sorted({**self._retired, **live}.items()))
+        """Returns mean class probabilities (K,) so far of active and not yet popped instances, by id."""
+        active = {i: instance.probabilities for i, instance in self.instances.items()}
+        return dict(sorted({**self._retired, **active}.items()))
 
     def pop_retired(self) -> dict[int, Tensor]:
-        """Final mean class probabilities (K,), by id, of instances that retired since the last call."""
+        """Returns the final mean class probabilities (K,) of instances retired since the last call, by id."""
         retired, self._retired = self._retired, {}
         return dict(sorted(retired.items()))
 
     def state(self) -> dict[str, Any]:
-        """What is remembered, for ``restore``: tensors, numbers, lists and dicts, which ``torch.save`` takes.
+        """Returns the state for ``restore``, for saving with ``torch.save``.
 
-        ``torch.load`` reads it with ``weights_only=True``.
+        It has only tensors, numbers, lists and dicts, so ``torch.load`` works with ``weights_only=True``.
         """
         return {
             "clips": [
@@ -210,10 +209,10 @@ class InstanceStore:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from ``state``.
+        """Continues from a saved ``state``.
 
         Raises:
-            KeyError, TypeError: if it is not a state.
+            KeyError, TypeError: if ``state`` is malformed.
         """
         self.clips.clear()
         for saved in state["clips"]:
@@ -227,16 +226,16 @@ class InstanceStore:
         self._next_id = state["next_id"]
 
     def _retire(self) -> None:
-        """Forgets clips whose frames are all final, and instances that cannot be continued any more."""
+        """Drops clips whose frames are all final, and retires instances that are no longer active."""
         while self.clips and self.clips[0].clip.end <= self.num_final:
             self.clips.popleft()
-        stored = {i for clip in self.clips for i in clip.ids}
+        in_clips = {i for stored in self.clips for i in stored.ids}
         for i, instance in list(self.instances.items()):
-            if i not in stored and instance.clips_since >= self._memory:
+            if i not in in_clips and instance.clips_since >= self._memory:
                 self._retired[i] = self.instances.pop(i).probabilities
 
     def _drop_excess(self) -> None:
-        """Takes the instances beyond ``max_active`` out of all clips."""
+        """Removes the instances beyond ``max_active`` from all clips."""
 
         def priority(i: int) -> tuple[int, float, int]:
             instance = self.instances[i]

@@ -88,7 +88,7 @@ class LiveReader:
             if (frame.height, frame.width) != (self.height, self.width):
                 raise InputError(
                     f"frame {self._count} of '{self.address}' is {frame.width}x{frame.height}, "
-                    f"the first is {self.width}x{self.height}: frames must have one size"
+                    f"the first is {self.width}x{self.height}: all frames must have the same size"
                 )
             self._count += 1
             yield self._reformatter.reformat(frame, format="rgb24").to_ndarray()

@@ -132,7 +132,7 @@ class VideoReader:
             if (frame.height, frame.width) != (height, width):
                 raise InputError(
                     f"frame {self.decoded} of '{self.path}' is {frame.width}x{frame.height}, "
-                    f"the first is {width}x{height}: frames must have one size"
+                    f"the first is {width}x{height}: all frames must have the same size"
                 )
             self.decoded += 1
             self._end = (frame.time or 0.0) + float(1 / self.fps)
@@ -224,7 +224,9 @@ class ImageSequenceReader:
             height, width = frame_size(path)
             if (height, width) != (self.height, self.width):
                 first = f"'{self.paths[0].name}' is {self.width}x{self.height}"
-                raise InputError(f"'{path}' is {width}x{height}, but {first}: frames must have one size")
+                raise InputError(
+                    f"'{path}' is {width}x{height}, but {first}: all frames must have the same size"
+                )
 
     def __enter__(self) -> ImageSequenceReader:
         return self
