@@ -4,7 +4,7 @@
 
 Every video has instances of several categories, blobs that move; predictions are one of a few copies of
 instances, shifted by a few pixels. Another process makes both and writes them as JSON; what is timed is what
-``python -m seqformer.evaluation`` does: reading and checking the files, AP, and identity errors. Memory is
+``python -m seqformer.evaluation`` does: reading and checking the files, AP, and ID switches. Memory is
 the most that the process has held.
 """
 
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from seqformer.errors import InputError, exit_on_bad_input
-from seqformer.evaluation.identity import identity_errors
-from seqformer.evaluation.tracks import read_tracks
+from seqformer.evaluation.id_switches import id_switches
+from seqformer.evaluation.tracklets import read_tracklets
 from seqformer.evaluation.ytvis import average_precision
 from seqformer.formats.rle import encode_masks
 
@@ -41,15 +41,15 @@ def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
     names = [f"{t:05d}.jpg" for t in range(args.frames)]
     for video in range(1, args.videos + 1):
         videos.append({"id": video, "height": args.size[0], "width": args.size[1], "file_names": names})
-        tracks = [blob(rng, args.frames, args.size) for _ in range(INSTANCES)]
+        tracklets = [blob(rng, args.frames, args.size) for _ in range(INSTANCES)]
         categories = rng.integers(1, CATEGORIES + 1, INSTANCES).tolist()
-        for masks, category in zip(tracks, categories, strict=True):
+        for masks, category in zip(tracklets, categories, strict=True):
             annotation = {"id": len(annotations) + 1, "video_id": video, "category_id": category}
             annotations.append(annotation | {"iscrowd": 0, "segmentations": encode_masks(masks)})
         shifts = rng.integers(-12, 13, (INSTANCES, VARIANTS, 2)).tolist()
         shifted = [
             [encode_masks(np.roll(masks, shift, axis=(1, 2))) for shift in own]
-            for masks, own in zip(tracks, shifts, strict=True)
+            for masks, own in zip(tracklets, shifts, strict=True)
         ]
         for _ in range(args.predictions):
             n, variant = int(rng.integers(INSTANCES)), int(rng.integers(VARIANTS))
@@ -97,17 +97,15 @@ def run(args: argparse.Namespace) -> None:
             paths = pool.apply(make_case, (args, Path(folder)))
         sizes = [path.stat().st_size / 1e6 for path in paths]
         before = peak_memory()
-        tracks, reading = timed(read_tracks, *paths)
-    figures, precision = timed(average_precision, tracks)
-    identity, following = timed(identity_errors, tracks)
+        tracklets, reading = timed(read_tracklets, *paths)
+    figures, precision = timed(average_precision, tracklets)
+    switches, following = timed(id_switches, tracklets)
     size = f"{args.size[0]}x{args.size[1]}"
     print(f"{args.videos} videos of {args.frames} frames of {size}")
     print(f"{INSTANCES} instances and {args.predictions} predictions in each")
-    print(f"ground truth {sizes[0]:.0f} MB, results {sizes[1]:.0f} MB; AP {figures['AP']:.2f}, {identity}")
+    print(f"ground truth {sizes[0]:.0f} MB, results {sizes[1]:.0f} MB; AP {figures['AP']:.2f}, {switches}")
     print("\n| step | seconds |\n|---|---|")
-    print(
-        f"| read and check | {reading:.2f} |\n| AP | {precision:.2f} |\n| identity errors | {following:.2f} |"
-    )
+    print(f"| read and check | {reading:.2f} |\n| AP | {precision:.2f} |\n| ID switches | {following:.2f} |")
     print(f"| all | {reading + precision + following:.2f} |")
     print(f"\npeak memory {peak_memory():.0f} MB, {before:.0f} MB of it before reading")
 

@@ -218,7 +218,7 @@ def measure_accuracy(dataset: str, length: int, stride: int, videos: int | None)
     evaluator = YTVISEvaluator(name)
     start = time.perf_counter()
     figures = inference_on_dataset(model, islice_loader(loader, videos), evaluator)["segm"]
-    kept = {key: float(figures[key]) for key in ("AP", "AP50", "AP75", "identity_errors")}
+    kept = {key: float(figures[key]) for key in ("AP", "AP50", "AP75", "id_switches")}
     return {"length": length, "stride": stride, "seconds": time.perf_counter() - start, **kept}
 
 
@@ -316,14 +316,14 @@ def report(folder: Path) -> None:
     if accuracy:
         lines += [
             "",
-            "| L | S | AP | AP50 | AP75 | identity errors | seconds |",
+            "| L | S | AP | AP50 | AP75 | ID switches | seconds |",
             "|---|---|---|---|---|---|---|",
         ]
         for run in sorted(accuracy, key=lambda run: (-(run["length"] or 10**6), run["stride"])):
             clip = f"{run['length']} | {run['stride']}" if run["length"] else "whole video |"
             lines.append(
                 f"| {clip} | {run['AP']:.2f} | {run['AP50']:.2f} | {run['AP75']:.2f} "
-                f"| {run['identity_errors']:.0f} | {run['seconds']:.0f} |"
+                f"| {run['id_switches']:.0f} | {run['seconds']:.0f} |"
             )
     table = "\n".join(lines).strip() + "\n"
     print(table)

@@ -41,7 +41,8 @@ def test_the_shipped_model_by_name_and_by_file(predictor: VideoPredictor) -> Non
         other = VideoPredictor.from_pretrained(model, opts=SMALL)
         state = other.model.state_dict()
         differ = [n for n, tensor in predictor.model.state_dict().items() if not tensor.equal(state[n])]
-        assert differ == ["detr.detr.training_query_embed.weight"], "which no file holds"
+        # The only tensor that weights files do not have, so it may be initialised differently.
+        assert set(differ) <= {"detr.detr.training_query_embed.weight"}
 
 
 def test_path_and_frames_give_the_same_result(predictor: VideoPredictor, tmp_path: Path) -> None:

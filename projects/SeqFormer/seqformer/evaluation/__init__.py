@@ -1,14 +1,14 @@
-"""AP and identity errors of tracked instances, Detectron2's evaluator, and results.json."""
+"""Metrics of tracklets (AP, ID switches) and an evaluator for Detectron2."""
 
 from seqformer.evaluation.evaluator import YTVISEvaluator
-from seqformer.evaluation.identity import IdentityErrors, count_identity_errors
+from seqformer.evaluation.id_switches import IDSwitches, count_id_switches
 from seqformer.evaluation.ytvis import evaluate_ytvis
 from seqformer.formats.results import write_results, write_submission
 
 __all__ = [
-    "IdentityErrors",
+    "IDSwitches",
     "YTVISEvaluator",
-    "count_identity_errors",
+    "count_id_switches",
     "evaluate_ytvis",
     "write_results",
     "write_submission",

@@ -11,7 +11,7 @@ from seqformer.errors import InputError
 __all__ = ["Report", "is_integer", "is_number", "objects", "refuse"]
 
 Report = Callable[[str], None]
-"""Called with each problem as one line of text. If it returns instead of raising, the reader skips the item."""
+"""Called with each problem as one line of text. If it does not raise, the reader skips the item."""
 
 
 def refuse(problem: str) -> None:

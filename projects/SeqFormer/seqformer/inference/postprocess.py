@@ -55,7 +55,7 @@ def without_duplicates(
 
 
 def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> list[tuple[int, int, float]]:
-    """Returns results (instance, 0-based class, probability) from the class probabilities (K,) by instance."""
+    """Returns results (instance, 0-based class, probability) from class probabilities (K,) by instance."""
     results = []
     for i, classes in instances.items():
         scores = classes.tolist()
