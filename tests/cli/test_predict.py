@@ -249,6 +249,18 @@ def test_bad_weights(tmp_path, model, capsys):
     assert "give --weights" in fails(capsys, command, tmp_path)
 
 
+@pytest.mark.parametrize("other", [["--input", "b.mp4"], ["--webcam"], ["--video-input", "b.mp4"]])
+@pytest.mark.parametrize("last", [False, True])
+def test_only_one_kind_of_input(capsys, other, last):
+    arguments = [*other, "--streaming", "a.mp4"] if last else ["a.mp4", *other]
+    with pytest.raises(SystemExit) as stop:
+        predict.main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()
+    assert "not allowed with argument" in error[-1] and "error: " in error[-1]
+    assert not any("error" in line for line in error[:-1])
+
+
 def test_a_model_that_finds_nothing(tmp_path, model):
     """The real predictor, and the first result of a new training run."""
     source, output = encode(tmp_path / "in.mp4", 3), tmp_path / "out.mp4"

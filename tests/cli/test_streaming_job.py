@@ -154,6 +154,23 @@ def test_a_full_disk_keeps_what_is_written(tmp_path, model, monkeypatch, capsys)
     assert {len(r["segmentations"]) for r in json.loads((tmp_path / "o/o.json").read_text())} == {5}
 
 
+def test_state_that_cannot_be_saved_is_reported(tmp_path, model, monkeypatch, capsys):
+    """On a full disk torch.save raises a RuntimeError."""
+
+    def save(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nbacktrace")
+
+    monkeypatch.setattr(streaming_job, "_SAVED_EVERY", 0.0)
+    monkeypatch.setattr(streaming_job.torch, "save", save)
+    source, output = encode(tmp_path / "in.mp4", 3), tmp_path / "o/o.mp4"
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--input", str(source), "--output", str(output), "--streaming", *model])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: cannot write '{output}.unfinished/state.pth': PytorchStreamWriter failed")
+    assert error.count("\n") == 1
+
+
 def test_a_video_that_cannot_be_read_leaves_nothing(tmp_path, model, monkeypatch, capsys):
     source = encode(tmp_path / "in.mp4", 3)
     stop_after(monkeypatch, 0, InputError("unreadable"))

@@ -113,16 +113,12 @@ def slow_count(gt: dict[str, Any], results: list[dict[str, Any]]) -> tuple[int, 
             for a in gt["annotations"]
             if (a["video_id"], a["category_id"]) == truth_key and not a["iscrowd"]
         ]
-        predicted = [
-            r for r in results if (r["video_id"], r["category_id"]) == truth_key and r["score"] >= 0.3
-        ]
+        preds = [r for r in results if (r["video_id"], r["category_id"]) == truth_key and r["score"] >= 0.3]
         last: dict[int, int] = {}
         for frame in range(len(mine[0]["segmentations"]) if mine else 0):
 
-            def iou(
-                g: int, d: int, frame: int = frame, mine: Any = mine, predicted: Any = predicted
-            ) -> float:
-                a, b = mine[g]["segmentations"][frame], predicted[d]["segmentations"][frame]
+            def iou(g: int, d: int, frame: int = frame, mine: Any = mine, preds: Any = preds) -> float:
+                a, b = mine[g]["segmentations"][frame], preds[d]["segmentations"][frame]
                 if a is None or b is None:
                     return 0.0
                 a, b = decode_mask(a) > 0, decode_mask(b) > 0
@@ -131,7 +127,7 @@ def slow_count(gt: dict[str, Any], results: list[dict[str, Any]]) -> tuple[int, 
             overlap = {
                 (g, d): value
                 for g in range(len(mine))
-                for d in range(len(predicted))
+                for d in range(len(preds))
                 if (value := iou(g, d)) >= 0.5
             }
             now: dict[int, int] = {}
@@ -139,7 +135,7 @@ def slow_count(gt: dict[str, Any], results: list[dict[str, Any]]) -> tuple[int, 
                 if (g, d) in overlap and d not in now.values():
                     now[g] = d
             free_g = [g for g in range(len(mine)) if g not in now]
-            free_d = [d for d in range(len(predicted)) if d not in now.values()] + [-1] * len(free_g)
+            free_d = [d for d in range(len(preds)) if d not in now.values()] + [-1] * len(free_g)
             best = max(
                 permutations(free_d, len(free_g)),
                 key=lambda ds: sum(overlap.get(pair, 0) for pair in zip(free_g, ds, strict=True)),

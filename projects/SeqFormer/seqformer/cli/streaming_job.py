@@ -235,7 +235,11 @@ class StreamingJob:
     def _save(self, stream: StreamingPredictor, spool: ResultSpool, clock: _Clock) -> None:
         start = time.monotonic()
         with replaced_when_complete(self._state_path) as part:
-            torch.save(stream.state(), part)
+            try:
+                torch.save(stream.state(), part)
+            except RuntimeError as error:  # such as a full disk
+                reason = str(error).splitlines()[0]
+                raise InputError(f"cannot write '{self._state_path}': {reason}") from error
         self._write_results(stream, spool)
         clock.last = time.monotonic()
         clock.took = clock.last - start
