@@ -1,4 +1,4 @@
-"""`seqformer check`: a good dataset passes, and all problems of a bad one are listed in one run."""
+"""`seqformer check`: a valid dataset passes, and all problems of an invalid one are listed in one run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, li
 
 
 @pytest.mark.parametrize("options", [[], ["--decode"]])
-def test_nothing_wrong(
+def test_valid_dataset(
     toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     code, lines, _ = run(*toy, *options, capsys=capsys)
@@ -51,7 +51,7 @@ def test_nothing_wrong(
     assert lines == ["no problems; usable: 2 videos, 6 frames, 6 annotations, 3 categories"]
 
 
-def test_everything_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     json_file, frames = toy
     names = [name for video in read_json(json_file)["videos"] for name in video["file_names"]]
     (frames / names[0]).unlink()
@@ -120,7 +120,7 @@ def test_truncated_frames_need_decoding(toy: tuple[Path, Path]) -> None:
     assert str(frame) in problem and "truncated" in problem
 
 
-def test_pictures_turned_by_exif_count_as_they_are_shown(toy: tuple[Path, Path]) -> None:
+def test_exif_orientation_is_applied(toy: tuple[Path, Path]) -> None:
     frame = next(toy[1].rglob("*.jpg"))
     exif = Image.Exif()
     exif[0x0112] = 6

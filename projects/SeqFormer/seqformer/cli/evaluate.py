@@ -1,4 +1,7 @@
-"""``python -m seqformer.evaluation GROUND_TRUTH RESULTS``: AP and ID switches of a results.json."""
+"""Computes AP and ID switches of a results.json.
+
+seqformer evaluate val.json results.json
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=SCORE_THRESHOLD,
         metavar="SCORE",
-        help="ignore results with a lower score when counting ID switches (default: %(default)s)",
+        help="minimum score of results when counting ID switches (default: %(default)s)",
     )
 
 
