@@ -92,7 +92,7 @@ def test_targets(tmp_path):
         targets_of([a, other], tmp_path / "out")
     with pytest.raises(InputError, match="contains the input"):
         targets_of([a], tmp_path)
-    with pytest.raises(InputError, match="name a folder"):
+    with pytest.raises(InputError, match="must be a folder"):
         targets_of([a, other], tmp_path / "out.mp4")
 
 

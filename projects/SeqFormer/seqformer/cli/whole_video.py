@@ -58,7 +58,7 @@ def results_path(writer: FrameWriter) -> Path:
     is_video = isinstance(writer, VideoWriter)
     path = writer.path.with_suffix(".json") if is_video else writer.path / "results.json"
     if os.path.isdir(path):
-        raise InputError(f"'{path}', the path for the results, is a folder: choose another `output`")
+        raise InputError(f"'{path}' is a folder, but results are saved there: choose another `output`")
     return path
 
 

@@ -167,9 +167,7 @@ class VideoReader:
             raise InputError(f"no file '{self.path}'")
         if os.path.isfile(self.path) and not self.path.stat().st_size:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
-        no_video = (
-            f"'{self.path}' is not a video, or is truncated before its first frame: give a complete file"
-        )
+        no_video = f"'{self.path}' is not a video, or is truncated before its first frame: give a whole file"
         try:
             self._container = av.open(str(self.path))
         except av.error.InvalidDataError as error:
