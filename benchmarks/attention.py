@@ -55,7 +55,7 @@ def measure(args: argparse.Namespace) -> AttentionFigures:
 def report(figures: AttentionFigures) -> str:
     """Returns Markdown tables."""
     lines = [
-        f"{figures.found} of {figures.instances} instances were predicted (space-time IoU of at least 0.5) "
+        f"{figures.predicted} of {figures.instances} instances were predicted (space-time IoU >= 0.5) "
         f"and are measured; {figures.partly_hidden} of them are hidden in some frames of their clip.",
         "",
         "| decoder layer | points inside the box | attention inside the box | weight of a visible frame | "

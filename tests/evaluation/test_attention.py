@@ -50,7 +50,7 @@ def test_visible_and_hidden_frames(trace: Trace) -> None:
     never_seen = [None] * T
     measure.update(trace, [tracklet(45), tracklet(20, hidden=(2, 3)), never_seen])
     figures = measure.figures()
-    assert (figures.instances, figures.found, figures.partly_hidden) == (2, 1, 1)
+    assert (figures.instances, figures.predicted, figures.partly_hidden) == (2, 1, 1)
     np.testing.assert_allclose(figures.weight_visible, [1.6], rtol=1e-5)
     np.testing.assert_allclose(figures.weight_hidden, [0.4], rtol=1e-5)
     # Frame 0 has one of two points inside, frame 1 none.
@@ -62,7 +62,7 @@ def test_always_visible_instances_have_no_hidden_frames(trace: Trace) -> None:
     measure = AttentionMeasure()
     measure.update(trace, [tracklet(20), tracklet(70)])
     figures = measure.figures()
-    assert (figures.instances, figures.found, figures.partly_hidden) == (2, 2, 0)
+    assert (figures.instances, figures.predicted, figures.partly_hidden) == (2, 2, 0)
     assert np.isnan(figures.weight_visible).all() and np.isnan(figures.weight_hidden).all()
     np.testing.assert_allclose(figures.points_inside, [3 / 16], rtol=1e-5)
 
@@ -70,5 +70,5 @@ def test_always_visible_instances_have_no_hidden_frames(trace: Trace) -> None:
 def test_missed_instances_are_not_measured(trace: Trace) -> None:
     measure = AttentionMeasure()
     measure.update(trace, [tracklet(33)])
-    assert (measure.figures().instances, measure.figures().found) == (1, 0)
+    assert (measure.figures().instances, measure.figures().predicted) == (1, 0)
     assert np.isnan(measure.figures().points_inside).all()

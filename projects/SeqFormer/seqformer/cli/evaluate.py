@@ -1,6 +1,8 @@
 """Computes AP and ID switches of a results.json.
 
-seqformer evaluate val.json results.json
+    seqformer evaluate val.json results.json
+
+Both files are in YouTube-VIS format.
 """
 
 from __future__ import annotations

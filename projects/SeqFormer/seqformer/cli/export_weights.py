@@ -1,6 +1,8 @@
-"""Exports a trained model as a small file: half precision, without optimizer state, with class names.
+"""Exports a trained model as a small file.
 
-python tools/export_weights.py output/pedestrians/model_final.pth model.safetensors --classes person
+    python tools/export_weights.py output/pedestrians/model_final.pth model.safetensors --classes person
+
+Weights are stored in half precision with the class names, without the state of the optimizer.
 """
 
 from __future__ import annotations

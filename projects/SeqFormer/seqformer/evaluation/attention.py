@@ -23,7 +23,7 @@ class AttentionFigures:
 
     Attributes:
         instances: number of visible ground-truth instances, per clip.
-        found: number of these that are predicted. Only these are measured.
+        predicted: number of these that are predicted. Only these are measured.
         partly_hidden: number of predicted ones that are visible in some frames of the clip only.
         weight_visible, weight_hidden: mean temporal weight of frames in which partly hidden instances are
             visible or not, times the number of frames. Equal weights are 1.
@@ -32,7 +32,7 @@ class AttentionFigures:
     """
 
     instances: int
-    found: int
+    predicted: int
     partly_hidden: int
     weight_visible: np.ndarray
     weight_hidden: np.ndarray
@@ -49,7 +49,7 @@ class AttentionMeasure:
 
     def __init__(self) -> None:
         self.instances = 0
-        self.found = 0
+        self.predicted = 0
         self.partly_hidden = 0
         self._num_layers = 0
         self._visible: list[np.ndarray] = []  # each (frames, D)
@@ -71,7 +71,7 @@ class AttentionMeasure:
         overlaps = space_time_iou(trace.segmentations, truths)
         for i, g in zip(*linear_sum_assignment(-overlaps), strict=True):
             if overlaps[i, g] >= _IOU_THRESHOLD:
-                self.found += 1
+                self.predicted += 1
                 self._add(trace, trace.queries[i], truths[g])
 
     def _add(self, trace: Trace, query: int, masks: Sequence[RLE | None]) -> None:
@@ -95,7 +95,7 @@ class AttentionMeasure:
         """Returns the means; NaN where nothing was measured."""
         return AttentionFigures(
             self.instances,
-            self.found,
+            self.predicted,
             self.partly_hidden,
             *map(self._mean, (self._visible, self._hidden, self._points, self._attention)),
         )
