@@ -19,8 +19,8 @@ def make_targets(instances: int, frames: int = 2) -> VideoTargets:
 
 def test_giou_loss_of_known_boxes() -> None:
     box = torch.tensor([0.5, 0.5, 0.2, 0.2])
-    beside = torch.tensor([0.8, 0.5, 0.2, 0.2])  # apart by 0.1: hull 0.5 x 0.2, union 0.08
-    losses = giou_loss(box.expand(3, 4), torch.stack((box, beside, torch.zeros(4))))
+    apart = torch.tensor([0.8, 0.5, 0.2, 0.2])  # apart by 0.1: hull 0.5 x 0.2, union 0.08
+    losses = giou_loss(box.expand(3, 4), torch.stack((box, apart, torch.zeros(4))))
     torch.testing.assert_close(losses[:2], torch.tensor([0.0, 1 + 0.2]))
     assert losses[2].isfinite()
 
@@ -42,7 +42,7 @@ def test_matching_is_the_cheapest_of_all_assignments() -> None:
     assert dict(zip(instances.tolist(), queries.tolist(), strict=True)) == dict(enumerate(best))
 
 
-def test_every_group_of_queries_is_matched_with_all_instances() -> None:
+def test_every_group_of_queries_is_matched_to_all_instances() -> None:
     targets = [make_targets(3), make_targets(2)]
     logits, boxes = torch.randn(2, 10, 3), torch.rand(2, 2, 10, 4) * 0.4 + 0.1
     halves = [LayerPrediction(logits[:, half], boxes[:, :, half]) for half in (slice(5), slice(5, 10))]

@@ -46,8 +46,8 @@ def test_videos_of_a_batch_do_not_mix() -> None:
 
 
 @torch.no_grad()
-def test_padding_does_not_show_in_queries() -> None:
-    """What lies in padded cells of memory cannot be sampled."""
+def test_padding_does_not_affect_queries() -> None:
+    """Padded cells of memory are never sampled."""
     model = tiny_model()
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     assert frames.padding_mask.any()
@@ -57,7 +57,7 @@ def test_padding_does_not_show_in_queries() -> None:
 
 
 @torch.no_grad()
-def test_groups_of_queries_know_nothing_of_each_other() -> None:
+def test_groups_of_queries_are_independent() -> None:
     model = tiny_model(QUERY_GROUPS=3, DROPOUT=0.0)
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     alone = model.network.decode(frames, 2)
@@ -90,7 +90,7 @@ def test_dynamic_masks_agree_with_plain_convolutions() -> None:
             for weight, bias in ((w1, b1), (w2, b2)):
                 hidden = (weight.view(8, -1) @ hidden + bias[:, None]).relu()
             logits = (w3.view(1, 8) @ hidden + b3).view(h, w)
-            # Twice as large, cells' centres kept: odd cells lie on the coarse ones, even between two.
+            # Upsampling keeps cell centres: odd cells coincide with coarse ones, even cells are between two.
             torch.testing.assert_close(drawn[i, j, 1::2, 1::2], logits, rtol=1e-5, atol=1e-5)
             between = (logits[:, :-1] + logits[:, 1:]) / 2
             torch.testing.assert_close(drawn[i, j, 1::2, 2::2], between, rtol=1e-5, atol=1e-5)
