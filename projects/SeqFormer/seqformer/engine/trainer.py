@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import signal
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +31,7 @@ from seqformer.errors import InputError
 
 __all__ = ["Trainer", "load_evaluated_model"]
 
-logger = logging.getLogger(__name__)
-
+_STOPPING = b"\nStopping after this step, with a checkpoint; press Ctrl-C again to stop at once\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -250,7 +250,9 @@ class Trainer(DefaultTrainer):
                 return
             raise KeyboardInterrupt
         self._interrupted = True
-        logger.warning("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
+        if comm.is_main_process():
+            # Not by the logger: the signal may have come in the middle of one of its own writes.
+            os.write(sys.stderr.fileno(), _STOPPING)
 
 
 def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:
