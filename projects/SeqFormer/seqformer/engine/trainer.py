@@ -39,6 +39,10 @@ _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 class _BadInputInStep(BaseException):
     """Carries an InputError past Detectron2's training loop, which logs a traceback of every Exception."""
 
+    def __init__(self, error: InputError):
+        super().__init__(error)
+        self.error = error
+
 
 @contextmanager
 def _without_worker_traceback() -> Iterator[None]:
@@ -56,7 +60,7 @@ def _bad_input_in_step() -> Iterator[None]:
         with _without_worker_traceback():
             yield
     except InputError as error:
-        raise _BadInputInStep from error
+        raise _BadInputInStep(error) from error
 
 
 class Trainer(DefaultTrainer):
@@ -239,7 +243,7 @@ class Trainer(DefaultTrainer):
         try:
             return super().train()
         except _BadInputInStep as error:
-            raise error.__cause__ from None
+            raise error.error from None
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
