@@ -18,11 +18,11 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 # isort: split
 from tqdm import tqdm
 
-from seqformer.cli.model import DEFAULT_CONFIG, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation.attention import AttentionFigures, AttentionMeasure
 from seqformer.formats.ytvis import read_ytvis
-from seqformer.inference import VideoPredictor
+from seqformer.inference import VideoPredictor, model_config
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
 from seqformer.video import ImageSequenceReader
 
 
@@ -37,7 +37,7 @@ def measure(args: argparse.Namespace) -> AttentionFigures:
     dataset = read_ytvis(args.dataset, image_root=args.images)
     if dataset.annotations is None:
         raise InputError(f"{args.dataset}: no annotations, so there is nothing to compare with")
-    predictor = VideoPredictor(setup_cfg(args.config_file, args.weights, args.opts))
+    predictor = VideoPredictor(model_config(args.config_file, args.weights, args.opts))
     total = AttentionMeasure()
     videos = list(dataset.videos.values())[: args.limit]
     for video in tqdm(videos, "tracing", unit=" videos", disable=None):
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", default=str(DEFAULT_CONFIG), metavar="FILE")
+    parser.add_argument("--config-file", default=str(get_config_file(SHIPPED_MODEL)), metavar="FILE")
     parser.add_argument("--weights", metavar="FILE")
     parser.add_argument("--dataset", type=Path, required=True, metavar="JSON", help="in YouTube-VIS format")
     parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="of its frames")

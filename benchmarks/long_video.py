@@ -43,7 +43,6 @@ from matplotlib.figure import Figure
 
 from seqformer import SeqFormer
 from seqformer.checkpoints import SeqFormerCheckpointer
-from seqformer.cli.model import DEFAULT_CONFIG, DEFAULT_WEIGHTS
 from seqformer.config import load_config
 from seqformer.data import build_test_loader, resolve_datasets
 from seqformer.engine import keep_freed_memory
@@ -55,13 +54,14 @@ from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.inference.postprocess import select_queries
 from seqformer.inference.video import VideoInference
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file, get_weights_file
 from seqformer.tracking import ClipInstances, InstanceStore, assign_by_overlap
 from seqformer.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
 STREET = ROOT / "demo/assets/street.mp4"
 SIZE = (360, 640)
-MODELS = {"small": DEFAULT_CONFIG, "R50": ROOT / "configs/ytvis19/seqformer_R50.yaml"}
+MODELS = {"small": get_config_file(SHIPPED_MODEL), "R50": ROOT / "configs/ytvis19/seqformer_R50.yaml"}
 LENGTHS = {"small": (100, 1000, 10000), "R50": (100, 300)}
 BLOCKS = 10  # of a run, whose seconds are compared
 CLIP_LENGTHS = (15, 10, 5, 3)  # the dataset's videos have 20 frames: a clip of 20 is the whole video
@@ -87,7 +87,7 @@ def make_model(name: str, *opts: str) -> tuple[SeqFormer, Any]:
     cfg = load_config(MODELS[name], ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *clips, *opts])
     model = build_model(cfg).eval().requires_grad_(False)
     if name == "small":
-        SeqFormerCheckpointer(model, strict=True).load(str(DEFAULT_WEIGHTS))
+        SeqFormerCheckpointer(model, strict=True).load(str(get_weights_file(SHIPPED_MODEL)))
     return model, cfg
 
 

@@ -20,9 +20,9 @@ import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hide
 # isort: split
 import torch
 
-from seqformer.cli.model import DEFAULT_CONFIG, classes, setup_cfg
 from seqformer.errors import InputError, exit_on_bad_input
-from seqformer.inference import ClipTracer, VideoPredictor
+from seqformer.inference import ClipTracer, VideoPredictor, classes, model_config
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
 from seqformer.page.write import write_page
 from seqformer.video import open_source
 from seqformer.visualization.rows import best_tracklets
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     if args.frames < 1 or args.repeats < 1:
         raise InputError("--frames and --repeats: give at least 1")
     torch.set_num_threads(args.threads)
-    cfg = setup_cfg(args.config_file, args.weights, args.opts)
+    cfg = model_config(args.config_file, args.weights, args.opts)
     predictor = VideoPredictor(cfg)
     source = open_source(args.input)
     with source:
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--input", default="demo/assets/street.mp4", metavar="PATH")
-    parser.add_argument("--config-file", default=str(DEFAULT_CONFIG), metavar="FILE")
+    parser.add_argument("--config-file", default=str(get_config_file(SHIPPED_MODEL)), metavar="FILE")
     parser.add_argument("--weights", metavar="FILE")
     parser.add_argument("--frames", type=int, default=145)
     parser.add_argument("--threads", type=int, default=2)

@@ -11,9 +11,9 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-if WORKER is not None:  # one process a core: before PyTorch is imported, and for the commands that tests run
-    os.environ["OMP_NUM_THREADS"] = "1"
+# One thread in every process, also in those that tests start: pytest-xdist starts a worker for each core. If
+# the variable is set already, it stays. PyTorch reads it when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -22,8 +22,10 @@ from hypothesis import settings  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Examples share the machine with other workers, so how long one takes says nothing.
-settings.register_profile("seqformer", deadline=None)
+# Examples share the machine with other workers, so how long one takes says nothing. Tests try the same
+# examples in every run; `make fuzz` draws new ones, with the second profile and a seed.
+settings.register_profile("seqformer", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, derandomize=False, database=None, max_examples=500)
 settings.load_profile("seqformer")
 
 
@@ -33,8 +35,7 @@ os.register_at_fork(before=gc.collect)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if WORKER is not None:
-        torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -42,12 +43,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no CUDA device")
 
 
-@pytest.fixture(autouse=True)
-def seed() -> int:
-    """Every test starts from the same random state, in whatever order tests run."""
+def _seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
+    """What several tests share does not depend on the test before the first of them."""
+    if fixturedef.scope != "function":
+        _seed()
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Every test starts from the same random state, in whatever order tests run."""
+    _seed()
     return 0
 
 

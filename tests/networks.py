@@ -42,25 +42,30 @@ def tiny_model(**seqformer: object) -> SeqFormer:
     return build_model(tiny_config(**seqformer)).eval()
 
 
-def two_moving_squares(size: int = 64, num_frames: int = 3) -> dict:
-    """A bright square moves right, a dark one down; the dark one is gone in the last frame."""
+def two_moving_squares(size: int = 64, num_frames: int = 3, scale: int = 1) -> dict:
+    """A bright square moves right, a dark one down; the dark one is gone in the last frame.
+
+    ``scale`` multiplies the picture's ``size`` and the squares. If it is even, the squares' edges are
+    multiples of 4 pixels, so that masks at stride 4 can be exact.
+    """
     images, instances = [], []
     for t in range(num_frames):
         masks = torch.zeros(2, size, size, dtype=torch.bool)
         masks[0, 8:28, 4 + 10 * t : 24 + 10 * t] = True
         if t < num_frames - 1:
             masks[1, 30 + 6 * t : 52 + 6 * t, 36:58] = True
-        image = torch.full((3, size, size), 120.0)
+        masks = masks.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+        image = torch.full((3, *masks.shape[1:]), 120.0)
         image[:, masks[0]] = 250.0
         image[:, masks[1]] = 0.0
-        frame = Instances((size, size))
+        frame = Instances(tuple(masks.shape[1:]))
         frame.gt_masks = BitMasks(masks)
         frame.gt_boxes = frame.gt_masks.get_bounding_boxes()
         frame.gt_classes = torch.tensor([0, 1])
         frame.gt_ids = torch.tensor([0, 1 if masks[1].any() else -1])
         images.append(image)
         instances.append(frame)
-    return {"image": images, "instances": instances, "height": size, "width": size}
+    return {"image": images, "instances": instances, "height": size * scale, "width": size * scale}
 
 
 def equal_states(first: torch.nn.Module, second: torch.nn.Module) -> bool:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
@@ -79,13 +80,13 @@ def test_every_requirement_is_pinned(repository):
     folder = repository / "requirements"
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (folder / "constraints.txt").read_text(), re.MULTILINE))
     pinned = {name.lower().replace("_", "-") for name in pins}
-    listed = {
-        line
-        for name in ("torch.txt", "runtime.txt", "dev.txt")
-        for line in (folder / name).read_text().splitlines()
-        if not line.startswith(("#", "-c"))
-    }
-    assert listed <= pinned
+
+    def listed_in(*names: str) -> set[str]:
+        lines = [line for name in names for line in (folder / name).read_text().splitlines()]
+        return {line for line in lines if not line.startswith(("#", "-c"))}
+
+    listed, for_docs = listed_in("torch.txt", "runtime.txt", "dev.txt"), listed_in("docs.txt")
+    assert listed | for_docs <= pinned
 
     setup = configparser.ConfigParser()
     setup.read(repository / "setup.cfg")
@@ -93,6 +94,14 @@ def test_every_requirement_is_pinned(repository):
     declared = "\n".join([setup["options"]["install_requires"], *extras])
     names = set(re.findall(r"^[a-z][\w.-]*", declared, re.MULTILINE))
     assert names == listed - {"ninja", "wheel"}  # these build; nothing imports them
+    assert set(setup["options.extras_require"]["docs"].split()) == for_docs
+
+
+def test_pre_commit_runs_the_pinned_version_of_ruff(repository):
+    pin = re.search(r"^ruff==(\S+)$", (repository / "requirements/constraints.txt").read_text(), re.MULTILINE)
+    hooks = yaml.safe_load((repository / ".pre-commit-config.yaml").read_text())
+    revisions = {hook["repo"].rpartition("/")[2]: hook["rev"] for hook in hooks["repos"]}
+    assert revisions["ruff-pre-commit"] == f"v{pin[1]}"
 
 
 # Does what install.sh asks of a Python, and records it in calls.txt; pip fails while a file fail-pip exists.

@@ -89,11 +89,12 @@ def test_original_protocol_gives_ten_pairs() -> None:
 
 def test_whole_video_is_one_clip_as_long_as_the_video() -> None:
     torch.manual_seed(0)
-    whole = tiny_model()
+    whole = tiny_model(APPLY_CLS_THRES=0.0)
     torch.manual_seed(0)
-    clips = tiny_model(CLIP_MATCHING=True, CLIP_LENGTH=6)
+    clips = tiny_model(APPLY_CLS_THRES=0.0, CLIP_MATCHING=True, CLIP_LENGTH=6)
     video = [{"image": [torch.rand(3, 40, 60) * 255 for _ in range(6)]}]
     first, second = whole(video), clips(video)
+    assert len(first["pred_scores"]) == 10 * 7
     assert first["pred_scores"] == second["pred_scores"]
     for a, b in zip(first["pred_masks"], second["pred_masks"], strict=True):
         assert torch.equal(a, b)

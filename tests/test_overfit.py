@@ -6,7 +6,7 @@ import torch
 from detectron2.modeling import build_model
 from networks import tiny_config, two_moving_squares
 
-STEPS = 250
+STEPS = 120
 
 
 def test_a_video_is_learnt_by_heart() -> None:
@@ -14,7 +14,7 @@ def test_a_video_is_learnt_by_heart() -> None:
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
     cfg.MODEL.TIMM.NAME = "resnet10t"
     model = build_model(cfg).train()
-    video = two_moving_squares()
+    video = two_moving_squares(scale=2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=STEPS)
     first = None

@@ -33,10 +33,13 @@ def change(path: Path, edit: Any) -> None:
 
 
 def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str], str]:
-    with pytest.raises(SystemExit) as done:
+    code = 0
+    try:
         main([str(argument) for argument in arguments])
+    except SystemExit as end:
+        code = end.code
     output = capsys.readouterr()
-    return done.value.code, output.out.splitlines(), output.err
+    return code, output.out.splitlines(), output.err
 
 
 @pytest.mark.parametrize("options", [[], ["--decode"]])

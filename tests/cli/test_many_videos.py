@@ -39,7 +39,7 @@ def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, 
     broken = tmp_path / "in" / "b.mp4"
     told = capsys.readouterr().err.splitlines()[-2:]
     assert told[0] == "1 of 3 videos failed:"
-    assert told[1].startswith(f"  {broken}: '{broken}' is no video")
+    assert told[1].startswith(f"  {broken}: '{broken}' is not a video")
     assert names(tmp_path / "out") == ["a.json", "a.mp4", "c.json", "c.mp4"]
 
     # A restart does what is missing, and no more.
@@ -50,8 +50,8 @@ def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, 
     assert names(tmp_path / "out") == ["a.json", "a.mp4", "b.json", "b.mp4", "c.json", "c.mp4"]
     assert (tmp_path / "out" / "a.mp4").stat().st_mtime_ns == before
     assert capsys.readouterr().out.count("skipped") == 1
-    for result in json.loads((tmp_path / "out" / "b.json").read_text()):
-        assert len(result["segmentations"]) == 4
+    results = json.loads((tmp_path / "out" / "b.json").read_text())
+    assert {len(result["segmentations"]) for result in results} == {4}
 
 
 def test_a_library_that_breaks_is_a_failure_of_that_video(tmp_path, videos, model, monkeypatch, capsys):

@@ -185,7 +185,7 @@ def test_cut_off_video(tmp_path, model, stub, capsys):
 BAD_INPUTS = {
     "missing": (lambda path: None, "no file"),
     "empty": (Path.touch, "empty"),
-    "text": (lambda path: path.write_text("no video"), "no video"),
+    "text": (lambda path: path.write_text("no video"), "is not a video"),
     "folder without pictures": (Path.mkdir, "no pictures"),
 }
 
@@ -293,8 +293,9 @@ def test_interrupted(tmp_path, model, repository):
     source, output = encode(tmp_path / "in.mp4", 2000), tmp_path / "out" / "out.mp4"
     process = run_demo(repository, "--input", str(source), "--output", str(output), *model)
     deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("out/.*.part")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out/.*.part")):
         assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it never began to write"
         time.sleep(0.1)
     time.sleep(1)
     process.send_signal(signal.SIGINT)

@@ -21,6 +21,7 @@ from seqformer.data.toy import make_toy_dataset
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
 SMALL = ["INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.MIN_SIZE_TEST", "48", "INPUT.SAMPLING_FRAME_NUM", "2"]
+SMALL += ["MODEL.SeqFormer.APPLY_CLS_THRES", "0.0"]  # after a few steps no class is probable
 TIMEOUT = 300  # seconds; a run takes a few
 
 
@@ -106,7 +107,7 @@ def test_resume_goes_on_after_the_last_step(finished: tuple[Path, int, str]) -> 
 def test_training_ends_with_an_evaluation(finished: tuple[Path, int, str], toy: Toy) -> None:
     output, _, said = finished
     results = json.loads(next(output.glob("inference/*/results.json")).read_text())
-    assert {result["video_id"] for result in results} <= {1, 2}
+    assert {result["video_id"] for result in results} == {1, 2}
     assert all(len(result["segmentations"]) == 3 for result in results)
     assert "| category" in said and "| triangle" in said
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from videos import encode
 
-from seqformer.cli.model import setup_cfg
 from seqformer.cli.streaming_job import StreamingJob
 from seqformer.cli.whole_video import WrittenVideo, track_video
 from seqformer.errors import InputError
-from seqformer.inference import VideoPredictor
+from seqformer.inference import VideoPredictor, model_config
 from seqformer.video import VideoReader, open_source
 
 CLASSES = {"class_names": ["cat", "dog"], "category_ids": [7, 9]}
@@ -21,7 +20,7 @@ CLASSES = {"class_names": ["cat", "dog"], "category_ids": [7, 9]}
 
 @pytest.fixture
 def predictor(model: list[str]) -> VideoPredictor:
-    return VideoPredictor(setup_cfg(model[1], model[3], []))
+    return VideoPredictor(model_config(model[1], model[3], []))
 
 
 def check(written: WrittenVideo, output: Path, length: int) -> None:

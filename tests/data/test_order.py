@@ -116,8 +116,15 @@ def test_own_random_numbers_leave_the_others_alone() -> None:
     assert draw() == expected
     with own_random_numbers(5):
         assert draw() == first
+    with own_random_numbers(6):
+        first = draw()
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
     with pytest.raises(KeyError), own_random_numbers(6):
+        assert draw() == first
         raise KeyError
+    assert draw() == expected, "they are as before after an error"
 
 
 def test_derived_seeds_depend_on_every_number() -> None:

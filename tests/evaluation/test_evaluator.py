@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
+import weakref
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,7 +140,10 @@ def test_results_are_in_the_order_of_the_dataset(toy: tuple[Path, Path], tmp_pat
 
 
 def test_results_in_memory_do_not_grow_with_pixels(toy: tuple[Path, Path]) -> None:
-    """A video of 360p with ten masks is 35 MB of pixels a 15 frames; what stays is a few RLEs."""
+    """A video of 360p with ten masks is 35 MB of pixels a 15 frames; what stays is a few RLEs.
+
+    Masks of PyTorch are either still there or not; tracemalloc sees arrays of NumPy.
+    """
     evaluator = YTVISEvaluator(NAME)
     evaluator.reset()
     masks = torch.zeros(10, 15, 360, 640, dtype=torch.bool)
@@ -155,6 +160,10 @@ def test_results_in_memory_do_not_grow_with_pixels(toy: tuple[Path, Path]) -> No
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < masks.numel() / 100
+    pixels = weakref.ref(masks)
+    del masks, output
+    gc.collect()
+    assert pixels() is None, "the evaluator holds masks"
 
 
 def test_class_that_the_dataset_lacks(toy: tuple[Path, Path]) -> None:

@@ -44,6 +44,7 @@ def test_agrees_with_the_model_on_the_resized_frames(cfg: CfgNode) -> None:
     resize = predictor.resize.get_transform(frames[0])
     images = [torch.from_numpy(resize.apply_image(f).transpose(2, 0, 1).copy()) for f in frames]
     expected = predictor.model([{"image": images, "height": 60, "width": 80}])
+    assert result.tracklets
     assert [t.score for t in result.tracklets] == expected["pred_scores"]
     assert [t.label for t in result.tracklets] == expected["pred_labels"]
     for tracklet, masks in zip(result.tracklets, expected["pred_masks"], strict=True):
@@ -76,6 +77,7 @@ def test_bgr_models_get_bgr(cfg: CfgNode) -> None:
     rgb = VideoPredictor(cfg)(frames)
     cfg.INPUT.FORMAT = "BGR"
     bgr = VideoPredictor(cfg)([frame[..., ::-1] for frame in frames])
+    assert rgb.tracklets
     assert [t.score for t in rgb.tracklets] == [t.score for t in bgr.tracklets]
 
 

@@ -104,11 +104,14 @@ def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips,
 def test_latency(model, length: int, stride: int) -> None:
     """A frame is final with the last frame of the first clip that begins with it or later."""
     predictor, _ = stream(model, length, stride)
+    final = []
     for t, frame in enumerate(make_frames(10)):
         for result in predictor.push(frame):
             first_start = -(-result.index // stride) * stride
             assert t == first_start + length - 1
             assert length - 1 <= t - result.index <= length + stride - 2
+            final.append(result.index)
+    assert final == list(range(len(final))) and len(final) > 10 - length - stride
 
 
 @pytest.mark.parametrize("motion", [0.0, 0.7])
@@ -124,7 +127,7 @@ def test_every_instance_ends_once_and_is_not_seen_again(model, motion: float) ->
         gone = [instance.instance_id for instance in result.ended]
         assert not ended & set(gone)
         ended |= set(gone)
-    assert seen <= ended
+    assert seen and seen <= ended
     if not motion:
         assert len(results[-1].ended) < len(ended), "some ended before the video did"
 

@@ -59,7 +59,7 @@ def test_a_videos_result_is_the_readable_versions(
         for f in range(num_frames):
             if (i, f) in logits:
                 masks[f] = output_masks(logits[i, f][None, None], (40, 56), (80, 112))[0, 0]
-        assert (masks == found).float().mean() >= 0.999
+        assert (masks != found).sum() <= 1e-3 * masks.sum()
 
 
 @pytest.mark.parametrize("clips", [False, True])

@@ -1,4 +1,4 @@
-"""Arguments for the operators of deformable attention."""
+"""Arguments for the operators of deformable attention, and how exactly their results must agree."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+MARGIN = 0.15
+"""Distance of locations from cells' centres, in cells: gradients jump there, and rounding may cross them."""
 
 
 def make_inputs(
@@ -27,14 +29,44 @@ def make_inputs(
         torch.randn(images, sum(cells), heads, channels).to(dtype),
         torch.tensor(shapes, dtype=torch.int64).view(-1, 2),
         torch.tensor([sum(cells[:level]) for level in range(len(cells))], dtype=torch.int64),
-        (torch.rand(*samples, 2, dtype=torch.float64) * 1.6 - 0.3).to(location_dtype),
+        make_locations(shapes, samples).to(location_dtype),
         torch.rand(*samples, dtype=torch.float64).to(location_dtype),
     )
 
 
+def make_locations(shapes: list[tuple[int, int]], samples: tuple[int, ...]) -> Tensor:
+    """(N, Q, M, L, P, 2) in float64, up to 1.5 cells outside of a level, ``MARGIN`` from cells' centres."""
+    sizes = torch.tensor(shapes, dtype=torch.float64).view(-1, 2).flip(1)[:, None]  # L, 1, xy
+    centres = (torch.rand(*samples, 2, dtype=torch.float64) * (sizes + 3)).floor() - 1.5
+    between = MARGIN + (1 - 2 * MARGIN) * torch.rand(*samples, 2, dtype=torch.float64)
+    return (centres + between) / sizes
+
+
 def make_fused_inputs(shapes: list[tuple[int, int]], size: int, **options) -> tuple[Tensor, ...]:
-    """Arguments of ``ms_deform_attn_fused`` with points (size 2) or boxes (size 4)."""
-    value, spatial_shapes, starts, locations, weights = make_inputs(shapes, **options)
-    n, q, _, levels, _ = weights.shape
-    reference = torch.rand(n, q, levels, size, dtype=torch.float64).to(weights.dtype)
-    return value, spatial_shapes, starts, reference, 6 * locations - 2, 8 * weights
+    """Arguments of ``ms_deform_attn_fused`` with points (size 2) or boxes (size 4).
+
+    Rounded references and offsets still keep away from cells' centres if levels have up to 30 cells a side.
+    """
+    value, spatial_shapes, starts, _, weights = make_inputs(shapes, **options)
+    n, q, _, levels, points = weights.shape
+    reference = torch.rand(n, q, levels, size, dtype=torch.float64)
+    reference[..., 2:] = 0.2 + 0.8 * reference[..., 2:]
+    reference = reference.to(weights.dtype)
+    places = reference.double()[:, :, None, :, None]
+    unit = (
+        places[..., 2:] * 0.5 / max(points, 1) if size == 4 else 1 / spatial_shapes.flip(1).double()[:, None]
+    )
+    offsets = ((make_locations(shapes, weights.shape) - places[..., :2]) / unit).to(weights.dtype)
+    return value, spatial_shapes, starts, reference, offsets, 8 * weights
+
+
+def in_double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(t.double() if t.is_floating_point() else t for t in inputs)
+
+
+def assert_agrees(found: Tensor, wanted: Tensor) -> None:
+    """That every number is the float64 ``wanted``, computed in float32 (or float64) and rounded once."""
+    slack = 1e-12 if found.dtype == torch.float64 else 2e-5
+    rounding = torch.finfo(found.dtype).eps / 2
+    scale = max(wanted.abs().max().item(), 1) if wanted.numel() else 1
+    torch.testing.assert_close(found.double(), wanted, atol=slack * scale, rtol=rounding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import wave
 from fractions import Fraction
 
@@ -68,7 +68,7 @@ def test_cut_off_video_gives_the_frames_that_decode(tmp_path, name):
 def test_damage_in_the_middle_leaves_the_rest(tmp_path):
     path = encode(tmp_path / "a.mp4", 40, noise=True)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2 : len(data) * 6 // 10] = os.urandom(len(data) * 6 // 10 - len(data) // 2)
+    data[len(data) // 2 : len(data) * 6 // 10] = random.randbytes(len(data) * 6 // 10 - len(data) // 2)
     path.write_bytes(data)
     with VideoReader(path) as video:
         count = len(list(video))
@@ -101,7 +101,7 @@ def write_sound(path):
 
 NO_VIDEOS = {
     "empty.mp4": lambda path: path.touch(),
-    "random.mp4": lambda path: path.write_bytes(os.urandom(50_000)),
+    "random.mp4": lambda path: path.write_bytes(random.randbytes(50_000)),
     "text.mp4": lambda path: path.write_text("no video\n" * 100),
     "text.txt": lambda path: path.write_text("no video\n" * 100),
     "sound.wav": write_sound,

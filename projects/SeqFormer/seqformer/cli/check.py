@@ -9,14 +9,12 @@ Prints one line per problem, with file, video, annotation and frame. Exit code 0
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from seqformer.errors import exit_on_bad_input
+from seqformer.cli.program import program
 from seqformer.formats.check import check_dataset
 
 __all__ = ["add_arguments", "main", "run"]
@@ -41,10 +39,4 @@ def run(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    with exit_on_bad_input():
-        sys.exit(run(parser.parse_args(argv)))
+main = program(add_arguments, run, __doc__)

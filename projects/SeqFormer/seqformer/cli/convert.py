@@ -10,10 +10,9 @@ Each kind has its own --help.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
 from seqformer.cli import convert_checkpoint, convert_dataset, convert_results
-from seqformer.errors import exit_on_bad_input
+from seqformer.cli.program import program
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -39,10 +38,4 @@ def run(args: argparse.Namespace) -> None:
     args.convert(args)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    with exit_on_bad_input():
-        run(parser.parse_args(argv))
+main = program(add_arguments, run, __doc__)

@@ -13,10 +13,9 @@ output, .pth or .safetensors, chooses its format.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from seqformer.errors import exit_on_bad_input
+from seqformer.cli.program import program
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -43,10 +42,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(state)} tensors written to {args.output}")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    with exit_on_bad_input():
-        run(parser.parse_args(argv))
+main = program(add_arguments, run, __doc__)

@@ -19,10 +19,10 @@ Frames stay where they are; file names in the JSON are relative to --frames. Che
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from seqformer.errors import InputError, exit_on_bad_input, name_flags
+from seqformer.cli.program import program
+from seqformer.errors import InputError, name_flags
 from seqformer.formats.builder import read_frames
 from seqformer.formats.cvat import read_cvat
 from seqformer.formats.davis import read_davis
@@ -112,10 +112,4 @@ def _class(text: str) -> tuple[int, str]:
     return int(id_), name
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    with exit_on_bad_input():
-        run(parser.parse_args(argv))
+main = program(add_arguments, run, __doc__)

@@ -17,10 +17,10 @@ nobody has annotated, `seqformer convert dataset frames` makes it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from seqformer.errors import exit_on_bad_input, name_flags
+from seqformer.cli.program import program
+from seqformer.errors import name_flags
 from seqformer.formats.coco import write_coco
 from seqformer.formats.davis import write_davis
 from seqformer.formats.labelled import read_labelled
@@ -57,10 +57,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.output}: {sum(len(video.instances) for video in videos)} instances")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    with exit_on_bad_input():
-        run(parser.parse_args(argv))
+main = program(add_arguments, run, __doc__)

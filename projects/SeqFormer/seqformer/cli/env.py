@@ -14,11 +14,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seqformer import model_zoo
+from seqformer.cli.program import program
 from seqformer.dependencies import HOW_TO_GET_DETECTRON2
+from seqformer.errors import InputError
 
 __all__ = ["Fact", "add_arguments", "collect_environment", "main", "run"]
 
@@ -129,7 +131,6 @@ def compiler_facts() -> list[Fact]:
 def seqformer_facts() -> list[Fact]:
     """SeqFormer itself: where it is, its operator, its model."""
     package = Path(__file__).resolve().parents[1]
-    root = package.parents[2]
     try:
         version = importlib.metadata.version("seqformer-d2")
         facts = [Fact("SeqFormer", f"{version} ({package})")]
@@ -148,15 +149,11 @@ def seqformer_facts() -> list[Fact]:
         problem = str(error).splitlines()[0]
         facts.append(Fact("Deformable attention", "not usable", f"first solve: {problem}", blocking=True))
 
-    models = sorted(root.glob("demo/assets/*.safetensors"))
-    if models:
-        facts += [Fact("Shipped model", str(model.relative_to(root))) for model in models]
-    elif (root / "demo").is_dir():
-        facts.append(Fact("Shipped model", "missing", "restore it: git checkout -- demo/assets"))
-    else:
-        facts.append(
-            Fact("Shipped model", "not in this installation", "it is in the repository, demo/assets")
-        )
+    try:
+        facts.append(Fact("Shipped model", str(model_zoo.get_weights_file(model_zoo.SHIPPED_MODEL))))
+    except InputError:
+        advice = "restore it: git checkout -- demo/assets (in the repository), or install the package again"
+        facts.append(Fact("Shipped model", "missing", advice))
     return facts
 
 
@@ -181,14 +178,4 @@ def run(args: argparse.Namespace) -> int:
     return int(any(fact.blocking for fact in facts))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m seqformer.env",
-        description="What is installed, what it runs on, and what to do about what is missing.",
-    )
-    add_arguments(parser)
-    sys.exit(run(parser.parse_args(argv)))
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__, prog="python -m seqformer.env")

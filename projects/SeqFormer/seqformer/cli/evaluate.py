@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
-from seqformer.errors import exit_on_bad_input
+from seqformer.cli.program import program
 from seqformer.evaluation.identity import SCORE_THRESHOLD, identity_errors
 from seqformer.evaluation.table import format_identity_errors, format_table
 from seqformer.evaluation.tracks import read_tracks
@@ -40,15 +39,4 @@ def run(args: argparse.Namespace) -> None:
     print("\n" + format_identity_errors(identity, args.identity_threshold))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m seqformer.evaluation", description="AP by the YouTube-VIS protocol, in percent."
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        run(args)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__, prog="python -m seqformer.evaluation")

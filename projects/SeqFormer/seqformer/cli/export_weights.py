@@ -6,11 +6,10 @@ python tools/export_weights.py output/pedestrians/model_final.pth model.safetens
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from seqformer.checkpoints import export_weights
-from seqformer.errors import exit_on_bad_input
+from seqformer.cli.program import program
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -29,10 +28,4 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    with exit_on_bad_input():
-        run(parser.parse_args(argv))
+main = program(add_arguments, run, __doc__)

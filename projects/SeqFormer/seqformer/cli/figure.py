@@ -23,9 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from seqformer.cli.model import DEFAULT_CONFIG, classes, setup_cfg
-from seqformer.errors import InputError, exit_on_bad_input, name_flags
-from seqformer.inference import VideoPredictor
+from seqformer.cli.program import program
+from seqformer.errors import InputError, name_flags
+from seqformer.inference import VideoPredictor, classes, model_config
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
 from seqformer.video import DatasetVideo, open_dataset_video
 from seqformer.visualization.comparison import write_side_by_side
 from seqformer.visualization.figures import (
@@ -50,6 +51,7 @@ __all__ = ["add_arguments", "main", "run"]
 _DPI = range(30, 1201)
 _WIDTHS = (1.0, 100.0)  # inches
 _FLAGS = {
+    "weights": "--weights",
     "dataset": "--dataset",
     "images": "--images",
     "inputs": "--input",
@@ -169,7 +171,7 @@ def instances(args: argparse.Namespace) -> Path:
         files = {"result": args.results}
         rows = read_rows(files, video.video, video.dataset, args.confidence_threshold)
     else:
-        cfg = setup_cfg(args.config_file, args.weights, args.opts)
+        cfg = model_config(args.config_file, args.weights, args.opts)
         result = VideoPredictor(cfg)(video.frames)
         rows = [result_row("result", result, classes(cfg)[0], args.confidence_threshold)]
         if video.dataset and (truth := ground_truth_row(video.dataset, video.video)):
@@ -184,7 +186,7 @@ def attention(args: argparse.Namespace) -> Path:
     """Sampling points or temporal weights of the chosen frames."""
     path, kind = figure_path(args)
     frames = pick_frames(args, open_video(args))
-    cfg = setup_cfg(args.config_file, args.weights, args.opts)
+    cfg = model_config(args.config_file, args.weights, args.opts)
     layers = parse_layers(args.layers, cfg.MODEL.SeqFormer.DEC_LAYERS)
     trace = VideoPredictor(cfg).trace(frames.pictures)
     chosen = parse_instances(args.instances, len(trace.queries))
@@ -271,7 +273,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument(
-        "--config-file", default=str(DEFAULT_CONFIG), metavar="FILE", help="config of the model"
+        "--config-file",
+        default=str(get_config_file(SHIPPED_MODEL)),
+        metavar="FILE",
+        help="config of the model (default: the shipped one)",
     )
     model.add_argument("--weights", metavar="FILE", help="weights that fit the config, .pth or .safetensors")
     model.add_argument(
@@ -332,15 +337,4 @@ def run(args: argparse.Namespace) -> None:
         print(_FIGURES[args.figure](args))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        run(args)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__)

@@ -6,8 +6,9 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from seqformer.errors import exit_on_bad_input
+from seqformer.cli.program import program
 from seqformer.version import __version__
 
 __all__ = ["main"]
@@ -25,23 +26,27 @@ _COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; ends with exit code 2 and one line on bad input."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
-        prog="seqformer", description="Video instance segmentation with SeqFormer."
-    )
+def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--version", action="version", version=f"seqformer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in _COMMANDS.items():
-        command = commands.add_parser(
+        subparser = commands.add_parser(
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        if argv[:1] == [name]:
+        if name == command:
             module = importlib.import_module(f"seqformer.cli.{name}")
-            command.description = module.__doc__
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        sys.exit(args.run(args))
+            subparser.description = module.__doc__
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command; ends with exit code 2 and one line on bad input."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    command = argv[0] if argv else ""
+    program(
+        partial(_add_arguments, command=command),
+        lambda args: args.run(args),
+        "Segments and tracks the instances of videos with SeqFormer.",
+        prog="seqformer",
+    )(argv)

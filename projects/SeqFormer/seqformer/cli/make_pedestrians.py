@@ -11,11 +11,11 @@ over the street without people and some over real frames. The training split use
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
+from seqformer.cli.program import program
 from seqformer.data.pedestrians.build import make_pedestrians
-from seqformer.errors import exit_on_bad_input, name_flags
+from seqformer.errors import name_flags
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -90,15 +90,4 @@ def run(args: argparse.Namespace) -> None:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        run(args)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__)

@@ -35,12 +35,13 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from seqformer.cli.many_videos import several_videos, shared_out, targets_of
-from seqformer.cli.model import DEFAULT_CONFIG, classes, setup_cfg
+from seqformer.cli.program import program
 from seqformer.cli.streaming_job import StreamingJob
 from seqformer.cli.whole_video import WrittenVideo, track_video
 from seqformer.engine import keep_freed_memory
-from seqformer.errors import InputError, exit_on_bad_input, name_flags
-from seqformer.inference import VideoPredictor
+from seqformer.errors import InputError, name_flags
+from seqformer.inference import VideoPredictor, classes, model_config
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
 from seqformer.page import check_page
 from seqformer.video import FrameSource, open_source
 from seqformer.visualization.rows import check_threshold
@@ -50,12 +51,20 @@ __all__ = ["add_arguments", "main", "run"]
 DEFAULT_THRESHOLD = 0.4
 
 _INTERRUPTED = 130  # exit code, 128 + SIGINT
-_FLAGS = {"output": "--output", "resume": "--resume", "threshold": "--confidence-threshold"}
+_FLAGS = {
+    "output": "--output",
+    "resume": "--resume",
+    "threshold": "--confidence-threshold",
+    "weights": "--weights",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config-file", default=str(DEFAULT_CONFIG), metavar="FILE", help="config of the model"
+        "--config-file",
+        default=str(get_config_file(SHIPPED_MODEL)),
+        metavar="FILE",
+        help="config of the model (default: the shipped one)",
     )
     parser.add_argument(
         "--weights",
@@ -65,12 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--input",
-        nargs="+",
+        "videos",
+        nargs="*",
+        default=[],
         metavar="PATH",
         help="a video, a folder or quoted glob pattern of frames, pictures (in natural order), a camera "
         "(camera:0) or an address (rtsp://..., http://...); or several videos or a quoted pattern of them",
     )
+    source.add_argument("--input", nargs="+", metavar="PATH", help="the same as PATH")
     source.add_argument("--video-input", metavar="FILE", help="a video (the name in Detectron2's demo)")
     source.add_argument("--webcam", action="store_true", help="the same as --input camera:0")
     parser.add_argument(
@@ -138,14 +149,15 @@ def _run(args: argparse.Namespace) -> int | None:
     check_threshold(args.confidence_threshold)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("seqformer").setLevel(logging.INFO)
-    cfg = setup_cfg(args.config_file, args.weights, args.opts)
+    cfg = model_config(args.config_file, args.weights, args.opts)
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
-    if videos := several_videos(args.input or []):
+    inputs = args.videos or args.input or []
+    if videos := several_videos(inputs):
         if args.html:
             raise InputError(f"--html is for one video, but there are {len(videos)}: run them one by one")
         return _many_videos(args, cfg, videos)
-    with open_source("camera:0" if args.webcam else args.input or args.video_input) as source:
+    with open_source("camera:0" if args.webcam else inputs or args.video_input) as source:
         if args.resume and not source.paths:
             raise InputError(f"--resume: '{source.name}' cannot be read again from where it was; start anew")
         if args.html and (args.streaming or args.resume or args.display or not source.paths):
@@ -264,17 +276,4 @@ def _show_frame(frame: np.ndarray) -> None:
         ) from error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Segment and track the instances of a video with SeqFormer.",
-        epilog="Without --config-file and --weights the shipped pedestrian model runs.",
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        if code := run(args):
-            sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__)

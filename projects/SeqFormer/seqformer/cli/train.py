@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
+from seqformer.cli.program import program
 from seqformer.config import load_config
 from seqformer.data import resolve_datasets
 from seqformer.engine import (
@@ -168,14 +168,4 @@ def run(args: argparse.Namespace) -> int | None:
     return None
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train SeqFormer, or evaluate it with --eval-only.")
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        if code := run(args):
-            sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__)

@@ -10,16 +10,16 @@ has no box in a frame where it is not visible (id -1).
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from itertools import chain, islice
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from seqformer.cli.program import program
 from seqformer.config import load_config
 from seqformer.data import build_train_loader, resolve_datasets
-from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.errors import InputError
 from seqformer.visualization.clips import draw_clip
 
 __all__ = ["add_arguments", "main", "run"]
@@ -56,15 +56,4 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"'{output}' cannot be written: {error.strerror}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    args = parser.parse_args(argv)
-    with exit_on_bad_input():
-        run(args)
-
-
-if __name__ == "__main__":
-    main()
+main = program(add_arguments, run, __doc__)

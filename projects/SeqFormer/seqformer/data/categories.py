@@ -22,11 +22,12 @@ class Category:
 
 
 def _table(text: str) -> tuple[Category, ...]:
-    entries = (entry.split(":") for entry in text.split())
-    return tuple(
-        Category(number, name, tuple(bytes.fromhex(color)))
-        for number, (name, color) in enumerate(entries, start=1)
-    )
+    categories = []
+    for number, entry in enumerate(text.split(), start=1):
+        name, color = entry.split(":")
+        red, green, blue = bytes.fromhex(color)
+        categories.append(Category(number, name, (red, green, blue)))
+    return tuple(categories)
 
 
 # name:colour, in the order of their ids

@@ -29,7 +29,7 @@ class BuiltinDataset:
         folder: of all its files.
         json_files: names that its annotations have on people's disks; the first that exists is read.
         frames: likewise, folders that file names in the JSON are relative to.
-        categories: of :data:`seqformer.data.categories.CATEGORIES`.
+        categories: of :data:`seqformer.data.categories.CATEGORIES`; "" if only the JSON has them.
         is_coco: images in COCO format instead of videos.
     """
 
@@ -59,7 +59,7 @@ class BuiltinDataset:
 
 def _videos(folder: str, split: str, categories: str) -> BuiltinDataset:
     longer = {"val": "valid"}.get(split, split)
-    json_files = (f"{longer}.json", f"annotations/instances_{split}_sub.json")
+    json_files: tuple[str, ...] = (f"{longer}.json", f"annotations/instances_{split}_sub.json")
     frames = dict.fromkeys((f"{longer}/JPEGImages", f"{split}/JPEGImages"))
     if folder == "ovis":
         json_files = (f"annotations_{longer}.json", *json_files)
@@ -72,6 +72,10 @@ def _coco(split: str, categories: str) -> BuiltinDataset:
     return BuiltinDataset("coco", (json_file,), (f"{split}2017",), categories, is_coco=True)
 
 
+def _photo_vis(folder: str, split: str) -> BuiltinDataset:
+    return BuiltinDataset(folder, (f"{split}.json",), (f"{split}/JPEGImages",), "")
+
+
 BUILTIN_DATASETS = {
     **{
         f"ytvis_{year}_{split}": _videos(f"ytvis_{year}", split, f"ytvis_{year}")
@@ -82,6 +86,12 @@ BUILTIN_DATASETS = {
     "ytvis_2022_val": _videos("ytvis_2022", "val", "ytvis_2021"),
     "ovis_train": _videos("ovis", "train", "ovis"),
     "ovis_val": _videos("ovis", "val", "ovis"),
+    # Made by tools/make_photo_vis.py: frames of 192 x 320 and of 288 x 480 pixels.
+    **{
+        f"{folder}_{split}": _photo_vis(folder, split)
+        for folder in ("photo_vis", "photo_vis_288")
+        for split in ("train", "val", "hard")
+    },
     **{
         f"coco2{target.replace('_', '')}_{split}": _coco(split, target)
         for target in CATEGORIES
@@ -109,7 +119,7 @@ def _load_builtin(name: str) -> list[dict[str, Any]]:
     if builtin.is_coco:
         return load_coco_as_ytvis(json_file, image_root, builtin.categories, name)
     videos = load_ytvis_json(json_file, image_root, name)
-    colors = {category.name: list(category.color) for category in CATEGORIES[builtin.categories]}
+    colors = {category.name: list(category.color) for category in CATEGORIES.get(builtin.categories, ())}
     if set(metadata.thing_classes) <= colors.keys():
         metadata.set(thing_colors=[colors[class_] for class_ in metadata.thing_classes])
     return videos

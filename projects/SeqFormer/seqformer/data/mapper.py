@@ -82,7 +82,8 @@ class YTVISDatasetMapper:
                 continue
             images, transforms = self._read_frames(video, frames)
             classes = {id_: a["category_id"] for frame in annotations for id_, a in frame.items()}
-            masks = _augmented_masks(annotations, list(classes), transforms, tuple(images.shape[-2:]))
+            height, width = images.shape[-2:]
+            masks = _augmented_masks(annotations, list(classes), transforms, (height, width))
             instances = clip_instances(masks, list(classes.values()))
             if len(instances[0]):
                 return self._record(video, frames, images) | {"instances": instances}

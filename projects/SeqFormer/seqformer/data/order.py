@@ -47,7 +47,7 @@ def own_random_numbers(seed: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-class TrainingOrder(Sampler):
+class TrainingOrder(Sampler[tuple[int, int]]):
     """The endless order of training samples, batch by batch, of all processes together.
 
     Every process yields its share of each batch: items ``rank``, ``rank + world size`` and so on.
@@ -125,6 +125,7 @@ class TrainingOrder(Sampler):
         ]
         if self.ratios is None:
             yield from _endless(generators[0], np.concatenate(used))
+            return
         streams = [
             _endless(generator, indices) for generator, indices in zip(generators[1:], used, strict=True)
         ]
@@ -139,7 +140,7 @@ def _endless(generator: np.random.Generator, indices: np.ndarray) -> Iterator[in
         yield from generator.permutation(indices).tolist()
 
 
-class TrainingClips(Dataset):
+class TrainingClips(Dataset[Any]):
     """Maps samples to clips, each with random numbers of its own.
 
     Args:

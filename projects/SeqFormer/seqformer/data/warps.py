@@ -73,7 +73,9 @@ class Warp:
             return masks
         # Eight masks in a byte and up to four bytes a pixel are warped at once.
         packed = np.ascontiguousarray(np.packbits(masks, axis=0).transpose(1, 2, 0))
-        warped = cv2.warpPerspective(packed, self.matrix, self.size, flags=cv2.INTER_NEAREST)
+        warped = np.asarray(
+            cv2.warpPerspective(packed, self.matrix, self.size, flags=cv2.INTER_NEAREST), dtype=np.uint8
+        )
         warped = warped.reshape(packed.shape).transpose(2, 0, 1)
         return np.unpackbits(warped, axis=0, count=len(masks)).astype(bool)
 
@@ -83,5 +85,5 @@ def _line(length: int, angle: float) -> np.ndarray:
     kernel = np.zeros((length, length), dtype=np.float32)
     kernel[length // 2] = 1
     turn = cv2.getRotationMatrix2D((length // 2, length // 2), angle, 1.0)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
-    return kernel / kernel.sum()
+    line = cv2.warpAffine(kernel, turn, (length, length))
+    return line / line.sum()

@@ -10,8 +10,7 @@ from pycocotools import mask as mask_api
 from scipy.optimize import linear_sum_assignment
 
 from seqformer.formats.rle import space_time_iou
-from seqformer.inference.tracing import Trace
-from seqformer.structures import RLE
+from seqformer.structures import RLE, Trace
 
 __all__ = ["AttentionFigures", "AttentionMeasure"]
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import length_hint
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
+from seqformer import model_zoo
 from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.errors import InputError
-from seqformer.inference.classes import classes
 from seqformer.inference.options import InferenceOptions
+from seqformer.inference.prediction import VideoPrediction
+from seqformer.inference.setup import classes, model_config
 from seqformer.inference.streaming import Frame, StreamingPredictor
-from seqformer.inference.tracing import Trace, trace
+from seqformer.inference.tracing import trace
 from seqformer.inference.video import ENCODED_TOGETHER, DecodedClip
 from seqformer.modeling.network import SeqFormerNetwork
-from seqformer.structures import VideoResult
+from seqformer.structures import Trace
 
 __all__ = ["VideoPredictor"]
+
+_WEIGHT_SUFFIXES = (".pth", ".pkl", ".safetensors")
 
 
 class VideoPredictor:
@@ -40,8 +45,8 @@ class VideoPredictor:
         InputError: if the weights are missing or do not fit.
 
     Example:
-        >>> predictor = VideoPredictor(load_config("config.yaml", ["MODEL.WEIGHTS", "model.safetensors"]))
-        >>> result = predictor(frames)
+        >>> predictor = VideoPredictor.from_pretrained()
+        >>> result = predictor("video.mp4")
         >>> [(t.instance_id, t.class_name, t.score) for t in result.tracklets]
     """
 
@@ -53,6 +58,42 @@ class VideoPredictor:
         self.class_names, _ = classes(cfg)
         self.input_format = cfg.INPUT.FORMAT
         self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        config_file: str | Path | None = None,
+        opts: Sequence[str] = (),
+    ) -> VideoPredictor:
+        """Makes a predictor of a trained model.
+
+        Args:
+            model: the name of a model in :mod:`seqformer.model_zoo`, a weights file (.pth, .pkl or
+                .safetensors), or a config file (.yaml) with MODEL.WEIGHTS. By default the shipped model.
+            config_file: the config of a weights file; for the shipped weights it is known.
+            opts: ``KEY VALUE KEY VALUE ...``, keys of the config to change.
+
+        Raises:
+            InputError: if there is no such model, or its files are missing or do not fit each other.
+
+        Example:
+            >>> predictor = VideoPredictor.from_pretrained("model.pth", config_file="config.yaml")
+        """
+        name = str(model_zoo.SHIPPED_MODEL if model is None else model)
+        suffix = Path(name).suffix.lower()
+        if suffix in _WEIGHT_SUFFIXES:
+            if config_file is None:
+                if Path(name).resolve() != model_zoo.get_weights_file(model_zoo.SHIPPED_MODEL).resolve():
+                    raise InputError(f"weights '{name}' need a config: give `config_file`")
+                config_file = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
+            return cls(model_config(config_file, name, opts))
+        if config_file is not None:
+            raise InputError(f"`config_file` is for a weights file, and '{name}' is not one")
+        if suffix == ".yaml" and Path(name).is_file():
+            return cls(model_config(name, opts=opts))
+        return cls(model_config(model_zoo.get_config_file(name), model_zoo.get_weights_file(name), opts))
 
     @property
     def network(self) -> SeqFormerNetwork:
@@ -98,32 +139,38 @@ class VideoPredictor:
 
     def __call__(
         self,
-        frames: Iterable[Frame],
+        video: str | Path | Iterable[Frame],
         observer: Callable[[DecodedClip], None] | None = None,
         *,
         tensor_layout: str = "CHW",
-    ) -> VideoResult:
+    ) -> VideoPrediction:
         """Segments and tracks the instances of one video.
 
         Args:
-            frames: (H, W, 3) uint8 RGB arrays, PIL images of mode "RGB", or uint8 RGB tensors, of one size.
-                With MODEL.SeqFormer.AUTO_MEMORY_GB, their number (``len``, or ``__length_hint__``) decides on
-                clips.
+            video: a video file, or a folder or glob pattern of pictures, which needs PyAV. Or frames of one
+                size: (H, W, 3) uint8 RGB arrays, PIL images of mode "RGB", or uint8 RGB tensors. With
+                MODEL.SeqFormer.AUTO_MEMORY_GB, their number (``len``, ``__length_hint__``) decides on clips.
             observer: called with every clip right after it was decoded, such as a :class:`ClipTracer`.
             tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
 
         Raises:
-            InputError: if there are no frames, or one of them is something else or has another size.
+            InputError: if the video cannot be read or has no frames, or a frame is something else or has
+                another size than the first.
         """
-        length = length_hint(frames) or None
+        if isinstance(video, str | Path):
+            from seqformer.video import open_source  # PyAV is not needed for frames
+
+            with open_source(video) as source:
+                return replace(self(source, observer), source=video)
+        length = length_hint(video) or None
         stream = self.stream(ENCODED_TOGETHER, length=length, observer=observer, tensor_layout=tensor_layout)
         tracklets = stream.tracklets()
-        for frame in frames:
+        for frame in video:
             tracklets.add(stream.push(frame))
         tracklets.add(stream.finish())
         if stream.size is None:
             raise InputError("the video has no frames")
-        return tracklets.result(stream.size)
+        return VideoPrediction(**vars(tracklets.result(stream.size)))
 
     def trace(self, frames: Iterable[Frame], *, with_masks: bool = True, tensor_layout: str = "CHW") -> Trace:
         """Records what the decoder looks at in frames, which are one clip.

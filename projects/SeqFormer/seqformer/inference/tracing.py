@@ -18,7 +18,7 @@ from seqformer.inference.video import drawn_instances
 from seqformer.modeling.layers import Levels, MSDeformAttn
 from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.ops.reference import attention_weights, sampling_locations
-from seqformer.structures import RLE
+from seqformer.structures import RLE, Trace
 
 __all__ = ["SampledPoints", "Trace", "record_sampling", "trace"]
 
@@ -37,88 +37,6 @@ class SampledPoints:
 
     locations: Tensor
     weights: Tensor
-
-
-@dataclass
-class Trace:
-    """What the decoder did with one clip of T frames.
-
-    D decoder layers, Q queries, M heads, L levels, P points, K classes. Layers are counted from 1 in methods
-    and messages; arrays hold layer 1 at index 0. All coordinates are x before y, normalised to the unpadded
-    frame, float32; sampling locations and boxes may leave [0, 1].
-
-    The fused operator never writes locations and weights out. They are computed anew from its inputs by
-    :mod:`seqformer.ops.reference`, with which the operator agrees.
-
-    Attributes:
-        sampling_locations: (D, T, Q, M, L, P, 2).
-        attention_weights: (D, T, Q, M, L, P), sum to 1 over L and P together.
-        reference_points: (T, Q, 2), where layer 1 starts from, the same in all frames.
-        boxes: (D, T, Q, 4), cxcywh, refined by each layer. Layer l + 1 starts from those of layer l.
-        temporal_weights: (D, T, Q), sum to 1 over T.
-        class_probabilities: (D, Q, K), by each layer's class head.
-        queries: (N,) int64, the queries kept, best first. Position in it is the instance's id, as it is in
-            the results of a video that is one clip.
-        segmentations: N instances times T masks at the output's size, None where one is empty; None if masks
-            were not asked for.
-
-    Source: SeqFormer, section 3.2, and figures 2 and 3 of its supplement.
-    """
-
-    sampling_locations: np.ndarray
-    attention_weights: np.ndarray
-    reference_points: np.ndarray
-    boxes: np.ndarray
-    temporal_weights: np.ndarray
-    class_probabilities: np.ndarray
-    queries: np.ndarray
-    segmentations: list[list[RLE | None]] | None
-
-    @property
-    def num_layers(self) -> int:
-        """D."""
-        return len(self.boxes)
-
-    @property
-    def num_frames(self) -> int:
-        """T."""
-        return self.boxes.shape[1]
-
-    @property
-    def num_levels(self) -> int:
-        """L."""
-        return self.attention_weights.shape[4]
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) int64, the most likely class of every instance, 0-based, by the last layer."""
-        return self.class_probabilities[-1, self.queries].argmax(1)
-
-    @property
-    def scores(self) -> np.ndarray:
-        """(N,) the probability of that class."""
-        return self.class_probabilities[-1, self.queries].max(1)
-
-    def references(self, layer: int) -> np.ndarray:
-        """What a layer samples around: points (T, Q, 2) for layer 1, boxes (T, Q, 4) cxcywh for later ones.
-
-        Raises:
-            InputError: if there is no such layer.
-        """
-        self.check_layer(layer)
-        return self.reference_points if layer == 1 else self.boxes[layer - 2]
-
-    def check_layer(self, layer: int) -> None:
-        """Raises an InputError if the decoder has no layer of that number, counted from 1."""
-        if not 1 <= layer <= self.num_layers:
-            raise InputError(f"there is no decoder layer {layer}: the model has 1 to {self.num_layers}")
-
-    def check_instance(self, instance: int) -> None:
-        """Raises an InputError if there is no instance of that id."""
-        if not 0 <= instance < len(self.queries):
-            raise InputError(
-                f"there is no instance {instance}: the model keeps 0 to {len(self.queries) - 1}, best first"
-            )
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -21,6 +22,11 @@ FEATURES = ("res3", "res4", "res5")  # strides 8, 16, 32
 _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
+def _feature_info(model: Any) -> Any:
+    """The names, strides and channels of the features of a timm model."""
+    return model.feature_info
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]
 
@@ -31,14 +37,15 @@ class SwinBackbone(SwinTransformer):
     Parameters have the names of released Swin checkpoints. See SwinTransformer for the arguments.
     """
 
-    def __init__(self, *, out_features: list[str], **kwargs):
+    def __init__(self, *, out_features: list[str], **kwargs: Any):
         names = list(_STRIDES)
         super().__init__(out_indices=sorted(names.index(name) for name in out_features), **kwargs)
         rename = {f"p{names.index(name)}": name for name in out_features}
+        shapes = self.output_shape()
         self._rename = rename
         self._out_features = list(out_features)
-        self._out_feature_channels = {rename[k]: v for k, v in self._out_feature_channels.items()}
-        self._out_feature_strides = {rename[k]: v for k, v in self._out_feature_strides.items()}
+        self._out_feature_channels = {rename[name]: shape.channels for name, shape in shapes.items()}
+        self._out_feature_strides = {rename[name]: shape.stride for name, shape in shapes.items()}
 
     @property
     def size_divisibility(self) -> int:
@@ -141,7 +148,7 @@ class TimmBackbone(Backbone):
         if weights and not Path(weights).is_file():
             raise InputError(f"MODEL.TIMM.WEIGHTS: no file '{weights}'")
         try:
-            reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+            reductions = _feature_info(timm.create_model(name, features_only=True)).reduction()
         except (RuntimeError, AttributeError) as error:
             raise InputError(f"MODEL.TIMM.NAME: '{name}' gives no features ({error})") from error
         missing = [f for f in out_features if _STRIDES[f] not in reductions]
@@ -165,15 +172,16 @@ class TimmBackbone(Backbone):
             ) from error
         _freeze_batch_norm(model)
         self.model = model.to(memory_format=torch.channels_last)
+        self._feature_info = _feature_info(model)
         self._channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
         self._freeze(freeze_at)
         self._out_features = list(out_features)
-        self._out_feature_channels = dict(zip(out_features, self.model.feature_info.channels(), strict=True))
+        self._out_feature_channels = dict(zip(out_features, self._feature_info.channels(), strict=True))
         self._out_feature_strides = {f: _STRIDES[f] for f in out_features}
 
     def _freeze(self, freeze_at: int) -> None:
         # Parameters stand in the order in which the network uses them.
-        modules = [i["module"] for i in self.model.feature_info.info if i["reduction"] <= 2**freeze_at]
+        modules = [i["module"] for i in self._feature_info.info if i["reduction"] <= 2**freeze_at]
         parameters = list(self.model.named_parameters())
         ends = [
             index

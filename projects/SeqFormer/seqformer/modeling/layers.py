@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seqformer.ops import ms_deform_attn_fused
 
-__all__ = ["MLP", "Levels", "MSDeformAttn", "inverse_sigmoid", "run_layer"]
+__all__ = ["MLP", "Levels", "MSDeformAttn", "inverse_sigmoid", "reset_parameters", "run_layer"]
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -26,6 +27,20 @@ def run_layer(layer: nn.Module, *args: Any, recompute: bool) -> Any:
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)
+
+
+def reset_parameters(module: nn.Module, reset_weight: Callable[[Tensor], Tensor]) -> None:
+    """Initialises linear layers and convolutions, in place; their biases become zero.
+
+    Args:
+        module: a layer, or a module that consists of such layers.
+        reset_weight: fills a weight in place, such as ``nn.init.xavier_uniform_``.
+    """
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            reset_weight(parameter)
+        else:
+            nn.init.zeros_(parameter)
 
 
 class MLP(nn.Module):

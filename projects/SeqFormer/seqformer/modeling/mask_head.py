@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from seqformer.modeling.layers import reset_parameters
 
 __all__ = ["DYNAMIC_CHANNELS", "MASK_FEATURE_STRIDE", "MaskFeatures", "dynamic_masks", "dynamic_parameters"]
 
@@ -24,9 +28,7 @@ class MaskFeatures(nn.Module):
         self.lay3 = nn.Conv2d(dim, dim, 3, padding=1)
         self.lay4 = nn.Conv2d(dim, dim, 3, padding=1)
         self.dcn = nn.Conv2d(dim, dim, 3, padding=1)
-        for module in self.children():
-            nn.init.kaiming_uniform_(module.weight, a=1)
-            nn.init.zeros_(module.bias)
+        reset_parameters(self, partial(nn.init.kaiming_uniform_, a=1))
 
     def forward(self, stride8: Tensor, stride16: Tensor, stride32: Tensor) -> Tensor:
         """(N, d, H/8, W/8), (N, d, H/16, W/16), (N, d, H/32, W/32) -> (N, d/32, H/8, W/8)."""

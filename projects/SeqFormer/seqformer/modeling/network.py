@@ -17,7 +17,7 @@ from seqformer.errors import InputError, check_number
 from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
 from seqformer.modeling.encoder import Encoder, EncoderLayer
-from seqformer.modeling.layers import MLP, Levels, MSDeformAttn
+from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, reset_parameters
 from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_parameters
 from seqformer.modeling.position_encoding import sine_position_encoding
 
@@ -60,7 +60,9 @@ class EncodedFrames:
         """Joins frames of one size."""
         if len(parts) == 1:
             return parts[0]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls._PER_FRAME}
+        joined: dict[str, Any] = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in cls._PER_FRAME
+        }
         return replace(parts[0], **joined)
 
 
@@ -123,7 +125,7 @@ class Transformer(nn.Module):
         Returns:
             memory (N, S, d), padding mask (N, S), valid ratios (N, L, 2) and the levels.
         """
-        levels = Levels([tuple(feature.shape[-2:]) for feature in features], features[0].device)
+        levels = Levels([(f.shape[-2], f.shape[-1]) for f in features], features[0].device)
         dim = features[0].shape[1]
         position = torch.cat(
             [
@@ -190,8 +192,10 @@ class QueryNetwork(nn.Module):
         num_levels = transformer.level_embed.shape[0]
         num_layers = len(transformer.decoder.layers)
         self.transformer = transformer
-        self.class_embed = nn.ModuleList(nn.Linear(dim, num_classes) for _ in range(num_layers))
-        self.bbox_embed = nn.ModuleList(MLP(dim, dim, 4, 3) for _ in range(num_layers))
+        class_heads = [nn.Linear(dim, num_classes) for _ in range(num_layers)]
+        box_heads = [MLP(dim, dim, 4, 3) for _ in range(num_layers)]
+        self.class_embed = nn.ModuleList(class_heads)
+        self.bbox_embed = nn.ModuleList(box_heads)
         transformer.decoder.bbox_embed = self.bbox_embed
         self.query_embed = nn.Embedding(num_queries, 2 * dim)
         self.query_groups = query_groups
@@ -201,25 +205,21 @@ class QueryNetwork(nn.Module):
 
         shapes = backbone.output_shape()
         channels = [shapes[name].channels for name in FEATURES]
-        projections = [nn.Sequential(nn.Conv2d(c, dim, 1), nn.GroupNorm(32, dim)) for c in channels]
+        convolutions = [nn.Conv2d(c, dim, 1) for c in channels]
         for level in range(len(FEATURES), num_levels):
             c = channels[-1] if level == len(FEATURES) else dim
-            projections.append(
-                nn.Sequential(nn.Conv2d(c, dim, 3, stride=2, padding=1), nn.GroupNorm(32, dim))
-            )
-        self.input_proj = nn.ModuleList(projections)
+            convolutions.append(nn.Conv2d(c, dim, 3, stride=2, padding=1))
+        self.input_proj = nn.ModuleList(nn.Sequential(c, nn.GroupNorm(32, dim)) for c in convolutions)
         # Released checkpoints call it backbone.0.backbone.
         self.backbone = nn.ModuleList([nn.ModuleDict({"backbone": backbone})])
 
-        for projection in self.input_proj:
-            nn.init.xavier_uniform_(projection[0].weight)
-            nn.init.zeros_(projection[0].bias)
-        for head in self.class_embed:
-            nn.init.constant_(head.bias, -math.log(99))  # probability 0.01
-        for head in self.bbox_embed:
-            nn.init.zeros_(head.layers[-1].weight)
-            nn.init.zeros_(head.layers[-1].bias)
-        nn.init.constant_(self.bbox_embed[0].layers[-1].bias[2:], -2.0)
+        for convolution in convolutions:
+            reset_parameters(convolution, nn.init.xavier_uniform_)
+        for class_head in class_heads:
+            nn.init.constant_(class_head.bias, -math.log(99))  # probability 0.01
+        for box_head in box_heads:
+            reset_parameters(box_head.layers[-1], nn.init.zeros_)
+        nn.init.constant_(box_heads[0].layers[-1].get_parameter("bias")[2:], -2.0)
 
     def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Projected features of all levels with their padding masks.
@@ -231,9 +231,9 @@ class QueryNetwork(nn.Module):
         Returns:
             (N, d, h, w) and (N, h, w) bool a level, true where padded.
         """
-        outputs = self.backbone[0]["backbone"](images)
+        outputs = self.backbone.get_submodule("0.backbone")(images)
         raw = [outputs[name] for name in FEATURES]
-        features = []
+        features: list[Tensor] = []
         for level, projection in enumerate(self.input_proj):
             source = raw[min(level, len(raw) - 1)] if level <= len(raw) else features[-1]
             features.append(projection(source))
@@ -272,9 +272,7 @@ class SeqFormerNetwork(nn.Module):
         dim = query_network.transformer.level_embed.shape[1]
         self.mask_head = MaskFeatures(dim)
         self.controller = MLP(dim, dim, dynamic_parameters(self.mask_head.out_dim), 3)
-        for layer in self.controller.layers:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        reset_parameters(self.controller, nn.init.xavier_uniform_)
 
     @property
     def device(self) -> torch.device:

@@ -46,15 +46,35 @@ def _register() -> None:
     register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
 
     @register_fake("seqformer::ms_deform_attn", lib=_library)
-    def _(value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+    def _(
+        value: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+    ) -> Tensor:
         return value.new_empty(value.shape[0], sampling_locations.shape[1], value.shape[2] * value.shape[3])
 
     @register_fake("seqformer::ms_deform_attn_fused", lib=_library)
-    def _(value, spatial_shapes, level_start_index, reference, offsets, logits):
+    def _(
+        value: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        reference: Tensor,
+        offsets: Tensor,
+        logits: Tensor,
+    ) -> Tensor:
         return value.new_empty(value.shape[0], offsets.shape[1], value.shape[2] * value.shape[3])
 
     @register_fake("seqformer::ms_deform_attn_backward", lib=_library)
-    def _(grad_output, value, spatial_shapes, level_start_index, sampling_locations, attention_weights):
+    def _(
+        grad_output: Tensor,
+        value: Tensor,
+        spatial_shapes: Tensor,
+        level_start_index: Tensor,
+        sampling_locations: Tensor,
+        attention_weights: Tensor,
+    ) -> tuple[Tensor, ...]:
         return tuple(
             torch.empty_like(t, memory_format=torch.contiguous_format)
             for t in (value, sampling_locations, attention_weights)
@@ -81,13 +101,14 @@ def _register() -> None:
         grad_logits = weighted - weights * weighted.sum((3, 4), keepdim=True)
         grad_reference = grad_locations.sum((2, 4))  # N, Q, L, 2
         if reference.shape[-1] == 2:
-            grad_offsets = grad_locations / plain.level_sizes(shapes, offsets.dtype)
+            grad_offsets = grad_locations / plain.level_sizes(shapes, grad_locations.dtype)
         else:
             half = 0.5 / offsets.shape[4]
             grad_offsets = grad_locations * plain.box_extent(reference) * half
             grad_extent = (grad_locations * offsets).sum((2, 4)) * half
             grad_reference = torch.cat((grad_reference, grad_extent), dim=-1)
-        return grad_value, None, None, grad_reference, grad_offsets, grad_logits
+        dtype = offsets.dtype  # half precision is rounded to once, here
+        return grad_value, None, None, grad_reference.to(dtype), grad_offsets.to(dtype), grad_logits.to(dtype)
 
     register_autograd("seqformer::ms_deform_attn", backward, setup_context=save_inputs, lib=_library)
     register_autograd(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,6 +27,7 @@ def ms_deform_attn_reference(
     num_images, _, num_heads, head_dim = value.shape
     num_queries = sampling_locations.shape[1]
     dtype = value.dtype
+    sampling_locations, attention_weights = map(_at_least_float32, (sampling_locations, attention_weights))
     value = value.to(sampling_locations.dtype)
     grids = 2 * sampling_locations - 1
     output = value.new_zeros(num_images * num_heads, head_dim, num_queries)
@@ -62,14 +64,17 @@ def sampling_locations(reference: Tensor, offsets: Tensor, spatial_shapes: Tenso
         reference: (N, Q, L, 2), points xy, or (N, Q, L, 4), boxes cxcywh.
         offsets: (N, Q, M, L, P, 2): in cells from a point; from a box's centre in halves of its size over P.
         spatial_shapes: (L, 2) int64, height and width of each level in cells.
+
+    Computed and returned in float32 at least: half precision would move a location by a good part of a cell.
     """
+    reference, offsets = _at_least_float32(reference), _at_least_float32(offsets)
     centre = reference[:, :, None, :, None, :2]
     if reference.shape[-1] == 2:
         return centre + offsets / level_sizes(spatial_shapes, offsets.dtype)
     return centre + offsets / offsets.shape[4] * box_extent(reference) * 0.5
 
 
-def level_sizes(spatial_shapes: Tensor, dtype) -> Tensor:
+def level_sizes(spatial_shapes: Tensor, dtype: torch.dtype) -> Tensor:
     """(L, 1, 2), width and height of each level, to go with offsets."""
     return spatial_shapes.flip(1).to(dtype)[:, None]
 
@@ -80,5 +85,9 @@ def box_extent(reference: Tensor) -> Tensor:
 
 
 def attention_weights(logits: Tensor) -> Tensor:
-    """Softmax of (N, Q, M, L, P) over L and P together."""
-    return logits.flatten(3).softmax(-1).view_as(logits)
+    """Softmax of (N, Q, M, L, P) over L and P together, in float32 at least."""
+    return _at_least_float32(logits).flatten(3).softmax(-1).view_as(logits)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

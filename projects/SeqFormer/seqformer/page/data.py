@@ -1,4 +1,4 @@
-"""What a page holds beside its video: instances, outlines and traces as a few compressed arrays."""
+"""The data of a page: instances, outlines and traces as a few compressed arrays."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from seqformer.visualization.visualizer import instance_color
 
 __all__ = ["PageData", "fit_points", "mask_outline", "page_data"]
 
-_COORDINATES = (-1.0, 2.0)  # normalised; points farther out are moved here
+_COORDINATES = (-1.0, 2.0)  # normalised; points outside are clipped
 _MOST = 65535  # of uint16
-_SIMPLER = 0.6  # pixels that an outline may leave the mask's by
+_SIMPLER = 0.6  # pixels by which a simplified outline may differ
 _POINT_BYTES = 5  # x, y: uint16; weight: uint8
 _FEWEST_POINTS = 8
 
@@ -30,8 +30,8 @@ class PageData:
     """Arrays for the page's script.
 
     Attributes:
-        description: what the script needs in words and numbers, for JSON.
-        arrays: base64 of gzip of all arrays, one after the other; ``description["arrays"]`` says where.
+        description: names and numbers for the script, to be stored as JSON.
+        arrays: base64 of gzip of all arrays joined; ``description["arrays"]`` has the place of each.
     """
 
     description: dict[str, Any]
@@ -39,7 +39,7 @@ class PageData:
 
 
 def fit_points(tracer: ClipTracer, tracklets: Sequence[Tracklet], most_bytes: int) -> int:
-    """How many sampling points of an instance, frame and layer go into so many bytes; 8 at least."""
+    """How many sampling points per instance, frame and layer fit into ``most_bytes``; at least 8."""
     ids = {tracklet.instance_id for tracklet in tracklets}
     places = sum(len(trace.points) for frame in tracer.frames for i, trace in frame.items() if i in ids)
     available = tracer.num_points or _FEWEST_POINTS
@@ -47,7 +47,7 @@ def fit_points(tracer: ClipTracer, tracklets: Sequence[Tracklet], most_bytes: in
 
 
 def mask_outline(mask: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-    """The outlines (n, 2) of a mask (H, W), holes among them, xy in half pixels of a frame of ``size``."""
+    """The outlines (n, 2) of a mask (H, W) and of its holes, xy in half pixels of a frame of ``size``."""
     height, width = size
     doubled = cv2.resize(
         mask.astype(np.uint8), (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST_EXACT
@@ -69,18 +69,18 @@ def page_data(
     floor: float,
     points: int,
 ) -> PageData:
-    """Everything that the page's script is given.
+    """Makes the data for the page's script.
 
     Args:
         tracklets: one of each instance, at the video's own size.
-        tracer: that watched the tracker.
+        tracer: the observer of the tracking.
         class_names: by label.
         length: frames of the video.
         size: height and width of the page's video, pixels.
         fps: its frame rate.
-        threshold: least score that the page shows at first.
-        floor: least score that it can show.
-        points: sampling points that are kept of an instance, frame and layer, the heaviest.
+        threshold: minimum score of the instances that the page shows at first.
+        floor: minimum score of the instances in the page.
+        points: sampling points to keep per instance, frame and layer: those with the highest weights.
     """
     tracklets = sorted(tracklets, key=lambda tracklet: (-tracklet.score, tracklet.instance_id))
     outlines, outline_first = _outlines(tracklets, length, size)
@@ -110,7 +110,7 @@ def page_data(
 
 
 def _pack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, dict[str, Any]], bytes]:
-    """One after the other, those of wide numbers first, so that all are aligned."""
+    """Joins the arrays, those of the widest numbers first, so that all are aligned."""
     places, parts, offset = {}, [], 0
     for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):
         places[name] = {"type": array.dtype.name, "offset": offset, "length": array.size}

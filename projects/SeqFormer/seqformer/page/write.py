@@ -1,4 +1,4 @@
-"""One HTML file to explore a video: frames, instances, and what the decoder looked at."""
+"""Writes the page: one HTML file with a video, its instances and traces."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["MOST_FRAMES", "MOST_FRAMES_IN_ONE_CLIP", "check_page", "page_size", 
 
 MOST_FRAMES = 1800  # a minute at 30 frames a second
 MOST_FRAMES_IN_ONE_CLIP = 300  # without clip matching, since a clip is traced as a whole
-FLOOR = 0.1  # least score of an instance that a page holds
+FLOOR = 0.1  # minimum score of the instances in a page
 _LONGEST_SIDE = 1280  # pixels of the page's video
 _LEAST_RATE = 200_000  # bits a second
-_VIDEO_BYTES = 4_000_000  # aimed at; and of traces, before compression:
-_TRACE_BYTES = 3_500_000
+_VIDEO_BYTES = 4_000_000  # target size
+_TRACE_BYTES = 3_500_000  # target size before compression
 
 
 def page_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a page's video: the frames' own, but 1280 pixels at most, and even."""
+    """Height and width of a page's video: those of the frames, but at most 1280 pixels, and even."""
     scale = min(1.0, _LONGEST_SIDE / max(height, width))
     return tuple(max(2, 2 * round(side * scale / 2)) for side in (height, width))
 
@@ -82,18 +82,18 @@ def write_page(
     fps: Fraction,
     threshold: float,
 ) -> None:
-    """Writes the page; under its name there is never a half-written file.
+    """Writes the page; a half-written file never has its name.
 
     Args:
         path: the .html file.
-        frames: those of the video, (H, W, 3) uint8 RGB.
-        result: what was found in them.
-        tracklets: one of each instance; those with a score below 0.1 and ``threshold`` are left out.
-        tracer: that watched the tracker.
+        frames: the frames of the video, (H, W, 3) uint8 RGB.
+        result: the prediction for them.
+        tracklets: one of each instance; those with a score below both 0.1 and ``threshold`` are left out.
+        tracer: the observer of the tracking.
         class_names: by label.
         title: of the page.
         fps: frame rate.
-        threshold: least score that the page shows at first.
+        threshold: minimum score of the instances that the page shows at first.
 
     Raises:
         InputError: if it cannot be written, or the video is too long for a page.
@@ -126,7 +126,7 @@ def write_page(
 
 
 def page_html(title: str, data: PageData, video: bytes) -> str:
-    """Joins the files of the page with what they show."""
+    """Joins the page's assets with its data and video."""
     folder = resources.files("seqformer.page") / "assets"
     filled = {
         "title": html.escape(title),
@@ -146,7 +146,7 @@ def _write_video(
 ) -> None:
     height, width = size
     rate = str(max(_LEAST_RATE, round(8 * _VIDEO_BYTES * fps / length)))
-    # Without B-frames and with an own picture every now and then, so that single frames are shown at once.
+    # No B-frames and a key frame every 15 frames, so that a browser can show any frame quickly.
     encoder = {"preset": "medium", "bf": "0", "g": "15", "crf": "24", "maxrate": rate, "bufsize": rate}
     with VideoWriter(path, height, width, fps, encoder) as writer:
         for _, frame in zip(range(length), frames, strict=False):

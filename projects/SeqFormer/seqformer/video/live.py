@@ -1,4 +1,4 @@
-"""Frames of cameras and network streams, which come once and cannot be read again."""
+"""Frames of cameras and network streams, which can be read only once."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ __all__ = ["LiveReader", "is_address"]
 _CAMERA = re.compile(r"camera:(\d+)")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://.", re.IGNORECASE)
 _FALLBACK_FPS = Fraction(25)
-_TIMEOUT = 20.0  # seconds without data after which a stream has stopped
+_TIMEOUT = 20.0  # seconds
 
 
 def is_address(name: str) -> bool:
-    """Whether it is a camera ("camera:0") or an address such as "rtsp://host/stream", not a file."""
+    """Whether a name is a camera ("camera:0") or an address ("rtsp://host/stream") rather than a file."""
     return bool(_CAMERA.fullmatch(name) or _ADDRESS.match(name))
 
 
 class LiveReader:
-    """The frames of a camera or of an RTSP, HTTP or other address of FFmpeg's; one pass, from now on.
+    """The frames of a camera or of an address that FFmpeg reads (RTSP, HTTP, ...), from now on.
 
-    A part that cannot be decoded is left out.
+    They can be iterated once. Parts that cannot be decoded are left out.
 
     Args:
         address: "camera:" and a number, or an address.
         timeout: seconds without data after which the stream counts as stopped.
 
     Raises:
-        InputError: if it cannot be opened or has no frames; while reading, if it stops otherwise than by its
-            end, or frames change size.
+        InputError: if it cannot be opened or has no frames; while reading, if it stops before its end, or
+            frames change size.
 
     Example:
         >>> with LiveReader("camera:0") as camera:
@@ -134,7 +134,7 @@ def _open(address: str, timeout: float) -> InputContainer:
 
 
 def _name(address: str) -> str:
-    """A file name for what comes from an address."""
+    """A file name for the results of an address."""
     if camera := _CAMERA.fullmatch(address):
         return f"camera{camera[1]}"
     parts = urlsplit(address)

@@ -1,6 +1,7 @@
 """Frames into videos and pictures.
 
-A result gets its name only when everything is in it, or, from the growing writers, is valid at every moment.
+A file gets its name only when it is complete. The files of the growing writers grow under their names and are
+valid at any moment.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _X264_OPTIONS = {"crf": "20", "preset": "medium"}
 
 
 class FrameWriter(Protocol):
-    """Where frames go to; everything appears under its name when the ``with`` block ends without an error."""
+    """Where frames go; the result gets its name ``path`` when the ``with`` block ends without an error."""
 
     path: Path
 
@@ -48,20 +49,20 @@ class FrameWriter(Protocol):
 
 
 class VideoWriter:
-    """Writes an H.264 .mp4 that browsers play (yuv420p, BT.709, index in front).
+    """Writes an H.264 .mp4 that browsers play (yuv420p, BT.709, index at the front).
 
-    yuv420p stores colour for blocks of 2x2 pixels, so an odd height or width grows by one pixel, a copy of
-    the last row or column.
+    yuv420p stores colour for blocks of 2x2 pixels. Frames with an odd height or width therefore grow by one
+    pixel, a copy of the last row or column.
 
     Args:
-        path: the file; its folder is made. One that exists is replaced in the end.
+        path: the file; its folder is made. An existing file is replaced at the end.
         height: of the frames, pixels.
         width: of the frames, pixels.
-        fps: frame rate, kept exactly.
+        fps: frame rate; stored exactly.
         encoder: options of x264.
 
     Raises:
-        InputError: on entering if the file cannot be made, later if the disk is full.
+        InputError: on entering, if the file cannot be made; later, if the disk is full.
 
     Example:
         >>> with VideoWriter("out.mp4", 480, 640, Fraction(30000, 1001)) as writer:
@@ -92,7 +93,7 @@ class VideoWriter:
             raise InputError(f"'{self.path}' is a folder: name an .mp4 file in it")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.touch()  # PyAV opens it with the first packet only
+            self._temporary.touch()  # PyAV opens the file only with the first packet
             self._container = av.open(
                 str(self._temporary), "w", format="mp4", options=self._container_options
             )
@@ -153,11 +154,11 @@ class VideoWriter:
 
 
 class GrowingVideoWriter(VideoWriter):
-    """A VideoWriter whose file can be played while it grows, and stays when the program is killed.
+    """A VideoWriter whose file can be played while it grows, and is kept when the program is killed.
 
-    It is written as a fragmented .mp4, a fragment a second, under its own name. In the end it is copied,
-    without encoding anew, into the form of VideoWriter's. After an error it holds all frames so far, but on a
-    full disk those of the last fragment.
+    It writes a fragmented .mp4, one fragment a second, under the final name. At the end the file is copied,
+    without encoding again, into the form that VideoWriter writes. After an error it has all frames so far; if
+    the disk is full, those of the last fragment are missing.
     """
 
     _container_options: ClassVar[dict[str, str]] = {
@@ -188,7 +189,7 @@ class GrowingVideoWriter(VideoWriter):
                 self._container.close()
             with suppress(OSError):
                 _cut_after_last_fragment(self.path)
-            if kind is None:  # an error that is on its way says more
+            if kind is None:  # otherwise the first error says more
                 raise error if isinstance(error, InputError) else _unwritable(self.path, error) from error
         finally:
             with suppress(av.error.FFmpegError, OSError):
@@ -209,7 +210,7 @@ class GrowingVideoWriter(VideoWriter):
 
 
 def _cut_after_last_fragment(path: Path) -> None:
-    """Shortens a fragmented .mp4 to its complete fragments."""
+    """Truncates a fragmented .mp4 after its last complete fragment."""
     with open(path, "rb+") as file:
         size = os.fstat(file.fileno()).st_size
         start = whole = 0
@@ -227,10 +228,10 @@ class FrameFolderWriter:
     """Writes frames as 00000.jpg, 00001.jpg, ... into a new or empty folder.
 
     Args:
-        folder: the folder; never one that holds something, so that no two results mix.
+        folder: the folder; it must be new or empty, so that two results never mix.
 
     Raises:
-        InputError: on entering if the folder cannot be made or is not empty, later if the disk is full.
+        InputError: on entering, if the folder cannot be made or is not empty; later, if the disk is full.
     """
 
     def __init__(self, folder: str | Path):
@@ -239,7 +240,7 @@ class FrameFolderWriter:
 
     def __enter__(self) -> FrameFolderWriter:
         self._made = not os.path.exists(self.path)
-        # Inside, not beside it: the folder may be a mount point, or all that may be written.
+        # Inside the folder, not next to it: it may be a mount point, or the only place with write permission.
         self._temporary = self.path / f".{os.getpid()}.part"
         try:
             if not self._made and any(self.path.iterdir()):
@@ -272,11 +273,11 @@ class FrameFolderWriter:
 
 
 class GrowingFolderWriter(FrameFolderWriter):
-    """A FrameFolderWriter whose pictures appear one by one and stay when the program is killed.
+    """A FrameFolderWriter whose pictures appear one by one and are kept when the program is killed.
 
     Args:
         folder: the folder, new or empty.
-        resumed: it may have pictures of an interrupted run, which are written again.
+        resumed: the folder may have pictures of an interrupted run; they are written again.
     """
 
     def __init__(self, folder: str | Path, resumed: bool = False):
@@ -311,13 +312,13 @@ def open_writer(
     """A writer, not yet entered, for frames of the size and rate of ``source``.
 
     Args:
-        output: a name in .mp4 for a video, one without a suffix (or of a folder that exists) for a folder.
+        output: an .mp4 file for a video; a name without a suffix, or an existing folder, for pictures.
         source: where the frames come from.
-        growing: what is written is valid at every moment, and stays after an error.
-        resumed: with ``growing``: it goes on with what an interrupted run left.
+        growing: files are valid at any moment, and are kept after an error.
+        resumed: with ``growing``: continue what an interrupted run has written.
 
     Raises:
-        InputError: if it names another kind of file, or what ``source`` reads.
+        InputError: if ``output`` is another kind of file, or one that ``source`` reads.
     """
     path = Path(output)
     if os.path.isdir(path) or not path.suffix:

@@ -34,18 +34,26 @@ _PICTURE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)  # what P
 
 
 class FrameSource(Protocol):
-    """Where frames come from."""
+    """Where frames come from.
 
-    name: str  # for naming results after it
-    paths: list[Path]  # the files that are read
-    height: int  # pixels
+    Attributes:
+        name: a name for the results.
+        paths: the files that are read; empty for a live source.
+        height, width: of the frames, pixels.
+        fps: frames a second.
+        length: frames, as far as the source announces them; None if unknown.
+    """
+
+    name: str
+    paths: list[Path]
+    height: int
     width: int
     fps: Fraction
-    length: int | None  # frames that are announced, if known
+    length: int | None
 
     @property
     def problem(self) -> str | None:
-        """What the last complete pass could not read, in one line."""
+        """What the last complete pass could not read, in one line; None if it read all."""
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """(height, width, 3) uint8 RGB frames."""
@@ -58,15 +66,15 @@ class FrameSource(Protocol):
 class VideoReader:
     """The frames of a video file, upright.
 
-    A part that cannot be decoded is left out, since much of a damaged or cut-off file may be good;
-    ``problem`` then says how many frames came out of how many. Frames keep the coded size (non-square pixels
-    are not resampled).
+    Parts that cannot be decoded are left out, so that the rest of a damaged or cut-off file can be used;
+    ``problem`` then says how many frames were decoded out of how many. Frames keep the coded size: non-square
+    pixels are not resampled.
 
     Args:
-        path: the file; any container and codec of FFmpeg.
+        path: the file; any container and codec that FFmpeg reads.
 
     Raises:
-        InputError: if the file is missing, empty or no video, or none of its frames can be decoded; while
+        InputError: if the file is missing, empty or not a video, or none of its frames can be decoded; while
             reading, if frames change size.
 
     Example:
@@ -84,14 +92,14 @@ class VideoReader:
         self._end = 0.0  # seconds, where the last decoded frame ends
         self._completed = False
         self._container: InputContainer | None = None
-        # One for all frames: it keeps its conversion tables, which a frame's own to_ndarray makes anew.
+        # One for all frames: it keeps its conversion tables, which each frame's to_ndarray would build again.
         self._reformatter = VideoReformatter()
 
         stream = self._open()
         try:
             self.fps = _frame_rate(stream)
             self._declared, self._seconds = _declared_length(self._container, stream, self.fps)
-            # What the container says of its duration is often a guess, hence no evidence of damage.
+            # The container's duration is often a guess, so it is no evidence of damage.
             seconds = self._seconds or (self._container.duration or 0) / av.time_base
             first = next(self._decode(self._container, stream), None)
         finally:
@@ -110,7 +118,7 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Ends a pass that is under way."""
+        """Ends the current pass."""
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -151,7 +159,7 @@ class VideoReader:
             return None
         return (
             f"{self.decoded} of {count} of '{self.path}' could be decoded (the file is damaged or cut off); "
-            "the result covers these"
+            "results cover these"
         )
 
     def _open(self) -> VideoStream:
@@ -159,14 +167,14 @@ class VideoReader:
             raise InputError(f"no file '{self.path}'")
         if os.path.isfile(self.path) and not self.path.stat().st_size:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
-        no_video = f"'{self.path}' is no video, or cut off before its first frame: give a complete video file"
+        no_video = f"'{self.path}' is not a video, or is cut off before its first frame: give a complete file"
         try:
             self._container = av.open(str(self.path))
         except av.error.InvalidDataError as error:
             raise InputError(no_video) from error
         except av.error.FFmpegError as error:
             raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
-        pictures = av.stream.Disposition.attached_pic  # a song's cover
+        pictures = av.stream.Disposition.attached_pic  # the cover of an audio file
         streams = [s for s in self._container.streams.video if not s.disposition & pictures]
         if not streams or self._container.format.name == "tty":  # FFmpeg renders text files
             self.close()
@@ -188,12 +196,12 @@ class VideoReader:
 
 
 class ImageSequenceReader:
-    """Pictures as the frames of a video, in natural order (2 before 10), upright as their EXIF says.
+    """Pictures as the frames of a video, in natural order (2 before 10), upright according to EXIF.
 
     Args:
         pictures: a folder, a glob pattern, or picture files.
-        fps: the frame rate that they are given.
-        keep_order: take picture files in the order given, as a dataset lists them.
+        fps: the frame rate of the video.
+        keep_order: keep the given order of picture files, as a dataset lists them.
 
     Raises:
         InputError: if there are no pictures, or one cannot be read or differs in size from the first.
@@ -245,7 +253,7 @@ class ImageSequenceReader:
 def open_source(
     inputs: str | Path | Sequence[str | Path],
 ) -> VideoReader | ImageSequenceReader | LiveReader:
-    """The frames of what a user names.
+    """Opens what a user names.
 
     Args:
         inputs: a video file, a folder of pictures, a glob pattern, picture files, or one camera ("camera:0")
@@ -265,7 +273,7 @@ def open_source(
         return VideoReader(videos[0])
     if videos:
         raise InputError(
-            f"'{videos[0]}' is no picture, and several files must all be frames of one video: "
+            f"'{videos[0]}' is not a picture, and several files must all be frames of one video: "
             "give one video, or pictures"
         )
     return ImageSequenceReader(inputs)
@@ -279,7 +287,7 @@ def _frame_rate(stream: VideoStream) -> Fraction:
 def _declared_length(
     container: InputContainer, stream: VideoStream, fps: Fraction
 ) -> tuple[int | None, float | None]:
-    """What the file's header says of the stream's length: frames, or else seconds, or neither."""
+    """The stream's length according to the file's header: frames, or else seconds, or neither."""
     if stream.frames:
         frames = stream.frames
         if "mp4" in container.format.name and stream.duration:  # an edit list may hide some of them
@@ -293,7 +301,7 @@ def _declared_length(
 
 
 def _matches(name: str | Path) -> list[Path]:
-    """The path itself, or what it matches as a glob pattern."""
+    """The path itself, or the files that it matches as a glob pattern."""
     path = Path(name)
     if os.path.exists(path) or not glob.has_magic(str(path)):
         return [path]
@@ -304,7 +312,7 @@ def _matches(name: str | Path) -> list[Path]:
 
 
 def _expand(inputs: Sequence[str | Path]) -> list[Path]:
-    """All pictures that are meant, in natural order."""
+    """All pictures that are named, in natural order."""
     pictures: list[Path] = []
     for path in (match for name in inputs for match in _matches(name)):
         if not os.path.exists(path):

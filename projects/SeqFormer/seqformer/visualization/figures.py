@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
-from seqformer.inference.tracing import Trace
+from seqformer.structures import Trace
 from seqformer.visualization.panels import (
     FONT_SIZE,
     Sheet,

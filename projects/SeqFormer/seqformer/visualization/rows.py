@@ -14,8 +14,7 @@ from seqformer.errors import InputError
 from seqformer.formats.results import best_categories, read_results
 from seqformer.formats.rle import decode_mask, space_time_iou
 from seqformer.formats.ytvis import Dataset, Video
-from seqformer.inference.tracing import Trace
-from seqformer.structures import RLE, Tracklet, VideoResult
+from seqformer.structures import RLE, Trace, Tracklet, VideoResult
 from seqformer.visualization.visualizer import Box, visible_parts
 
 __all__ = [

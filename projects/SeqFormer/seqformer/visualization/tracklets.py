@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from pycocotools import mask as mask_codec
@@ -14,7 +14,7 @@ __all__ = ["draw_frame", "draw_tracklets"]
 
 
 def draw_frame(
-    frame: np.ndarray, instances: Sequence[FrameInstance], class_names: Sequence[str]
+    frame: np.ndarray, instances: Sequence[FrameInstance], class_names: Mapping[int, str] | Sequence[str]
 ) -> np.ndarray:
     """Draws instances on one frame, as :func:`draw_instances` does.
 
@@ -39,7 +39,9 @@ def draw_frame(
 
 
 def draw_tracklets(
-    frames: Iterable[np.ndarray], tracklets: Sequence[Tracklet], class_names: Sequence[str]
+    frames: Iterable[np.ndarray],
+    tracklets: Sequence[Tracklet],
+    class_names: Mapping[int, str] | Sequence[str],
 ) -> Iterator[np.ndarray]:
     """Draws tracklets on the frames of their video.
 

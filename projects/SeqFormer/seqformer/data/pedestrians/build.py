@@ -64,7 +64,7 @@ def make_split(split: Split, videos: int, processes: int, title: str) -> None:
     dataset = Dataset({1: "person"}, {}, [])
     with get_context("fork").Pool(processes) as pool:
         for video, instances in tqdm(
-            pool.imap(make_video, range(videos)), total=videos, desc=title, unit="video"
+            pool.imap(make_video, range(videos)), total=videos, desc=title, unit="video", disable=None
         ):
             dataset.videos[video.id] = video
             for masks in instances:

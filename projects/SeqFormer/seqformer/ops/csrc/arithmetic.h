@@ -67,8 +67,7 @@ struct SampleGradient {
 };
 
 template <typename F>
-SEQFORMER_INLINE SampleGradient<F> sample_gradient(
-    Corners<F> product, F fx, F fy, F weight, F width, F height) {
+SEQFORMER_INLINE SampleGradient<F> sample_gradient(Corners<F> product, F fx, F fy, F weight, F width, F height) {
   const F top = product.v00 + fx * (product.v01 - product.v00);
   const F bottom = product.v10 + fx * (product.v11 - product.v10);
   const F left = product.v00 + fy * (product.v10 - product.v00);
@@ -137,9 +136,7 @@ struct ForwardElement {
         if (!place.inside) continue;
         visit_corners<A>(
             place, static_cast<A>(weights[sample]), starts[level], height, width, p.cells,
-            [&](int, int64_t cell, A share) {
-              sum += share * static_cast<A>(slice[cell * p.heads * p.channels]);
-            });
+            [&](int, int64_t cell, A share) { sum += share * static_cast<A>(slice[cell * p.heads * p.channels]); });
       }
     }
     output[index] = static_cast<T>(sum);
@@ -201,13 +198,12 @@ struct LocationGradient {
       A products[4] = {A(0), A(0), A(0), A(0)};
       const T* slice = value + (image * p.cells * p.heads + head) * p.channels;
       const T* wanted = grad_output + query_head * p.channels;
-      visit_corners<A>(
-          place, A(1), starts[level], height, width, p.cells, [&](int corner, int64_t cell, A) {
-            const T* source = slice + cell * p.heads * p.channels;
-            for (int64_t channel = 0; channel < p.channels; ++channel) {
-              products[corner] += static_cast<A>(source[channel]) * static_cast<A>(wanted[channel]);
-            }
-          });
+      visit_corners<A>(place, A(1), starts[level], height, width, p.cells, [&](int corner, int64_t cell, A) {
+        const T* source = slice + cell * p.heads * p.channels;
+        for (int64_t channel = 0; channel < p.channels; ++channel) {
+          products[corner] += static_cast<A>(source[channel]) * static_cast<A>(wanted[channel]);
+        }
+      });
       gradient = sample_gradient<A>(
           Corners<A>{products[0], products[1], products[2], products[3]}, place.fx, place.fy,
           static_cast<A>(weights[sample]), static_cast<A>(width), static_cast<A>(height));

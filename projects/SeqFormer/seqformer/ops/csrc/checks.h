@@ -28,12 +28,12 @@ inline Problem check_arguments(
       "value must be float32, float64, float16 or bfloat16, not ", type);
   TORCH_CHECK(value.dim() == 4, "value must be (N, S, M, D), not of shape ", value.sizes());
   TORCH_CHECK(
-      spatial_shapes.dim() == 2 && spatial_shapes.size(1) == 2,
-      "spatial_shapes must be (L, 2), not of shape ", spatial_shapes.sizes());
+      spatial_shapes.dim() == 2 && spatial_shapes.size(1) == 2, "spatial_shapes must be (L, 2), not of shape ",
+      spatial_shapes.sizes());
   const int64_t levels = spatial_shapes.size(0);
   TORCH_CHECK(
-      level_start_index.dim() == 1 && level_start_index.size(0) == levels,
-      "level_start_index must be (L,) = (", levels, ",), not of shape ", level_start_index.sizes());
+      level_start_index.dim() == 1 && level_start_index.size(0) == levels, "level_start_index must be (L,) = (",
+      levels, ",), not of shape ", level_start_index.sizes());
   for (const auto& [tensor, name] :
        {std::pair<const at::Tensor&, const char*>{spatial_shapes, "spatial_shapes"},
         {level_start_index, "level_start_index"}}) {
@@ -42,8 +42,8 @@ inline Problem check_arguments(
   for (const auto& [tensor, name] :
        {std::pair<const at::Tensor&, const char*>{locations, locations_name}, {weights, weights_name}}) {
     TORCH_CHECK(
-        tensor.scalar_type() == type || (is_half_precision(type) && tensor.scalar_type() == at::kFloat),
-        name, " must be ", type, " as value is", is_half_precision(type) ? ", or float32" : "", "; not ",
+        tensor.scalar_type() == type || (is_half_precision(type) && tensor.scalar_type() == at::kFloat), name,
+        " must be ", type, " as value is", is_half_precision(type) ? ", or float32" : "", "; not ",
         tensor.scalar_type());
   }
   TORCH_CHECK(
@@ -66,10 +66,8 @@ inline Problem check_arguments(
         tensor.device() == value.device(), name, " must be on ", value.device(), " as value is, not on ",
         tensor.device());
   }
-  TORCH_CHECK(
-      value.size(1) < std::numeric_limits<int32_t>::max(), "value has too many cells: ", value.size(1));
-  return {value.size(0),     value.size(1), value.size(2),    value.size(3),
-          locations.size(1), levels,        locations.size(4)};
+  TORCH_CHECK(value.size(1) < std::numeric_limits<int32_t>::max(), "value has too many cells: ", value.size(1));
+  return {value.size(0), value.size(1), value.size(2), value.size(3), locations.size(1), levels, locations.size(4)};
 }
 
 inline Type type_of(const at::Tensor& tensor) {

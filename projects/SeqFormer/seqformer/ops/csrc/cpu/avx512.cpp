@@ -7,7 +7,9 @@
 #include <immintrin.h>
 
 #if defined(__clang__)
+// clang-format off
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+// clang-format on
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")

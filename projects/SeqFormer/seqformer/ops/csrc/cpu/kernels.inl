@@ -24,7 +24,7 @@ struct Samples {
   Int<E>* start;      // of the sample's level
   // Found by locate().
   E *fx, *fy;
-  E *share[4];
+  E* share[4];
   Int<E>* cell;  // the upper left one; it may not exist
   Int<E>* sides;
 
@@ -66,8 +66,8 @@ struct Samples {
       const auto column = __builtin_convertvector(left, V<Int<E>>), row = __builtin_convertvector(top, V<Int<E>>);
       const auto iw = __builtin_convertvector(w, V<Int<E>>);
       store_vector(cell + i, load_vector(start + i) + row * iw + column);
-      const auto there = ((left >= zero) & kLeft) | ((left + 1 < w) & kRight) | ((top >= zero) & kTop) |
-                         ((top + 1 < h) & kBottom);
+      const auto there =
+          ((left >= zero) & kLeft) | ((left + 1 < w) & kRight) | ((top >= zero) & kTop) | ((top + 1 < h) & kBottom);
       store_vector(sides + i, (V<Int<E>>)(there & inside));
     }
   }
@@ -262,8 +262,7 @@ struct Slice {
 };
 
 template <typename E>
-SEQFORMER_LOCAL E scatter_corner(
-    const E* value, E* grad, const E* wanted, int64_t channels, E share) {
+SEQFORMER_LOCAL E scatter_corner(const E* value, E* grad, const E* wanted, int64_t channels, E share) {
   V<E> product{};
   for (int64_t c = 0; c < channels; c += kLanes<E>) {
     const V<E> g = load_vector(wanted + c);
@@ -334,7 +333,8 @@ void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch
             product.v11 = corner(S::kBottom | S::kRight, below + sizes.row, samples.share[3][i]);
           }
           const auto g = sample_gradient<E>(
-              product, samples.fx[i], samples.fy[i], samples.factor[i], static_cast<E>(width), static_cast<E>(height));
+              product, samples.fx[i], samples.fy[i], samples.factor[i], static_cast<E>(width),
+              static_cast<E>(height));
           store_one(grad_location + 2 * point, sides ? g.x : 0);
           store_one(grad_location + 2 * point + 1, sides ? g.y : 0);
           store_one(grad_weight + point, sides ? g.weight : 0);

@@ -106,8 +106,7 @@ Tensor ms_deform_attn_fused(
     const Tensor& reference,
     const Tensor& offsets,
     const Tensor& logits) {
-  const Problem p =
-      check_arguments(value, spatial_shapes, level_start_index, offsets, "offsets", logits, "logits");
+  const Problem p = check_arguments(value, spatial_shapes, level_start_index, offsets, "offsets", logits, "logits");
   check_reference(reference, offsets, p);
   return forward(value, spatial_shapes, level_start_index, reference, offsets, logits, p);
 }

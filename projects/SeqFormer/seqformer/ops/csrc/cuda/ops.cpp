@@ -71,17 +71,19 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
 }
 
 // Locations and weights are written here: a GPU's threads would each compute them anew for every channel.
+// They are float32 at least, as the backward pass computes them: in half precision the two would sample other places.
 Tensor ms_deform_attn_fused(
     const Tensor& value,
     const Tensor& spatial_shapes,
     const Tensor& level_start_index,
-    const Tensor& reference,
-    const Tensor& offsets,
-    const Tensor& logits) {
-  const Problem p =
-      check_arguments(value, spatial_shapes, level_start_index, offsets, "offsets", logits, "logits");
-  check_reference(reference, offsets, p);
+    const Tensor& reference_,
+    const Tensor& offsets_,
+    const Tensor& logits_) {
+  const Problem p = check_arguments(value, spatial_shapes, level_start_index, offsets_, "offsets", logits_, "logits");
+  check_reference(reference_, offsets_, p);
   const c10::cuda::CUDAGuard guard(value.device());
+  const auto type = is_half_precision(offsets_.scalar_type()) ? at::kFloat : offsets_.scalar_type();
+  const Tensor reference = reference_.to(type), offsets = offsets_.to(type), logits = logits_.to(type);
   const Tensor places = reference.unsqueeze(2).unsqueeze(4);  // N, Q, 1, L, 1, 2 or 4
   Tensor locations;
   if (reference.size(3) == 2) {

@@ -1,4 +1,4 @@
-"""What commands that run a model share: its weights and the names of its classes."""
+"""The config of a model that is run: its weights and the names of its classes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 from safetensors.torch import save_file
 
-from seqformer.cli.model import DEFAULT_CONFIG, DEFAULT_WEIGHTS, classes, setup_cfg
+from seqformer.inference import classes, model_config
+from seqformer.model_zoo import SHIPPED_MODEL, get_config_file, get_weights_file
 
 
 def test_class_names(tmp_path: Path, model: list[str]) -> None:
-    cfg = setup_cfg(model[1], model[3], [])
+    cfg = model_config(model[1], model[3], [])
     assert classes(cfg) == (["cat", "dog"], [1, 2])
     save_file({}, tmp_path / "plain.safetensors")
     plain = str(tmp_path / "plain.safetensors")
@@ -19,10 +20,10 @@ def test_class_names(tmp_path: Path, model: list[str]) -> None:
         thing_classes=["sheep", "cow"], thing_dataset_id_to_contiguous_id={7: 1, 9: 0}
     )
     try:
-        known = setup_cfg(model[1], plain, ["DATASETS.TEST", "('animals',)"])
+        known = model_config(model[1], plain, ["DATASETS.TEST", "('animals',)"])
         assert classes(known) == (["sheep", "cow"], [9, 7])
         more = ["DATASETS.TEST", "('animals',)", "MODEL.SeqFormer.NUM_CLASSES", "3"]
-        fitting = setup_cfg(model[1], plain, more)
+        fitting = model_config(model[1], plain, more)
         assert classes(fitting) == (["class 0", "class 1", "class 2"], [1, 2, 3])
     finally:
         MetadataCatalog.remove("animals")
@@ -30,10 +31,10 @@ def test_class_names(tmp_path: Path, model: list[str]) -> None:
 
 def test_weights(model: list[str]) -> None:
     def chosen(*arguments) -> str:
-        return setup_cfg(*arguments).MODEL.WEIGHTS
+        return model_config(*arguments).MODEL.WEIGHTS
 
-    default, config, given = str(DEFAULT_CONFIG), model[1], model[3]
-    assert chosen(default, None, []) == str(DEFAULT_WEIGHTS)
+    default, config, given = str(get_config_file(SHIPPED_MODEL)), model[1], model[3]
+    assert chosen(default, None, []) == str(get_weights_file(SHIPPED_MODEL))
     assert chosen(default, None, ["MODEL.WEIGHTS", given]) == given
     assert chosen(default, given, []) == given
     assert chosen(config, None, ["MODEL.WEIGHTS", given]) == given

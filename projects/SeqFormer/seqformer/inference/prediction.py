@@ -1,0 +1,111 @@
+"""What a predictor returns for a video: the tracklets, and ways to draw and save them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from seqformer.errors import InputError
+from seqformer.formats.results import write_results
+from seqformer.structures import FrameInstance, VideoResult
+
+__all__ = ["VideoPrediction"]
+
+
+@dataclass
+class VideoPrediction(VideoResult):
+    """The tracklets of one video, with the ways to draw and save them.
+
+    Attributes:
+        source: the video file, folder, glob pattern or pictures that the frames came from; None if they were
+            given one by one.
+
+    Example:
+        >>> result = VideoPredictor.from_pretrained()("street.mp4")
+        >>> result.save("drawn.mp4")
+        >>> result.save("results.json")
+    """
+
+    source: str | Path | Sequence[str | Path] | None = None
+
+    def draw(self, frame: np.ndarray, t: int, threshold: float = 0.4) -> np.ndarray:
+        """Draws the instances of frame ``t``, each under its best class.
+
+        Needs OpenCV.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB; it is not changed.
+            t: its place in the video, from 0.
+            threshold: minimum score of an instance that is drawn.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            InputError: if there is no such frame, or it has another size.
+        """
+        from seqformer.visualization import best_tracklets, draw_frame
+
+        if not 0 <= t < self.length:
+            raise InputError(f"there is no frame {t}: the video has frames 0 to {self.length - 1}")
+        if frame.shape != (self.height, self.width, 3):
+            raise InputError(f"the frame has shape {frame.shape}, not ({self.height}, {self.width}, 3)")
+        visible = [
+            FrameInstance(tracklet.instance_id, tracklet.label, tracklet.score, mask)
+            for tracklet in best_tracklets(self, threshold)
+            if (mask := tracklet.segmentations[t]) is not None
+        ]
+        return draw_frame(frame, visible, self._class_names())
+
+    def save(
+        self,
+        path: str | Path,
+        frames: Iterable[np.ndarray] | None = None,
+        *,
+        threshold: float = 0.4,
+        fps: float = 10.0,
+    ) -> None:
+        """Saves the results, or the video with its instances drawn; the suffix of ``path`` decides.
+
+        Args:
+            path: a .json file for results in YouTube-VIS format; an .mp4 file, or a folder (without a suffix)
+                for pictures. The last two need OpenCV and PyAV.
+            frames: (H, W, 3) uint8 RGB, the video's frames to draw on. By default they are read again from
+                where the predictor got them.
+            threshold: minimum score of an instance that is drawn.
+            fps: frame rate of the .mp4 if ``frames`` are given; otherwise it is that of the source.
+
+        Raises:
+            InputError: if there are no frames to draw on, or the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".json":
+            write_results(path, self.to_json())
+            return
+        if frames is None and self.source is None:
+            raise InputError("the result was made of frames given one by one: give them as `frames`")
+        from seqformer.video import FrameFolderWriter, VideoWriter, open_source, open_writer
+        from seqformer.visualization import best_tracklets, draw_tracklets
+
+        with ExitStack() as stack:
+            if frames is None:
+                frames = stack.enter_context(open_source(self.source))
+                writer = open_writer(path, frames)
+            elif path.suffix.lower() == ".mp4":
+                rate = Fraction(fps).limit_denominator(1001)
+                writer = VideoWriter(path, self.height, self.width, rate)
+            else:
+                writer = FrameFolderWriter(path)
+            stack.enter_context(writer)
+            shown = best_tracklets(self, threshold)
+            for frame in draw_tracklets(islice(frames, self.length), shown, self._class_names()):
+                writer.write(frame)
+
+    def _class_names(self) -> dict[int, str]:
+        return {tracklet.label: tracklet.class_name for tracklet in self.tracklets}

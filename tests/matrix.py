@@ -1,0 +1,82 @@
+"""Runs the tests as other machines would: with lesser instruction sets, one thread and two, in random orders.
+
+The short form runs the tests that depend on rounding, under every instruction set but this processor's best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# PyTorch's names of instruction sets, from the least -> values of the variables that limit PyTorch, oneDNN
+# and the operator to them.
+CAPABILITIES = {
+    "DEFAULT": ("default", "SSE41", "baseline"),
+    "AVX2": ("avx2", "AVX2", "avx2"),
+    "AVX512": ("avx512", "AVX512_CORE", "avx512"),
+}
+VARIABLES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "SEQFORMER_CPU_CAPABILITY")
+ORDERS = (1, 2, 3)
+NUMERIC = [
+    "tests/ops",
+    "tests/modeling",
+    "tests/tracking",
+    "tests/inference",
+    "tests/test_fidelity.py",
+    "tests/test_fidelity_public.py",
+    "tests/test_overfit.py",
+]
+# These two compile C++, for the instruction sets that the compiler finds.
+NOT_NUMERIC = ["-k", "not sanitizers and not inductor"]
+
+
+class Run(NamedTuple):
+    capability: str
+    threads: int
+    arguments: list[str]
+
+    def __call__(self) -> bool:
+        """Whether the tests pass."""
+        limits = dict(zip(VARIABLES, CAPABILITIES[self.capability], strict=True))
+        limits["OMP_NUM_THREADS"] = str(self.threads)
+        workers = max(1, (os.cpu_count() or 1) // self.threads)
+        command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), *self.arguments]
+        print(" ".join([*(f"{name}={value}" for name, value in limits.items()), *command[1:]]), flush=True)
+        return subprocess.run(command, cwd=REPOSITORY, env=os.environ | limits).returncode == 0
+
+
+def plan(short: bool, more: list[str]) -> list[Run]:
+    """Every instruction set with every number of threads, and the orders in turn."""
+    best = torch.backends.cpu.get_cpu_capability()
+    names = list(CAPABILITIES)
+    # Other processors than x86-64 have sets of other names; there only the least is common ground.
+    available = names[: names.index(best) + 1] if best in names else names[:1]
+    if short:
+        return [Run(name, 1, [*NUMERIC, *NOT_NUMERIC, *more]) for name in available[:-1] or available]
+    return [
+        Run(name, threads, ["--random-order", f"--random-order-seed={ORDERS[(i + j) % len(ORDERS)]}", *more])
+        for i, name in enumerate(available)
+        for j, threads in enumerate((1, 2))
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="only the numbers, and only the lesser sets")
+    args, more = parser.parse_known_args()
+    results = [(run, run()) for run in plan(args.short, more)]
+    for run, passed in results:
+        outcome = "passed" if passed else "FAILED"
+        print(f"{run.capability:8} {run.threads} thread{'s' * (run.threads > 1)}: {outcome}")
+    return 0 if all(passed for _, passed in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
