@@ -116,8 +116,8 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.MOTION_SAME_IOU = 0.9
     # A mask of fewer cells of 4x4 pixels does not tell where its instance is.
     seqformer.MOTION_LEAST_CELLS = 4
-    # A lost instance is looked for around where its motion leads, at most so far away, as a fraction of its
-    # extent.
+    # A lost instance is looked for around where its motion leads, at most so far away, as a fraction of the
+    # longer side of its box.
     seqformer.MOTION_SEARCH_RADIUS = 0.4
     # Frames before the last one of an instance over which its velocity is fitted.
     seqformer.MOTION_WINDOW = 5
