@@ -27,8 +27,10 @@ ORDERS = (1, 2, 3)
 NUMERIC = [
     "tests/ops",
     "tests/modeling",
+    "tests/tracking",
     "tests/inference",
     "tests/test_fidelity.py",
+    "tests/test_fidelity_public.py",
     "tests/test_overfit.py",
 ]
 # These tests compile C++ themselves, for the instruction sets that the compiler detects.

@@ -325,5 +325,5 @@ def blurred(mask: np.ndarray) -> np.ndarray:
 
 
 def extent(mask: np.ndarray) -> int:
-    rows = np.flatnonzero((mask > 0.5).any(1))
-    return rows[-1] - rows[0] + 1
+    sides = [np.flatnonzero((mask > 0.5).any(axis)) for axis in (0, 1)]
+    return max(side[-1] - side[0] + 1 for side in sides)

@@ -116,7 +116,7 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.MOTION_SAME_IOU = 0.9
     # A mask with fewer cells of 4x4 pixels is too small to locate its instance.
     seqformer.MOTION_LEAST_CELLS = 4
-    # Greatest distance of a lost instance from its predicted place, as a fraction of its size.
+    # Greatest distance of a lost instance from its predicted place, in units of the longer side of its box.
     seqformer.MOTION_SEARCH_RADIUS = 0.4
     # Number of last frames over which an instance's velocity is fitted.
     seqformer.MOTION_WINDOW = 5

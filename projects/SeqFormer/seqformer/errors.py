@@ -70,7 +70,7 @@ def check_number(
         "at most": (operator.le, at_most),
         "below": (operator.lt, below),
     }
-    given = {words: bound for words, bound in bounds.items() if bound[1] is not None}
+    given = {words: (compare, bound) for words, (compare, bound) in bounds.items() if bound is not None}
     if not all(compare(value, bound) for compare, bound in given.values()):
         allowed = " and ".join(f"{words} {bound:g}" for words, (_, bound) in given.items())
         raise InputError(f"`{argument}` must be {allowed}, not {value}")

@@ -80,7 +80,7 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
             raise InputError(f"weights '{filename}' have no state dict")
         return checkpoint
 
-    def _load_model(self, checkpoint: dict[str, Any]):
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
         if self.strict:
             for key, in_file, in_model in incompatible.incorrect_shapes:

@@ -1,4 +1,4 @@
-"""Ground truth and results of an evaluation, read and checked once for all that is measured on them."""
+"""Ground truth and results of an evaluation, read and checked once for all metrics."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Track", "Tracks", "read_tracks"]
 
 @dataclass
 class Track:
-    """An instance, wanted or found.
+    """An instance of the ground truth, or a predicted one.
 
     Attributes:
-        masks: one a frame, T; None where there is none.
+        masks: one for each of T frames; None where there is none.
         areas: (T,) pixels, 0 where there is no mask.
-        area: that decides about the area range: mean over the frames with a mask.
-        score: of found ones.
-        crowd: of wanted ones.
+        area: decides on the area range: the mean over the frames with a mask.
+        score: of a predicted instance.
+        crowd: whether a ground-truth instance is a crowd.
     """
 
     masks: list[RLE | None]
@@ -43,7 +43,7 @@ Key = tuple[int, int]  # video id, category id
 
 @dataclass
 class Tracks:
-    """What is compared.
+    """The ground truth and the results that are compared with it.
 
     Attributes:
         videos: by id.
@@ -63,8 +63,8 @@ def read_tracks(gt: dict[str, Any] | str | Path, results: list[dict[str, Any]] |
     Args:
         gt: a YouTube-VIS annotation file or its content. "areas" of an annotation, if given, decide about
             its area range, as in the official code; otherwise the masks do.
-        results: a results.json or its content: a dict for every instance found, with video_id, category_id,
-            score and segmentations (an RLE or None for every frame).
+        results: a results.json or its content: a dict for every predicted instance, with video_id,
+            category_id, score and segmentations (an RLE or None for every frame).
 
     Raises:
         InputError: names file, video and annotation or result if something is missing or malformed.

@@ -178,8 +178,8 @@ class StreamingPredictor:
         return self._results(self._inference.push(images))
 
     def _results(self, finals: Iterable[FinalFrames]) -> list[FrameResult]:
-        return [
-            result
-            for final in finals
-            for result in self._inference.frame_results(final, self._resized, self.size)
-        ]
+        results: list[FrameResult] = []
+        for final in finals:
+            assert self.size is not None  # frames were pushed
+            results += self._inference.frame_results(final, self._resized, self.size)
+        return results

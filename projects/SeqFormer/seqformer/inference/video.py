@@ -255,7 +255,7 @@ class VideoInference:
         """Assigns the instances of the next clip to those of the video; returns their ids."""
         options = self.options
         if options.by_motion:
-            ids = assign_by_motion(
+            ids: Sequence[int | None] = assign_by_motion(
                 self._store,
                 clip,
                 options.motion,

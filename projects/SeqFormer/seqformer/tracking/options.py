@@ -23,7 +23,7 @@ class MotionOptions:
         same_iou: if two known instances are continued by masks whose IoU is higher, only one of them is.
         least_cells: a mask with fewer cells of the stride-4 grid does not tell where its instance is.
         search_radius: farthest distance from where a lost instance is expected to where it is found again,
-            as a fraction of its extent.
+            as a fraction of its extent, which is the longer side of its box.
         window: frames before the last one of an instance over which its velocity is fitted.
     """
 
