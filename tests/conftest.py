@@ -51,14 +51,14 @@ def _seed() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
-    """What several tests share does not depend on the test before the first of them."""
+    """Seeds before fixtures that tests share, so that they do not depend on earlier tests."""
     if fixturedef.scope != "function":
         _seed()
 
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
-    """Every test starts from the same random state, in whatever order tests run."""
+    """Starts every test from the same random state, whatever the order of tests."""
     _seed()
     return 0
 

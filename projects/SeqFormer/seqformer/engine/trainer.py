@@ -31,7 +31,7 @@ from seqformer.errors import InputError
 
 __all__ = ["Trainer", "load_evaluated_model"]
 
-_STOPPING = b"\nStopping after this step, with a checkpoint; press Ctrl-C again to stop at once\n"
+_STOPPING = b"\nStopping after this step and saving a checkpoint; press Ctrl-C again to stop now\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
