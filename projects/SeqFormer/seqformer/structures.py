@@ -103,7 +103,7 @@ class VideoResult:
         length: frames, T.
         tracklets: in order of first appearance, or with the best (query, class) pairs the best first.
 
-    Example:
+    Examples:
         >>> result = predictor(frames)
         >>> [(t.class_name, t.score, t.boxes[0]) for t in result.tracklets]
     """
