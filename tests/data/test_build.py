@@ -99,8 +99,8 @@ def test_images_and_videos_are_mixed_by_ratio(cfg: CfgNode, images: str) -> None
     cfg.DATASETS.TRAIN_RATIOS = (1, 3)
     cfg.SEED = 0
     clips = [clip for batch in islice(build_train_loader(cfg), 100) for clip in batch]
-    found = Counter("image_id" in clip for clip in clips)
-    assert 130 < found[True] < 170
+    counts = Counter("image_id" in clip for clip in clips)
+    assert 130 < counts[True] < 170
     assert {clip["image_id"] for clip in clips if "image_id" in clip} == {0, 3}
     assert {clip["video_id"] for clip in clips if "video_id" in clip} == {1, 2, 3}
     assert all(len(clip["image"]) == len(clip["instances"]) == 2 for clip in clips)
@@ -115,7 +115,7 @@ def test_a_seed_below_zero_is_a_random_one(cfg: CfgNode, seed: int, same: bool) 
 
 def test_images_without_or_with_too_many_instances_are_dropped(cfg: CfgNode, images: str) -> None:
     cfg.DATASETS.TRAIN = (images,)
-    assert [[image["image_id"] for image in found] for found in training_datasets(cfg)] == [[0, 3]]
+    assert [[image["image_id"] for image in dataset] for dataset in training_datasets(cfg)] == [[0, 3]]
 
 
 def test_portrait_videos_are_not_mixed_with_others_in_a_batch(cfg: CfgNode, images: str) -> None:

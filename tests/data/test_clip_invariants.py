@@ -164,9 +164,9 @@ def shrink(mask: np.ndarray, depth: int) -> np.ndarray:
 def nearest(colors: np.ndarray) -> np.ndarray:
     """Returns the instance with the most similar hue, whatever the brightness."""
     centred = colors - colors.mean(1, keepdims=True)
-    wanted = COLORS - COLORS.mean(1, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True) * np.linalg.norm(wanted, axis=1)
-    return (centred @ wanted.T / np.maximum(norms, 1e-6)).argmax(1)
+    reference = COLORS - COLORS.mean(1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True) * np.linalg.norm(reference, axis=1)
+    return (centred @ reference.T / np.maximum(norms, 1e-6)).argmax(1)
 
 
 common = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

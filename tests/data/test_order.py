@@ -23,12 +23,12 @@ def items(order: TrainingOrder, count: int) -> list[tuple[int, int]]:
 
 
 @given(size=st.integers(1, 20), seed=st.integers(0, 2**31), batch=st.integers(1, 4))
-def test_every_sample_comes_once_an_epoch(size: int, seed: int, batch: int) -> None:
-    found = items(TrainingOrder([size], batch, seed), 3 * size * batch)
-    indices = [index for index, _ in found]
+def test_every_sample_is_used_once_per_epoch(size: int, seed: int, batch: int) -> None:
+    samples = items(TrainingOrder([size], batch, seed), 3 * size * batch)
+    indices = [index for index, _ in samples]
     for start in range(0, len(indices), size):
         assert sorted(indices[start : start + size]) == list(range(size))
-    assert len({seed for _, seed in found}) == len(found), "two clips share their random numbers"
+    assert len({seed for _, seed in samples}) == len(samples), "two clips share their random numbers"
 
 
 @given(

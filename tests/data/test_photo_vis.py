@@ -159,7 +159,7 @@ def test_no_individual_is_in_two_splits():
     splits = defaultdict(set)
     for cutout in cutouts:
         splits[cutout.individual].add(cutout.split)
-    assert {len(found) for found in splits.values()} == {1}
+    assert {len(names) for names in splits.values()} == {1}
     assert len({cutout.path for cutout in cutouts}) == len(cutouts) > 200
     for split in ("train", "val"):
         assert {c.label for c in cutouts if c.split == split} == set(range(len(CLASSES)))

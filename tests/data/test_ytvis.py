@@ -44,15 +44,15 @@ def test_annotations_are_listed_by_frame(toy: Any) -> None:
     assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1, 3: 2}
     for annotation in data["annotations"]:
         for frame, segmentation in enumerate(annotation["segmentations"]):
-            found = [
+            actual = [
                 a
                 for a in videos[annotation["video_id"] - 1]["annotations"][frame]
                 if a["id"] == annotation["id"]
             ]
             if segmentation is None:
-                assert found == []
+                assert actual == []
             else:
-                assert found == [
+                assert actual == [
                     {
                         "id": annotation["id"],
                         "category_id": annotation["category_id"] - 1,

@@ -71,7 +71,7 @@ def test_models_that_are_not_there(arguments: tuple, message: str) -> None:
 def test_a_weights_file_with_its_config(tmp_path: Path) -> None:
     save_file({}, tmp_path / "empty.safetensors")
     config = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
-    with pytest.raises(InputError, match="weights and config do not fit: the file lacks"):
+    with pytest.raises(InputError, match="weights and config do not match: the file lacks"):
         VideoPredictor.from_pretrained(tmp_path / "empty.safetensors", config_file=config)
 
 

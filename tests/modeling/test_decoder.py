@@ -17,7 +17,7 @@ LEVELS = Levels(SHAPES, torch.device("cpu"))
 
 
 def make_decoder(num_layers: int = 3) -> Decoder:
-    """With weights that differ everywhere, as after training."""
+    """A decoder with different weights everywhere, as after training."""
     decoder = Decoder([DecoderLayer(D, 24, 0.1, len(SHAPES), HEADS, 2) for _ in range(num_layers)])
     decoder.bbox_embed = nn.ModuleList(MLP(D, D, 4, 3) for _ in range(num_layers))
     for parameter in decoder.parameters():
@@ -41,7 +41,7 @@ def decode(decoder: Decoder, inputs: dict[str, Tensor], **arguments: int) -> lis
 
 
 def attended(attention: nn.MultiheadAttention, query: Tensor, value: Tensor) -> Tensor:
-    """Self-attention among Q queries (Q, d), one head and query at a time."""
+    """Self-attention of Q queries (Q, d), computed one head and query at a time."""
     weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
     q, k, v = (x @ w.T + b for x, w, b in zip((query, query, value), weights, biases, strict=True))
     width = D // HEADS
@@ -57,7 +57,7 @@ def attended(attention: nn.MultiheadAttention, query: Tensor, value: Tensor) -> 
 def readable_layer(
     layer: DecoderLayer, instance: Tensor, box: Tensor, position: Tensor, reference: Tensor, **memory: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One video, and in it one frame at a time: (Q, d), (T or 1, Q, d), (Q, d), (T, Q, L, 2 or 4)."""
+    """One layer for one video, one frame at a time: (Q, d), (T or 1, Q, d), (Q, d), (T, Q, L, 2 or 4)."""
     instance = layer.norm2(instance + attended(layer.self_attn, instance + position, instance))
     frames, samples, scores = [], [], []
     for t in range(T):
@@ -88,7 +88,7 @@ def readable_layer(
 
 @torch.no_grad()
 def test_agrees_with_the_readable_version() -> None:
-    """Layer by layer: instance queries, box queries, temporal weights, references and boxes."""
+    """Compares instance queries, box queries, temporal weights, references and boxes of every layer."""
     decoder, inputs = make_decoder(), make_inputs()
     outputs = decode(decoder, inputs)
     for b in range(B):
@@ -114,7 +114,7 @@ def test_agrees_with_the_readable_version() -> None:
 
 @torch.no_grad()
 def test_the_order_of_frames_does_not_matter() -> None:
-    """Frames in another order: box queries and weights go along, instance queries stay."""
+    """If frames are permuted, box queries and weights are permuted alike; instance queries do not change."""
     decoder, inputs = make_decoder(), make_inputs()
     order = [2, 0, 1]
     rows = [b * T + t for b in range(B) for t in order]
@@ -134,7 +134,7 @@ def test_one_frame_has_all_the_weight() -> None:
 
 
 @torch.no_grad()
-def test_groups_of_queries_do_not_see_each_other() -> None:
+def test_groups_of_queries_are_independent() -> None:
     decoder, inputs = make_decoder(), make_inputs()
     names = ("content", "position", "reference")
     double = inputs | {k: torch.cat((inputs[k], torch.rand_like(inputs[k])), dim=1) for k in names}
@@ -147,12 +147,12 @@ def test_groups_of_queries_do_not_see_each_other() -> None:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_references_pass_no_gradient_on(recompute: bool) -> None:
-    """A layer's boxes teach its own head, not those that its references came from."""
+def test_references_have_no_gradient(recompute: bool) -> None:
+    """Losses on a layer's boxes train its own head, not the heads that its references came from."""
     decoder = make_decoder()
     decoder.recompute = recompute
     outputs = decode(decoder, make_inputs())
     outputs[-1].boxes.sum().backward()
     gradients = [head.layers[0].weight.grad for head in decoder.bbox_embed]
     assert gradients[0] is None and gradients[1] is None and gradients[2].abs().sum() > 0
-    assert decoder.layers[0].linear1_box.weight.grad.abs().sum() > 0, "box queries do pass it on"
+    assert decoder.layers[0].linear1_box.weight.grad.abs().sum() > 0, "box queries must have a gradient"

@@ -21,7 +21,7 @@ def make_encoder(num_layers: int = 2, dropout: float = 0.0) -> Encoder:
 
 
 def padding(width: int) -> torch.Tensor:
-    """(1, S): of six columns of the fine level so many are unpadded."""
+    """Returns a padding mask (1, S) with ``width`` of the six columns of the fine level unpadded."""
     masks = []
     for level, (height, columns) in enumerate(SHAPES):
         mask = torch.zeros(height, columns, dtype=torch.bool)
@@ -30,8 +30,8 @@ def padding(width: int) -> torch.Tensor:
     return torch.cat(masks)[None]
 
 
-def test_reference_points_are_the_cells_centres() -> None:
-    """One cell and level at a time; relative to the unpadded part, times the unpadded share of the level."""
+def test_reference_points_are_cell_centres() -> None:
+    """One cell and level at a time: relative to the unpadded part, times its fraction of the level."""
     ratios = torch.tensor([[[1.0, 1.0], [1.0, 1.0]], [[4 / 6, 3 / 4], [2 / 3, 1.0]]])
     points = Encoder.reference_points(LEVELS, ratios)
     assert points.shape == (2, S, 2, 2)
@@ -76,7 +76,7 @@ def test_frames_do_not_mix() -> None:
 
 
 @torch.no_grad()
-def test_what_is_in_padded_cells_does_not_matter() -> None:
+def test_padded_cells_have_no_effect() -> None:
     encoder = make_encoder()
     x, position, mask = torch.randn(1, S, D), torch.randn(1, S, D), padding(4)
     ratios = torch.tensor([[[4 / 6, 1.0], [2 / 3, 1.0]]])
@@ -89,7 +89,7 @@ def test_what_is_in_padded_cells_does_not_matter() -> None:
 
 @pytest.mark.parametrize("recompute", [False, True])
 def test_every_layer_has_a_gradient(recompute: bool) -> None:
-    """But for ``output_proj_box``, which is there for the names of checkpoints alone."""
+    """Except ``output_proj_box``, which exists only for checkpoints."""
     encoder = make_encoder()
     encoder.recompute = recompute
     ratios = torch.ones(1, 2, 2)

@@ -16,7 +16,7 @@ S = sum(height * width for height, width in SHAPES)
 
 
 def attention() -> MSDeformAttn:
-    """With offsets of a few cells and weights that differ, as after training."""
+    """A layer with offsets of a few cells and different weights, as after training."""
     module = MSDeformAttn(D, len(SHAPES), HEADS, POINTS)
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.5)
@@ -67,13 +67,13 @@ def readable_attention(
 def test_deformable_attention_agrees_with_the_readable_version(coordinates: int) -> None:
     module = attention()
     query, reference, value, padding, levels = inputs(coordinates)
-    found = module(query, reference, value, padding, levels)
-    assert found.abs().max() > 0.1
-    torch.testing.assert_close(found, readable_attention(module, query, reference, value, padding))
+    actual = module(query, reference, value, padding, levels)
+    assert actual.abs().max() > 0.1
+    torch.testing.assert_close(actual, readable_attention(module, query, reference, value, padding))
 
 
 @torch.no_grad()
-def test_padded_cells_give_nothing() -> None:
+def test_padded_cells_have_no_effect() -> None:
     module = attention()
     query, reference, value, padding, levels = inputs(4)
     expected = module(query, reference, value, padding, levels)
@@ -99,13 +99,13 @@ def test_width_must_divide_by_heads() -> None:
 
 
 @given(x=st.floats(1e-4, 1 - 1e-4))
-def test_inverse_sigmoid_undoes_the_sigmoid(x: float) -> None:
+def test_inverse_sigmoid_inverts_the_sigmoid(x: float) -> None:
     value = torch.tensor([x], dtype=torch.float64)
     torch.testing.assert_close(inverse_sigmoid(value).sigmoid(), value)
 
 
 def test_inverse_sigmoid_is_finite_at_the_ends() -> None:
-    """The ends and what is beyond them are as far as eps lets them."""
+    """Values at or beyond the ends are clamped by eps."""
     ends = inverse_sigmoid(torch.tensor([-1.0, 0.0, 1e-7, 1.0, 2.0]))
     limit = math.log(1e-5)
     torch.testing.assert_close(ends, torch.tensor([limit, limit, limit, -limit, -limit]))
@@ -137,7 +137,7 @@ def test_levels_follow_one_another() -> None:
                 assert torch.equal(part[:, :, row, column], x[:, cell])
 
 
-def test_a_layer_that_is_computed_again_has_the_same_gradients() -> None:
+def test_a_recomputed_layer_has_the_same_gradients() -> None:
     layer = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     calls, gradients = [], []
     layer.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -150,4 +150,4 @@ def test_a_layer_that_is_computed_again_has_the_same_gradients() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
     with torch.no_grad():
         run_layer(layer, x, recompute=True)
-    assert len(calls) == 4, "without gradients once is enough"
+    assert len(calls) == 4, "must run only once without gradients"

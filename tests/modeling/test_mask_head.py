@@ -35,7 +35,7 @@ def test_dynamic_masks_agree_with_plain_convolutions() -> None:
     inputs = make_inputs()
     drawn, logits = dynamic_masks(*inputs), readable_masks(*inputs)
     assert drawn.shape == (N, T, 2 * H, 2 * W)
-    # Odd cells lie on the coarse ones, even ones between two; the first ones repeat the border.
+    # Odd cells coincide with coarse ones, even cells are between two; the first cells repeat the border.
     torch.testing.assert_close(drawn[..., 1::2, 1::2], logits, rtol=1e-5, atol=1e-5)
     padded = F.pad(logits, (1, 0, 1, 0), mode="replicate")
     across = (padded[..., 1:, :-1] + padded[..., 1:, 1:]) / 2
@@ -45,7 +45,7 @@ def test_dynamic_masks_agree_with_plain_convolutions() -> None:
 
 
 def test_a_mask_moves_with_its_reference() -> None:
-    """Without features a mask depends on nothing but where its reference is."""
+    """Without features a mask depends only on its reference."""
     _, parameters, reference = make_inputs()
     features = torch.zeros(T, C, H, W, dtype=torch.float64)
     first = dynamic_masks(features, parameters, reference)
@@ -65,7 +65,7 @@ def test_instances_and_frames_do_not_mix() -> None:
 @pytest.mark.parametrize("sizes", [((8, 12), (4, 6), (2, 3)), ((5, 7), (3, 4), (2, 2))])
 @torch.no_grad()
 def test_mask_features_are_a_small_pyramid(sizes: tuple[tuple[int, int], ...]) -> None:
-    """Convolutions by name, each with ReLU; a cell takes what lies over it on the coarser level."""
+    """Convolutions, each with ReLU; every cell adds the nearest cell of the coarser level."""
     dim = 64
     head = MaskFeatures(dim)
     for parameter in head.parameters():
@@ -86,6 +86,6 @@ def test_mask_features_are_a_small_pyramid(sizes: tuple[tuple[int, int], ...]) -
     x = stride16 + enlarged(conv(head.lay3, stride32), sizes[1])
     x = stride8 + enlarged(conv(head.lay4, x), sizes[0])
     expected = conv(head.lay2, conv(head.lay1, conv(head.dcn, x)))
-    found = head(stride8, stride16, stride32)
-    assert found.shape == (2, dim // 32, *sizes[0])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    actual = head(stride8, stride16, stride32)
+    assert actual.shape == (2, dim // 32, *sizes[0])
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)

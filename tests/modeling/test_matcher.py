@@ -16,7 +16,7 @@ def make_targets(instances: int, frames: int = 2) -> VideoTargets:
 
 
 def giou(first: list[float], second: list[float]) -> float:
-    """Of two boxes cxcywh, by their corners."""
+    """Returns the generalised IoU of two boxes cxcywh, computed from their corners."""
     (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = (
         (x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in (first, second)
     )
@@ -57,14 +57,14 @@ def test_giou_loss_agrees_with_the_definition(boxes: list[tuple[float, ...]]) ->
 
 def test_giou_loss_of_known_boxes() -> None:
     box = torch.tensor([0.5, 0.5, 0.2, 0.2])
-    beside = torch.tensor([0.8, 0.5, 0.2, 0.2])  # apart by 0.1: hull 0.5 x 0.2, union 0.08
-    losses = giou_loss(box.expand(3, 4), torch.stack((box, beside, torch.zeros(4))))
+    apart = torch.tensor([0.8, 0.5, 0.2, 0.2])  # apart by 0.1: hull 0.5 x 0.2, union 0.08
+    losses = giou_loss(box.expand(3, 4), torch.stack((box, apart, torch.zeros(4))))
     torch.testing.assert_close(losses[:2], torch.tensor([0.0, 1 + 0.2]))
-    assert losses[2].isfinite(), "where an instance is not visible its box is zero"
+    assert losses[2].isfinite(), "the box is zero where an instance is not visible"
 
 
-def test_frames_without_an_instance_count() -> None:
-    """There its box is zero, so the query whose boxes vanish is the better one."""
+def test_frames_without_the_instance_count() -> None:
+    """Its box is zero in these frames, so a query whose boxes vanish is a better match."""
     targets = VideoTargets(torch.tensor([0]), torch.tensor([[[0.5, 0.5, 0.2, 0.2]], [[0.0] * 4]]), None)
     staying = torch.tensor([[0.5, 0.5, 0.2, 0.2]] * 2)
     leaving = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.01, 0.01, 0.01, 0.01]])
@@ -74,7 +74,7 @@ def test_frames_without_an_instance_count() -> None:
 
 
 @pytest.mark.parametrize(("instances", "pairs"), [(0, 0), (7, 4)])
-def test_none_or_too_many_instances(instances: int, pairs: int) -> None:
-    """Every query is one instance at most."""
+def test_no_or_too_many_instances(instances: int, pairs: int) -> None:
+    """Every query is matched to at most one instance."""
     queries, matched = HungarianMatcher()(torch.randn(4, 3), torch.rand(2, 4, 4), make_targets(instances))
     assert len(queries) == len(matched) == pairs == len(set(queries.tolist())) == len(set(matched.tolist()))

@@ -72,7 +72,7 @@ def test_groups_of_queries_are_independent() -> None:
 
 @torch.no_grad()
 def test_frames_are_normalised_and_padded() -> None:
-    """Frames of any type and size; the network sees (x - mean) / std, and zeros beside and below."""
+    """Frames can have any dtype and size; the network gets (x - mean) / std, padded with zeros."""
     network = tiny_model().network
     images = [torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8), torch.rand(3, 33, 70) * 255]
     seen = []
@@ -90,7 +90,7 @@ def test_frames_are_normalised_and_padded() -> None:
 
 
 def test_means_are_not_part_of_checkpoints() -> None:
-    """But they go with the network to another type or device."""
+    """They still move with the network to another dtype or device."""
     model = tiny_model()
     assert not [name for name in model.state_dict() if "pixel" in name]
     assert model.double().network.pixel_mean.dtype == torch.float64
@@ -106,7 +106,7 @@ def test_means_are_not_part_of_checkpoints() -> None:
         ({"decoder_layers": 0}, "`decoder_layers` must be at least 1"),
     ],
 )
-def test_senseless_sizes_are_refused(arguments: dict, message: str) -> None:
+def test_invalid_sizes_are_refused(arguments: dict, message: str) -> None:
     sizes = {
         "dim": 64,
         "num_heads": 4,

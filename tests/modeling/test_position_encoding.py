@@ -12,7 +12,7 @@ from seqformer.modeling.position_encoding import sine_position_encoding
 @settings(max_examples=20)
 @given(height=st.integers(1, 5), width=st.integers(1, 5), bottom=st.integers(0, 3), right=st.integers(0, 3))
 def test_agrees_with_the_formula(height: int, width: int, bottom: int, right: int) -> None:
-    """Cell by cell and feature by feature, for an image padded below and on the right."""
+    """Checks every cell and feature, for an image padded at the bottom and right."""
     dim = 12
     mask = torch.ones(1, height + bottom, width + right, dtype=torch.bool)
     mask[:, :height, :width] = False

@@ -94,7 +94,7 @@ def add_seqformer_config(cfg: CN) -> None:
     # Most instances that clip matching keeps active. Above the limit, the least recently visible are dropped,
     # and among these the least probable; a dropped instance that reappears gets a new id. 0 sets no further
     # limit: all instances of the last CLIP_LENGTH clips stay active, at most 10 * CLIP_LENGTH. With
-    # MOTION_WEIGHT it is those of the last MOTION_MEMORY clips if that is more, and a clip may add up to 20.
+    # MOTION_WEIGHT these are the last MOTION_MEMORY clips if that is more, and a clip has up to 20 instances.
     seqformer.MAX_LIVE_INSTANCES = 0
     # IoU threshold for duplicates: of a clip's instances whose masks overlap more than this, only the most
     # probable is kept, and the next best queries replace the others. 1.0 keeps all, as published, so two

@@ -197,11 +197,11 @@ struct LocationGradient {
     if (place.inside) {
       A products[4] = {A(0), A(0), A(0), A(0)};
       const T* slice = value + (image * p.cells * p.heads + head) * p.channels;
-      const T* wanted = grad_output + query_head * p.channels;
+      const T* output_gradient = grad_output + query_head * p.channels;
       visit_corners<A>(place, A(1), starts[level], height, width, p.cells, [&](int corner, int64_t cell, A) {
         const T* source = slice + cell * p.heads * p.channels;
         for (int64_t channel = 0; channel < p.channels; ++channel) {
-          products[corner] += static_cast<A>(source[channel]) * static_cast<A>(wanted[channel]);
+          products[corner] += static_cast<A>(source[channel]) * static_cast<A>(output_gradient[channel]);
         }
       });
       gradient = sample_gradient<A>(

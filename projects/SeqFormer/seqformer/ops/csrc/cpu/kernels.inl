@@ -262,10 +262,10 @@ struct Slice {
 };
 
 template <typename E>
-SEQFORMER_LOCAL E scatter_corner(const E* value, E* grad, const E* wanted, int64_t channels, E share) {
+SEQFORMER_LOCAL E scatter_corner(const E* value, E* grad, const E* output_gradient, int64_t channels, E share) {
   V<E> product{};
   for (int64_t c = 0; c < channels; c += kLanes<E>) {
-    const V<E> g = load_vector(wanted + c);
+    const V<E> g = load_vector(output_gradient + c);
     product += g * load_vector(value + c);
     store_vector(grad + c, load_vector(grad + c) + share * g);
   }
@@ -284,7 +284,7 @@ void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch
     const int64_t level = slice % p.levels, head = slice / p.levels % p.heads, image = slice / p.levels / p.heads;
     const int64_t height = call.shapes[2 * level], width = call.shapes[2 * level + 1], cells = height * width;
     E* const grad = value + cells * sizes.row;
-    E* const wanted = grad + cells * sizes.row;
+    E* const output_gradient = grad + cells * sizes.row;
     const int64_t first_cell = ((image * p.cells + call.starts[level]) * p.heads + head) * p.channels;
     const T* source = static_cast<const T*>(call.value) + first_cell;
     __builtin_memset(value, 0, (2 * cells + 1) * sizes.row * sizeof(E));
@@ -315,7 +315,7 @@ void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch
       for (int64_t query = 0, i = 0; query < queries; ++query) {
         const T* gradient = static_cast<const T*>(call.grad_output) +
                             ((image * p.queries + chunk + query) * p.heads + head) * p.channels;
-        for (int64_t c = 0; c < p.channels; ++c) wanted[c] = load_one(gradient + c);
+        for (int64_t c = 0; c < p.channels; ++c) output_gradient[c] = load_one(gradient + c);
         C* grad_location = static_cast<C*>(call.grad_locations) + 2 * first_sample(query);
         C* grad_weight = static_cast<C*>(call.grad_weights) + first_sample(query);
         for (int64_t point = 0; point < p.points; ++point, ++i) {
@@ -323,7 +323,7 @@ void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch
           const int64_t at = static_cast<int64_t>(samples.cell[i]) * sizes.row, below = at + width * sizes.row;
           const auto corner = [&](int needed, int64_t place, E share) __attribute__((always_inline)) {
             if ((sides & needed) != needed) return E(0);
-            return scatter_corner<E>(value + place, grad + place, wanted, p.channels, share);
+            return scatter_corner<E>(value + place, grad + place, output_gradient, p.channels, share);
           };
           Corners<E> product = {};
           if (sides) {
