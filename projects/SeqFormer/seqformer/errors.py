@@ -64,13 +64,13 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, Integral if integer else Real):
         wanted = "an integer" if integer else "a number"
         raise InputError(f"`{argument}` must be {wanted}, not {value!r}")
-    bounds = {
-        "at least": (operator.ge, at_least),
-        "above": (operator.gt, above),
-        "at most": (operator.le, at_most),
-        "below": (operator.lt, below),
-    }
-    given = {words: bound for words, bound in bounds.items() if bound[1] is not None}
-    if not all(compare(value, bound) for compare, bound in given.values()):
-        wanted = " and ".join(f"{words} {bound:g}" for words, (_, bound) in given.items())
+    bounds = (
+        ("at least", operator.ge, at_least),
+        ("above", operator.gt, above),
+        ("at most", operator.le, at_most),
+        ("below", operator.lt, below),
+    )
+    given = [(words, compare, bound) for words, compare, bound in bounds if bound is not None]
+    if not all(compare(value, bound) for _, compare, bound in given):
+        wanted = " and ".join(f"{words} {bound:g}" for words, _, bound in given)
         raise InputError(f"`{argument}` must be {wanted}, not {value}")

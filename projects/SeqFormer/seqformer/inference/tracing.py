@@ -60,7 +60,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
     sampled: list[SampledPoints] = []
 
     def record(
-        module: MSDeformAttn, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Levels], _: Tensor
+        module: MSDeformAttn, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Levels], output: Tensor
     ) -> None:
         query, reference, _, _, levels = inputs
         n, q, _ = query.shape
@@ -72,7 +72,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
 
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.callback(layer.cross_attn.register_forward_hook(record).remove)
+            hooks.callback(layer.get_submodule("cross_attn").register_forward_hook(record).remove)
         yield sampled
 
 
@@ -110,7 +110,8 @@ def trace(
     remaining = iter(frames)
     parts, image_size = [], (0, 0)
     while batch := list(islice(remaining, _ENCODED_TOGETHER)):
-        image_size = tuple(batch[0].shape[-2:])
+        height, width = batch[0].shape[-2:]
+        image_size = (height, width)
         parts.append(network.encode(batch))
     if not parts:
         raise InputError("the video has no frames")

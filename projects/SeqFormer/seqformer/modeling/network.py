@@ -264,6 +264,9 @@ class SeqFormerNetwork(nn.Module):
             checkpoints.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, query_network: QueryNetwork, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
         super().__init__()
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -57,17 +58,11 @@ class ClipInstances:
         start: the clip's first frame.
         class_probabilities: (N, K).
         mask_logits: (N, T, h, w), stride 4, padding included.
-        mask_probabilities: (N, T, h, w); by default the sigmoid of the logits.
     """
 
     start: int
     class_probabilities: Tensor
     mask_logits: Tensor
-    mask_probabilities: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.mask_probabilities is None:
-            self.mask_probabilities = self.mask_logits.sigmoid()
 
     def __len__(self) -> int:
         return len(self.mask_logits)
@@ -77,15 +72,19 @@ class ClipInstances:
         """The frame after the clip's last one."""
         return self.start + self.mask_logits.shape[1]
 
+    @cached_property
+    def mask_probabilities(self) -> Tensor:
+        """(N, T, h, w), the sigmoid of the logits."""
+        return self.mask_logits.sigmoid()
+
     def select(self, rows: Sequence[int]) -> ClipInstances:
         """Only the instances of these rows."""
         rows = list(rows)
-        return ClipInstances(
-            self.start,
-            self.class_probabilities[rows],
-            self.mask_logits[rows],
-            self.mask_probabilities[rows],
-        )
+        selected = ClipInstances(self.start, self.class_probabilities[rows], self.mask_logits[rows])
+        # Computed again they could differ in the last bit: a vector's numbers and single ones are not rounded
+        # alike.
+        selected.mask_probabilities = self.mask_probabilities[rows]
+        return selected
 
 
 @dataclass
