@@ -25,22 +25,24 @@ def add_seqformer_config(cfg: CN) -> None:
     Args:
         cfg: a Detectron2 config, usually ``detectron2.config.get_cfg()``.
     """
-    # Clips as the dataset mapper samples them: frames in a clip, how far from the reference frame
-    # the others lie (in frames), the spacing of the candidates, and whether their order is kept.
+    # How the dataset mapper samples clips: frames in a clip, the farthest distance of the others from the
+    # reference frame (in frames), the spacing of the candidates, and whether to shuffle them.
     cfg.INPUT.SAMPLING_FRAME_NUM = 1
     cfg.INPUT.SAMPLING_FRAME_RANGE = 10
     cfg.INPUT.SAMPLING_INTERVAL = 1
     cfg.INPUT.SAMPLING_FRAME_SHUFFLE = False
-    # Clip augmentations besides resize, flip and crop: "brightness", "contrast", "saturation", "rotation".
+    # Clip augmentations in addition to resize, flip and crop: "brightness", "contrast", "saturation",
+    # "rotation".
     cfg.INPUT.AUGMENTATIONS = []
-    # Images as clips of random warps. Image datasets are known by their dicts and the frames of a clip share
-    # their crop, so COCO_PRETRAIN and PRETRAIN_SAME_CROP are here for published files and change nothing.
+    # Images become clips by random warps. Image datasets are recognised by their dicts and the frames of a
+    # clip share one crop, so COCO_PRETRAIN and PRETRAIN_SAME_CROP exist for published files and have no
+    # effect.
     cfg.INPUT.COCO_PRETRAIN = False
     cfg.INPUT.PRETRAIN_TYPE = "affine"
     cfg.INPUT.PRETRAIN_SAME_CROP = False
 
-    # How often a clip is of each dataset of DATASETS.TRAIN, in proportion, such as (3, 1). Empty: every
-    # video and image is drawn equally often.
+    # In which proportion clips come from each dataset of DATASETS.TRAIN, such as (3, 1). Empty: every video
+    # and image is drawn equally often.
     cfg.DATASETS.TRAIN_RATIOS = ()
 
     cfg.MODEL.SeqFormer = CN()
@@ -59,10 +61,11 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.DEC_N_POINTS = 4
     seqformer.NUM_FEATURE_LEVELS = 4
 
-    # Computes encoder and decoder layers again in the backward pass instead of keeping what they computed.
+    # Compute encoder and decoder layers again in the backward pass instead of keeping their results: less
+    # memory, more time.
     seqformer.GRADIENT_CHECKPOINTING = False
-    # Sets of queries in training, each matched one to one by itself: more supervision a step
-    # (Group DETR, Chen et al., ICCV 2023). Afterwards only the first set is used. 1: as published.
+    # Sets of queries in training, each matched one to one on its own: more supervision per step
+    # (Group DETR, Chen et al., ICCV 2023). Inference uses only the first set. 1: as published.
     seqformer.QUERY_GROUPS = 1
 
     # Loss weights and matching costs (paper, section 3.4).
@@ -83,32 +86,33 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.MERGE_ON_CPU = True
     seqformer.MULTI_CLS_ON = True
     seqformer.APPLY_CLS_THRES = 0.05
-    # A video is one clip, or clips of CLIP_LENGTH frames begin every CLIP_STRIDE frames.
+    # Cut a video into clips of CLIP_LENGTH frames that begin every CLIP_STRIDE frames; otherwise it is one
+    # clip.
     seqformer.CLIP_MATCHING = False
     seqformer.CLIP_LENGTH = 5
     seqformer.CLIP_STRIDE = 1
-    # Above 0 it decides, whatever CLIP_MATCHING is: a video is one clip if its encoded frames and masks take
-    # at most so many GB (1e9 bytes, beside what the model takes), and cut into clips otherwise, or where its
-    # length is not known, as that of a camera. The log says which, with the numbers. (CLIP_MATCHING itself
-    # cannot be "auto": a key has one type, and published files have True and False.)
+    # If above 0, it overrides CLIP_MATCHING: a video is one clip if decoding it takes at most so many GB (1e9
+    # bytes, in addition to the model), and is cut into clips otherwise or if its length is not known, as with
+    # a camera. The log says which, with the numbers. (CLIP_MATCHING itself cannot be "auto": a key has one
+    # type, and published files have True and False.)
     seqformer.AUTO_MEMORY_GB = 0.0
-    # The most instances that clip matching follows at a time. Beyond it those end first that were not seen
-    # for the longest, among these the least probable; an ended instance that comes back is a new one.
-    # 0: all of the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH; with
-    # MOTION_WEIGHT of the last MOTION_MEMORY clips, if these are more, and at most the 20 that are drawn.
+    # The most instances that clip matching follows at a time. When the limit is reached, the least recently
+    # seen are dropped, and among these the least probable; a dropped instance that comes back is a new one.
+    # 0: those of the last CLIP_LENGTH clips, at most 10 of each, so 10 * CLIP_LENGTH. With MOTION_WEIGHT
+    # those of the last MOTION_MEMORY clips if these are more, at most 20 of each.
     seqformer.MAX_LIVE_INSTANCES = 0
-    # Of instances of a clip whose masks overlap by more than this IoU the most probable is kept, and the next
-    # best queries take the places of the others. 1.0 keeps all, as published: two queries that found one
-    # object then follow it as two instances. With MOTION_WEIGHT what continues an instance is kept, and none
-    # begins beside it.
+    # If the masks of two instances of a clip overlap by more than this IoU, the more probable one is kept,
+    # and the next best query takes the place of the other. 1.0 keeps all, as published: two queries that
+    # predict one object then follow it as two instances. With MOTION_WEIGHT, the one that continues an
+    # instance is kept, and no new instance begins next to it.
     seqformer.DUPLICATE_IOU = 1.0
-    # Clip matching by movement, too: how much it counts, from 0 (as published) to below 1, beside the overlap
-    # of masks in shared frames; and for how many clips an instance that is not found is looked for where its
-    # movement leads. For clips of a few frames, in which people who cross seem to change places.
+    # Clip matching by motion as well: its weight, from 0 (as published) to below 1, against the overlap of
+    # masks in shared frames; and for how many clips a lost instance is looked for where its motion leads. For
+    # clips of a few frames, in which instances that cross seem to change places.
     seqformer.MOTION_WEIGHT = 0.0
     seqformer.MOTION_MEMORY = 6
-    # A pair of instances that is less similar is not the same instance. One of a clip that is less probable
-    # is left out. How much its probability adds to the similarity of a pair.
+    # A pair that is less similar is not the same instance. An instance of a clip that is less probable is
+    # left out. How much its probability adds to the similarity of a pair.
     seqformer.MOTION_LEAST_SIMILARITY = 0.2
     seqformer.MOTION_LEAST_PROBABILITY = 0.1
     seqformer.MOTION_PROBABILITY_WEIGHT = 0.3
@@ -159,12 +163,12 @@ def add_seqformer_config(cfg: CN) -> None:
     # Mixed precision (AMP.ENABLED) on GPUs: "float16", with scaled gradients, or "bfloat16". On a CPU it is
     # always bfloat16.
     cfg.SOLVER.AMP.DTYPE = "float16"
-    # An exponential moving average of the weights, which evaluation then uses.
+    # An exponential moving average of the weights, which evaluation uses if it is enabled.
     cfg.SOLVER.EMA = CN()
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
 
-    # Steps from one line of metrics to the next; a line has the medians over these steps.
+    # Steps from one line of metrics to the next; a line shows the medians over these steps.
     cfg.LOG_PERIOD = 20
     cfg.FIND_UNUSED_PARAMETERS = True
 
@@ -172,14 +176,14 @@ def add_seqformer_config(cfg: CN) -> None:
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
     """Reads a config file and overrides keys of it.
 
-    A config that asks for CUDA where there is none gets the CPU.
+    A config that asks for CUDA gets the CPU if there is no CUDA device.
 
     Args:
         config_file: a YAML file, which may name others in ``_BASE_``.
         opts: ``KEY VALUE KEY VALUE ...``.
 
     Raises:
-        InputError: if the file is missing or no YAML, a key is unknown, or a value has the wrong type.
+        InputError: if the file is missing or is not YAML, a key is unknown, or a value has the wrong type.
     """
     cfg = get_cfg()
     add_seqformer_config(cfg)
