@@ -13,8 +13,8 @@ from detectron2.modeling import build_model
 from networks import resnet_config
 from reference.weights import make_weights
 
-import convert_checkpoint
 from seqformer import SeqFormer
+from seqformer.cli import convert_checkpoint
 
 HEIGHT, WIDTH = 96, 160
 

@@ -97,7 +97,7 @@ def test_everything_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixtur
         ": video 2, annotation 5, frame 0: a box must be x, y, width and height in pixels, not 'box'",
         ": video 2, annotation 5: 'areas' has 2 entries, the video 3 frames",
         ": video 30, annotation 20: there is no video with that id",
-        f": video 1, frame 1: '{frames / names[1]}' is 60x48 pixels, the annotations are for 64x48",
+        f": video 1, frame 1: '{frames / names[1]}' has 60x48 pixels, but the annotations are for 64x48",
         f": video 1, frame 2: '{frames / names[2]}' cannot be read: cannot identify image file",
         f": video 2, frame 0: '{frames / names[3]}' cannot be read: image file is truncated",
         f": video 2, frame 2: '{names[4]}' is also frame 1",

@@ -146,8 +146,8 @@ def test_interrupted_processes_stop_after_the_same_step(toy: Toy, tmp_path: Path
         if "iter: 2 " in line:
             training.send_signal(signal.SIGTERM)
             break
-    said, errors = training.communicate(timeout=TIMEOUT)
-    assert said.count("Stopping after this step") == 1
+    _, errors = training.communicate(timeout=TIMEOUT)
+    assert errors.count("Stopping after this step") == 1
     assert errors.count("interrupted; --resume continues from the last checkpoint") == 2, errors
     name = (tmp_path / "last_checkpoint").read_text()
     checkpoint = torch.load(tmp_path / name, weights_only=True)

@@ -56,8 +56,8 @@ def test_a_video_by_its_path_gives_what_its_frames_give(predictor: VideoPredicto
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ytvis19/none",), "no config 'ytvis19/none'; known are .*ytvis19/seqformer_R50"),
-        (("ytvis19/seqformer_R50",), "no weights come with 'ytvis19/seqformer_R50'"),
+        (("ytvis19/none",), "no config 'ytvis19/none'; available: .*ytvis19/seqformer_R50"),
+        (("ytvis19/seqformer_R50",), "no weights are shipped for 'ytvis19/seqformer_R50'"),
         (("other.safetensors",), "weights 'other.safetensors' need a config: give `config_file`"),
         ((None, "config.yaml"), "`config_file` is for a weights file"),
     ],

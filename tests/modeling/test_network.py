@@ -42,8 +42,8 @@ def test_videos_of_a_batch_do_not_mix() -> None:
 
 
 @torch.no_grad()
-def test_padding_does_not_show_in_queries() -> None:
-    """What lies in padded cells of memory cannot be sampled."""
+def test_padding_does_not_affect_queries() -> None:
+    """Padded cells of memory are never sampled."""
     model = tiny_model()
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     assert frames.padding_mask.any()
@@ -53,7 +53,7 @@ def test_padding_does_not_show_in_queries() -> None:
 
 
 @torch.no_grad()
-def test_groups_of_queries_know_nothing_of_each_other() -> None:
+def test_groups_of_queries_are_independent() -> None:
     model = tiny_model(QUERY_GROUPS=3, DROPOUT=0.0)
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     alone = model.network.decode(frames, 2)

@@ -1,5 +1,5 @@
-// Runs every set of CPU kernels that this processor has on random calls and compares them with the functors of
-// arithmetic.h. Meant to be compiled with sanitizers: arrays have exactly the size that a call needs.
+// Runs every set of CPU kernels that this processor supports on random calls and compares the results with the
+// functors of arithmetic.h. Compile it with sanitizers: arrays have exactly the size that a call needs.
 //
 //   fuzz CALLS SEED
 
@@ -57,7 +57,7 @@ std::vector<T> numbers(int64_t count, double least, double most) {
   return result;
 }
 
-// Locations in and around the levels, some of them absurd.
+// Locations inside and around the levels, including absurd ones.
 template <typename C>
 std::vector<C> places(int64_t count) {
   std::vector<C> result = numbers<C>(count, -0.5, 1.5);
@@ -138,7 +138,7 @@ void one_call(Type value_type, Type location_type, double precision) {
   for (const char* name : {"baseline", "avx2", "avx512"}) {
     const cpu::Kernels* kernels = cpu::find_kernels(name);
     if (kernels == nullptr) continue;
-    // As the operator does, kernels are not called where there is nothing to sum.
+    // Like the operator, do not call the kernels if there is nothing to sum.
     if (p.levels > 0) {
       std::vector<T> output(outputs);
       call.output = output.data();
@@ -148,8 +148,8 @@ void one_call(Type value_type, Type location_type, double precision) {
       kernels->forward(call, middle, rows, scratch.data());
       compare(name, "output", output, in_sum_type(wanted), precision);
 
-      // The fused form reads the same numbers as offsets from boxes and as logits; that it stays in its arrays is
-      // what matters here.
+      // The fused form uses the same numbers as offsets from boxes and as logits. This only checks that it stays
+      // within its arrays.
       for (int64_t size : {2, 4}) {
         const auto reference = numbers<C>(p.images * p.queries * p.levels * size, 0, 1);
         Call fused = call;

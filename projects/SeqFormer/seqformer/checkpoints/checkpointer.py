@@ -80,7 +80,7 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
             raise InputError(f"weights '{filename}' hold no state dict")
         return checkpoint
 
-    def _load_model(self, checkpoint: dict[str, Any]):
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
         if self.strict:
             for key, found, expected in incompatible.incorrect_shapes:

@@ -150,8 +150,13 @@ class StreamingJob:
             self.unfinished.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"'{self.output}' cannot be written: {error.strerror}") from error
+
+        def remove_unless_begun() -> None:
+            if not stream.num_final:
+                shutil.rmtree(self.unfinished, ignore_errors=True)
+
         with ExitStack() as stack:
-            stack.callback(lambda: stream.num_final or shutil.rmtree(self.unfinished, ignore_errors=True))
+            stack.callback(remove_unless_begun)
             spool = stack.enter_context(ResultSpool(self.unfinished / "frames.jsonl", keep=stream.num_final))
             writer = stack.enter_context(self._writer)
             interruption = stack.enter_context(_Interruption())

@@ -108,7 +108,7 @@ def track_video(
         for frame in draw_tracklets(frames, tracklets, class_names):
             writer.write(frame)
     write_results(results, result.to_json(video_id, category_ids))
-    if tracer is not None:
+    if tracer is not None and page is not None:
         write_page(
             page,
             progress(source, result.length, "page"),

@@ -41,7 +41,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if not parameters:
         raise InputError("nothing to train: every parameter is frozen")
     if solver.OPTIMIZER.upper() == "ADAMW":
-        optimizer = torch.optim.AdamW(parameters, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            parameters, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY
+        )
     elif solver.OPTIMIZER.upper() == "SGD":
         optimizer = torch.optim.SGD(
             parameters,

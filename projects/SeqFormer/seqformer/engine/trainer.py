@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import signal
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,14 +31,17 @@ from seqformer.errors import InputError
 
 __all__ = ["Trainer", "load_evaluated_model"]
 
-logger = logging.getLogger(__name__)
-
+_STOPPING = b"\nStopping after this step, with a checkpoint; press Ctrl-C again to stop at once\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class _BadInputInStep(BaseException):
     """Carries an InputError past Detectron2's training loop, which logs a traceback of every Exception."""
+
+    def __init__(self, error: InputError):
+        super().__init__(error)
+        self.error = error
 
 
 @contextmanager
@@ -56,7 +60,7 @@ def _bad_input_in_step() -> Iterator[None]:
         with _without_worker_traceback():
             yield
     except InputError as error:
-        raise _BadInputInStep from error
+        raise _BadInputInStep(error) from error
 
 
 class Trainer(DefaultTrainer):
@@ -239,7 +243,7 @@ class Trainer(DefaultTrainer):
         try:
             return super().train()
         except _BadInputInStep as error:
-            raise error.__cause__ from None
+            raise error.error from None
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -250,7 +254,9 @@ class Trainer(DefaultTrainer):
                 return
             raise KeyboardInterrupt
         self._interrupted = True
-        logger.warning("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
+        if comm.is_main_process():
+            # Not by the logger: the signal may have come in the middle of one of its own writes.
+            os.write(sys.stderr.fileno(), _STOPPING)
 
 
 def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:

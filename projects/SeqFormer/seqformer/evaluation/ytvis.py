@@ -85,10 +85,9 @@ def average_precision(tracks: Tracks) -> dict[str, Any]:
 
 def _overlaps(detections: list[Track], truths: list[Track]) -> np.ndarray:
     """Space-time IoU (D, G)."""
+    first, second = (np.stack([track.areas for track in tracks]) for tracks in (detections, truths))
     return space_time_iou(
-        [track.masks for track in detections],
-        [track.masks for track in truths],
-        tuple(np.stack([track.areas for track in tracks]) for tracks in (detections, truths)),
+        [track.masks for track in detections], [track.masks for track in truths], (first, second)
     )
 
 

@@ -90,13 +90,15 @@ class VideoPrediction(VideoResult):
             return
         if frames is None and self.source is None:
             raise InputError("the result was made of frames given one by one: give them as `frames`")
-        from seqformer.video import FrameFolderWriter, VideoWriter, open_source, open_writer
+        from seqformer.video import FrameFolderWriter, FrameWriter, VideoWriter, open_source, open_writer
         from seqformer.visualization import best_tracklets, draw_tracklets
 
+        writer: FrameWriter
         with ExitStack() as stack:
             if frames is None:
-                frames = stack.enter_context(open_source(self.source))
-                writer = open_writer(path, frames)
+                assert self.source is not None  # checked above
+                frames = source = stack.enter_context(open_source(self.source))
+                writer = open_writer(path, source)
             elif path.suffix.lower() == ".mp4":
                 rate = Fraction(fps).limit_denominator(1001)
                 writer = VideoWriter(path, self.height, self.width, rate)

@@ -178,7 +178,8 @@ class StreamingPredictor:
         return self._results(self._inference.push(images))
 
     def _results(self, finals: Iterable[FinalFrames]) -> list[FrameResult]:
-        size = self.size or (0, 0)  # before the first frame there are no final ones
-        return [
-            result for final in finals for result in self._inference.frame_results(final, self._resized, size)
-        ]
+        results: list[FrameResult] = []
+        for final in finals:
+            assert self.size is not None  # frames were pushed
+            results += self._inference.frame_results(final, self._resized, self.size)
+        return results

@@ -60,10 +60,10 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
     sampled: list[SampledPoints] = []
 
     def record(
-        module: MSDeformAttn, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Levels], output: Tensor
+        module: MSDeformAttn, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Levels], _: Tensor
     ) -> None:
         query, reference, _, _, levels = inputs
-        n, q, _ = query.shape
+        n, q = query.shape[:2]
         shape = (n, q, module.num_heads, module.num_levels, module.num_points)
         offsets = module.sampling_offsets(query).to(reference.dtype).view(*shape, 2)
         logits = module.attention_weights(query).to(reference.dtype).view(shape)
@@ -110,8 +110,7 @@ def trace(
     remaining = iter(frames)
     parts, image_size = [], (0, 0)
     while batch := list(islice(remaining, _ENCODED_TOGETHER)):
-        height, width = batch[0].shape[-2:]
-        image_size = (height, width)
+        image_size = batch[0].shape[-2], batch[0].shape[-1]
         parts.append(network.encode(batch))
     if not parts:
         raise InputError("the video has no frames")

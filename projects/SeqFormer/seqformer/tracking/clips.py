@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from torch import Tensor
 
@@ -50,7 +49,6 @@ def fits_one_clip(length: int | None, bytes_per_frame: int, budget: float) -> bo
     return length is not None and length * bytes_per_frame <= budget
 
 
-@dataclass
 class ClipInstances:
     """The instances that the network predicts in one clip.
 
@@ -58,11 +56,20 @@ class ClipInstances:
         start: the clip's first frame.
         class_probabilities: (N, K).
         mask_logits: (N, T, h, w), stride 4, padding included.
+        mask_probabilities: (N, T, h, w); by default the sigmoid of the logits.
     """
 
-    start: int
-    class_probabilities: Tensor
-    mask_logits: Tensor
+    def __init__(
+        self,
+        start: int,
+        class_probabilities: Tensor,
+        mask_logits: Tensor,
+        mask_probabilities: Tensor | None = None,
+    ):
+        self.start = start
+        self.class_probabilities = class_probabilities
+        self.mask_logits = mask_logits
+        self.mask_probabilities = mask_logits.sigmoid() if mask_probabilities is None else mask_probabilities
 
     def __len__(self) -> int:
         return len(self.mask_logits)
@@ -72,19 +79,15 @@ class ClipInstances:
         """The frame after the clip's last one."""
         return self.start + self.mask_logits.shape[1]
 
-    @cached_property
-    def mask_probabilities(self) -> Tensor:
-        """(N, T, h, w), the sigmoid of the logits."""
-        return self.mask_logits.sigmoid()
-
     def select(self, rows: Sequence[int]) -> ClipInstances:
         """Only the instances of these rows."""
         rows = list(rows)
-        selected = ClipInstances(self.start, self.class_probabilities[rows], self.mask_logits[rows])
-        # Computed again they could differ in the last bit: a vector's numbers and single ones are not rounded
-        # alike.
-        selected.mask_probabilities = self.mask_probabilities[rows]
-        return selected
+        return ClipInstances(
+            self.start,
+            self.class_probabilities[rows],
+            self.mask_logits[rows],
+            self.mask_probabilities[rows],
+        )
 
 
 @dataclass

@@ -79,14 +79,10 @@ def _continued(
     if not known or not rows:
         return {}
     similarity = overlap_with_known(store, known, clip)
-    predicted = {
-        index: masks
-        for index, i in enumerate(known)
-        if (masks := store.instances[i].path.predict(range(clip.start, clip.end))) is not None
-    }
-    if predicted:
-        moving = list(predicted)
-        masks = torch.stack(list(predicted.values()))
+    predicted = [store.instances[i].path.predict(range(clip.start, clip.end)) for i in known]
+    moving = [index for index, masks in enumerate(predicted) if masks is not None]
+    if moving:
+        masks = torch.stack([masks for masks in predicted if masks is not None])
         moved = soft_iou(_blurred(masks), _blurred(clip.mask_probabilities)).cpu()
         similarity[moving] = options.weight * moved + (1 - options.weight) * similarity[moving]
     similarity = similarity[:, rows]

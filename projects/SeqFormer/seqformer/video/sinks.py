@@ -45,7 +45,7 @@ class FrameWriter(Protocol):
 
     def __enter__(self) -> FrameWriter: ...
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
 
 
 class VideoWriter:
@@ -308,7 +308,7 @@ class GrowingFolderWriter(FrameFolderWriter):
 
 def open_writer(
     output: str | Path, source: FrameSource, *, growing: bool = False, resumed: bool = False
-) -> VideoWriter | FrameFolderWriter:
+) -> FrameWriter:
     """A writer, not yet entered, for frames of the size and rate of ``source``.
 
     Args:

@@ -112,7 +112,8 @@ class Composer:
             for blob in known:
                 x0, y0, x1, y1 = blob.box
                 kept[y0:y1, x0:x1] |= blob.mask.astype(np.uint8)
-            cover = cv2.dilate(unknown & ~cv2.dilate(kept, np.ones((3, 3), np.uint8)) & 1, np.ones((15, 15)))
+            near = cv2.dilate(kept, np.ones((3, 3), np.uint8)) > 0
+            cover = cv2.dilate(unknown & ~near, np.ones((15, 15)))
             cover = cv2.GaussianBlur(cover.astype(np.float32), (0, 0), 2.0)
             cover *= 1 - cv2.GaussianBlur(kept.astype(np.float32), (0, 0), 1.0).clip(0, 1)
             background = frame + cover[..., None] * (self.scene.background.astype(np.float32) - frame)

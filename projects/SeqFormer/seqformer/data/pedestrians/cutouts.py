@@ -176,7 +176,7 @@ class Scene:
 
     def _blobs(self, frame: int, mask: np.ndarray) -> list[Blob]:
         """Connected regions of a foreground mask; parts that only an occluder separates are connected."""
-        joined = mask.astype(np.uint8)
+        joined: np.ndarray = mask.astype(np.uint8)
         if self.occluders.any():
             for kernel in ((1, 61), (21, 1)):
                 bridge = cv2.morphologyEx(
@@ -241,10 +241,10 @@ class Scene:
                 for j, new in enumerate(blobs):
                     touches[i, j] = old.overlap(new) > 0.1 * min(old.mask.sum(), new.mask.sum())
             following: dict[int, Track] = {}
-            for new, blob in enumerate(blobs):
+            for j, blob in enumerate(blobs):
                 if not blob.single:
                     continue
-                parents = np.flatnonzero(touches[:, new]) if len(before) else []
+                parents = np.flatnonzero(touches[:, j])
                 track = None
                 if len(parents) == 1 and touches[parents[0]].sum() == 1:
                     track = running.get(int(parents[0]))
@@ -254,7 +254,7 @@ class Scene:
                     track = Track()
                     tracks.append(track)
                 track.blobs.append(blob)
-                following[new] = track
+                following[j] = track
             running = following
         return tracks
 

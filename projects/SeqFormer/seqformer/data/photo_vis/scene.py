@@ -210,9 +210,11 @@ def _camera(dice: Dice, material: Material, length: int) -> Camera:
         center = dice.uniform(margin, extent - margin)
         low, high = max(center - reach, margin), min(center + reach, extent - margin)
         curves.append(Curve.random(dice, length, step, low, high))
+    x, y = curves
     return Camera(
         background,
-        *curves,
+        x,
+        y,
         Curve.random(dice, length, step, view * (1.0 - zoom), largest),
         Curve.random(dice, length, step, -_STILL_ANGLE, _STILL_ANGLE),
     )
@@ -238,7 +240,6 @@ def _sizes(dice: Dice, material: Material, cutouts: list[int]) -> list[float]:
 
 
 def _path(dice: Dice, camera: Camera, rules: Rules, speed: float) -> _Path:
-    path = None
     for _ in range(_TRIES):
         path = _any_path(dice, camera, rules.length, speed * dice.uniform(0.8, 1.3))
         inside = sum(_inside(path.place(camera, float(t))) for t in range(rules.length))
@@ -261,7 +262,8 @@ def _any_path(dice: Dice, camera: Camera, length: int, step: float) -> _Path:
         view = camera.view(time)
         anchor = (camera.x(time) + at[0] * view, camera.y(time) + at[1] * view)
         sway = dice.choice((0.0, 0.05))
-        return _Path(*(Curve.random(dice, length, step, -sway, sway) for _ in range(2)), anchor=anchor)
+        x, y = (Curve.random(dice, length, step, -sway, sway) for _ in range(2))
+        return _Path(x, y, anchor)
     if kind < 0.6:  # roams
         return _Path(
             Curve.random(dice, length, step, -wide, wide), Curve.random(dice, length, step, -high, high)
@@ -317,10 +319,12 @@ def _actor(dice: Dice, camera: Camera, rules: Rules, cutout: int, path: _Path, s
     view = camera.view(0.0)
     anchored = path.anchor is not None
     light = dice.uniform(0.75, 1.15)
+    mirrored = dice.chance(0.5)
+    red, green, blue = (int(256.0 * light * dice.uniform(0.92, 1.08)) for _ in range(3))
     return Actor(
         cutout,
-        mirrored=dice.chance(0.5),
-        gains=tuple(int(256.0 * light * dice.uniform(0.92, 1.08)) for _ in range(3)),
+        mirrored,
+        gains=(red, green, blue),
         place=lambda time: path.place(camera, time),
         size=lambda time: size * scale(time) * (view / camera.view(time) if anchored else 1.0),
         angle=Curve.random(dice, length, step, upright - swing, upright + swing),
