@@ -256,7 +256,7 @@ class VideoInference:
         options = self.options
         ids: Sequence[int | None]
         if options.by_motion:
-            ids: Sequence[int | None] = assign_by_motion(
+            ids = assign_by_motion(
                 self._store,
                 clip,
                 options.motion,
