@@ -41,7 +41,7 @@ def test_the_shipped_model_by_name_and_by_file(predictor: VideoPredictor) -> Non
         other = VideoPredictor.from_pretrained(model, opts=SMALL)
         state = other.model.state_dict()
         differ = [n for n, tensor in predictor.model.state_dict().items() if not tensor.equal(state[n])]
-        assert set(differ) <= {"detr.detr.training_query_embed.weight"}, "only these are not in the file"
+        assert set(differ) <= {"detr.detr.training_query_embed.weight"}, "which no file holds"
 
 
 def test_a_video_by_its_path_gives_what_its_frames_give(predictor: VideoPredictor, tmp_path: Path) -> None:

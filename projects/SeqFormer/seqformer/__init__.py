@@ -3,7 +3,7 @@
 Importing the package registers the meta-architecture "SeqFormer", its backbones and the published datasets
 with Detectron2. OpenCV, PyAV, timm and matplotlib are imported only by functions that need them.
 
-Example:
+Examples:
     >>> from seqformer import VideoPredictor
     >>> result = VideoPredictor.from_pretrained()("video.mp4")
     >>> [(t.class_name, t.score) for t in result.tracklets]

@@ -58,7 +58,7 @@ def check_number(
     Raises:
         InputError: if ``value`` is not a number (with ``integer``, not an integer) or is out of bounds.
 
-    Example:
+    Examples:
         >>> check_number("threshold", 0.5, at_least=0, at_most=1)
     """
     if isinstance(value, bool) or not isinstance(value, Integral if integer else Real):

@@ -102,7 +102,7 @@ class VideoResult:
         length: number of frames, T.
         tracklets: in order of first appearance; with the result protocol "pairs", the best first.
 
-    Example:
+    Examples:
         >>> result = predictor(frames)
         >>> [(t.class_name, t.score, t.boxes[0]) for t in result.tracklets]
     """

@@ -88,7 +88,7 @@ class StreamingJob:
         InputError: if there is an interrupted job that ``resume`` does not continue, or the output cannot be
             written.
 
-    Example:
+    Examples:
         >>> with open_source("camera:0") as source:
         ...     job = StreamingJob("out.mp4", source, class_names=["person"], category_ids=[1])
         ...     job.run(VideoPredictor(cfg).stream(clip_matching=True))

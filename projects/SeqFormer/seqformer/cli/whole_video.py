@@ -90,7 +90,7 @@ def track_video(
     Raises:
         InputError: if the video cannot be read or has no frames, or a file cannot be written.
 
-    Example:
+    Examples:
         >>> predictor = VideoPredictor(cfg)
         >>> with open_source("street.mp4") as source:
         ...     track_video(lambda: predictor, source, "out.mp4", class_names=["person"], category_ids=[1])

@@ -81,7 +81,7 @@ class Trainer(DefaultTrainer):
     Raises:
         InputError: if a dataset or an option cannot be used; in training, if a file cannot be read.
 
-    Example:
+    Examples:
         >>> trainer = Trainer(cfg, YTVISEvaluator)
         >>> trainer.resume_or_load(resume=False)
         >>> trainer.train()

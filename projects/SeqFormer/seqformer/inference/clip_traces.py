@@ -64,7 +64,7 @@ class ClipTracer:
         frames: by frame and instance.
         num_points: sampling points that there are of an instance, frame and layer; None before any clip.
 
-    Example:
+    Examples:
         >>> with ClipTracer(predictor.network) as tracer:
         ...     result = predictor(frames, observer=tracer)
         >>> tracer.frames[12][result.tracklets[0].instance_id].boxes[-1]

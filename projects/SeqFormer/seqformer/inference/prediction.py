@@ -26,7 +26,7 @@ class VideoPrediction(VideoResult):
         source: the video file, folder, glob pattern or pictures that the frames came from; None if they were
             given one by one.
 
-    Example:
+    Examples:
         >>> result = VideoPredictor.from_pretrained()("street.mp4")
         >>> result.save("drawn.mp4")
         >>> result.save("results.json")

@@ -50,7 +50,7 @@ class StreamingPredictor:
     Raises:
         InputError: if there is no such format or layout.
 
-    Example:
+    Examples:
         >>> stream = VideoPredictor(cfg).stream()
         >>> for frame in camera:
         ...     for result in stream.push(frame):

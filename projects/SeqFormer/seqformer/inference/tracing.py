@@ -52,7 +52,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
     Yields:
         a list to which every call adds its points, on the device of the network.
 
-    Example:
+    Examples:
         >>> with record_sampling(network.detr.transformer.decoder.layers) as sampled:
         ...     outputs = network.decode(frames, len(frames))
         >>> sampled[0].locations.shape
@@ -102,7 +102,7 @@ def trace(
     Raises:
         InputError: if there are no frames.
 
-    Example:
+    Examples:
         >>> result = trace(network, options, frames)
         >>> layer, best = -1, result.queries[0]
         >>> result.temporal_weights[layer, :, best]

@@ -254,8 +254,9 @@ class VideoInference:
     def _add(self, clip: ClipInstances) -> Sequence[int | None]:
         """Assigns the instances of the next clip to those of the video; returns their ids."""
         options = self.options
+        ids: Sequence[int | None]
         if options.by_motion:
-            ids: Sequence[int | None] = assign_by_motion(
+            ids = assign_by_motion(
                 self._store,
                 clip,
                 options.motion,

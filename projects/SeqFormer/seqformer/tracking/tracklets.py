@@ -30,7 +30,7 @@ class TrackletBuilder:
         most: how many tracklets the video has at most; see :func:`best_results`.
         class_names: by label; classes without a name are numbered.
 
-    Example:
+    Examples:
         >>> tracklets = TrackletBuilder()
         >>> for frame in frames:
         ...     tracklets.add(stream.push(frame))

@@ -63,7 +63,7 @@ def open_dataset_video(
     Raises:
         InputError: if it cannot be read, or its frames are not those of the dataset's video.
 
-    Example:
+    Examples:
         >>> video = open_dataset_video(dataset="val.json", images="JPEGImages", video_id=3)
         >>> first, last = video.pick([0, video.video.length - 1])
     """

@@ -42,7 +42,7 @@ class LiveReader:
         InputError: if it cannot be opened or has no frames; while reading, if it stops before its end, or
             frames change size.
 
-    Example:
+    Examples:
         >>> with LiveReader("camera:0") as camera:
         ...     for frame in camera:
         ...         print(frame.shape)

@@ -64,7 +64,7 @@ class VideoWriter:
     Raises:
         InputError: on entering, if the file cannot be made; later, if the disk is full.
 
-    Example:
+    Examples:
         >>> with VideoWriter("out.mp4", 480, 640, Fraction(30000, 1001)) as writer:
         ...     writer.write(frame)
     """

@@ -79,7 +79,7 @@ class VideoReader:
         InputError: if the file is missing, empty or not a video, or none of its frames can be decoded; while
             reading, if frames change size.
 
-    Example:
+    Examples:
         >>> with VideoReader("street.mp4") as video:
         ...     for frame in video:
         ...         print(frame.shape, video.fps)

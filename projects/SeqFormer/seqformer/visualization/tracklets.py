@@ -53,7 +53,7 @@ def draw_tracklets(
     Yields:
         (H, W, 3) uint8 RGB, one for each frame.
 
-    Example:
+    Examples:
         >>> with open_source("street.mp4") as video, open_writer("drawn.mp4", video) as writer:
         ...     for frame in draw_tracklets(video, result.tracklets, ["person"]):
         ...         writer.write(frame)
