@@ -130,7 +130,7 @@ def test_same_seed_same_dataset(street: Path, dataset: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (("--video", "missing.avi"), "no such video"),
+        (("--video", "missing.avi"), "no video file"),
         (("--video", __file__), "is it a video"),
         (("--split-frame", "95"), "--split-frame 95"),
         (("--output", "."), "exists"),

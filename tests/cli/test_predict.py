@@ -231,8 +231,8 @@ def test_results_name_is_a_folder(tmp_path, model, stub, capsys):
         (["MODEL.SeqFormer.NUM_CLASSES"], "no value"),
         (["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], "GeneralizedRCNN"),
         (["MODEL.DEVICE", "abacus"], "abacus"),
-        (["MODEL.SeqFormer.NUM_CLASSES", "3"], "do not fit"),
-        (["MODEL.SeqFormer.HIDDEN_DIM", "32"], "do not fit"),
+        (["MODEL.SeqFormer.NUM_CLASSES", "3"], "do not match"),
+        (["MODEL.SeqFormer.HIDDEN_DIM", "32"], "do not match"),
     ],
 )
 def test_bad_options(tmp_path, model, capsys, opts, message):

@@ -69,7 +69,7 @@ def interrupted(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
             break
     remaining, errors = training.communicate(timeout=TIMEOUT)
     assert training.returncode == 130, errors
-    assert "Stopping after this step" in remaining
+    assert "Stopping after this step" in errors
     assert "Traceback" not in remaining + errors
     assert errors.splitlines()[-1] == "interrupted; continue from the last checkpoint with --resume"
     name = (output / "last_checkpoint").read_text()

@@ -1,4 +1,4 @@
-"""YouTube-VIS JSON to dataset dicts: content, registration, and what bad files are told."""
+"""YouTube-VIS JSON to dataset dicts: content, registration, and errors for bad files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seqformer.formats.rle import decode_mask, rle_counts
 
 @pytest.fixture
 def edited(toy: Any, tmp_path: Path) -> Callable[[Callable[[dict], None]], Path]:
-    """Writes train.json after a change."""
+    """Writes a changed copy of train.json."""
 
     def write(change: Callable[[dict], None]) -> Path:
         data = json.loads(toy.train.read_text())
@@ -31,7 +31,7 @@ def edited(toy: Any, tmp_path: Path) -> Callable[[Callable[[dict], None]], Path]
     return write
 
 
-def test_videos_have_their_annotations_by_frame(toy: Any) -> None:
+def test_annotations_are_listed_by_frame(toy: Any) -> None:
     data = json.loads(toy.train.read_text())
     videos = load_ytvis_json(toy.train, toy.frames, "toy_content")
     assert [video["video_id"] for video in videos] == [1, 2, 3]
@@ -44,15 +44,15 @@ def test_videos_have_their_annotations_by_frame(toy: Any) -> None:
     assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1, 3: 2}
     for annotation in data["annotations"]:
         for frame, segmentation in enumerate(annotation["segmentations"]):
-            found = [
+            actual = [
                 a
                 for a in videos[annotation["video_id"] - 1]["annotations"][frame]
                 if a["id"] == annotation["id"]
             ]
             if segmentation is None:
-                assert found == []
+                assert actual == []
             else:
-                assert found == [
+                assert actual == [
                     {
                         "id": annotation["id"],
                         "category_id": annotation["category_id"] - 1,
@@ -174,7 +174,7 @@ def test_errors_name_file_video_and_annotation(
     ("content", "message"),
     [(None, "no file"), ("{", "is not JSON"), ("\udcff", "is not JSON"), ("[]", "not an object")],
 )
-def test_files_that_are_no_dataset(tmp_path: Path, content: str | None, message: str) -> None:
+def test_files_that_are_not_a_dataset(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "data.json"
     if content is not None:
         path.write_text(content, encoding="utf-8", errors="surrogateescape")

@@ -20,6 +20,7 @@ from seqformer.data.toy import make_toy_dataset
 from seqformer.errors import InputError
 from seqformer.evaluation import YTVISEvaluator
 from seqformer.formats.rle import decode_mask, encode_masks
+from seqformer.structures import Tracklet, VideoResult
 
 NAME = "toy_evaluator"
 
@@ -91,6 +92,22 @@ def test_classes_of_one_instance_share_its_masks(toy: tuple[Path, Path], tmp_pat
     assert [(r["category_id"], r["score"]) for r in results] == [(1, 0.9), (3, 0.4)]
     assert results[0]["segmentations"] == results[1]["segmentations"]
     assert [s is None for s in results[0]["segmentations"]] == [True, False, True]
+
+
+def test_a_video_result_is_taken_as_it_is(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its RLEs are not encoded again, and the masks next to it are not read."""
+    mask = torch.zeros(3, 48, 64, dtype=torch.bool)
+    mask[1, 3:9, 4:8] = True
+    rles = encode_masks(mask.numpy())
+    result = VideoResult(48, 64, 3, [Tracklet(0, 0, 0.9, rles), Tracklet(0, 2, 0.4, rles)])
+    plain = {"image_size": (48, 64), "pred_scores": [0.9, 0.4], "pred_labels": [0, 2]}
+    written = []
+    for output in ({"video_result": result, "pred_masks": None}, plain | {"pred_masks": [mask, mask]}):
+        evaluator = YTVISEvaluator(NAME, tmp_path)
+        evaluator.process([{"video_id": 1, "length": 3}], output)
+        evaluator.evaluate()
+        written.append((tmp_path / "results.json").read_text())
+    assert written[0] == written[1] and json.loads(written[0])[1]["category_id"] == 3
 
 
 def test_results_without_annotations(toy: tuple[Path, Path], tmp_path: Path) -> None:

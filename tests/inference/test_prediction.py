@@ -57,8 +57,8 @@ def test_path_and_frames_give_the_same_result(predictor: VideoPredictor, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ytvis19/none",), "no config 'ytvis19/none'; known are .*ytvis19/seqformer_R50"),
-        (("ytvis19/seqformer_R50",), "no weights come with 'ytvis19/seqformer_R50'"),
+        (("ytvis19/none",), "no config 'ytvis19/none'; available: .*ytvis19/seqformer_R50"),
+        (("ytvis19/seqformer_R50",), "no weights are shipped for 'ytvis19/seqformer_R50'"),
         (("other.safetensors",), "weights 'other.safetensors' need a config: give `config_file`"),
         ((None, "config.yaml"), "`config_file` needs a weights file"),
     ],
@@ -72,7 +72,7 @@ def test_missing_models(arguments: tuple, message: str) -> None:
 def test_a_weights_file_with_its_config(tmp_path: Path) -> None:
     save_file({}, tmp_path / "empty.safetensors")
     config = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
-    with pytest.raises(InputError, match="weights and config do not fit: the file lacks"):
+    with pytest.raises(InputError, match="weights and config do not match: the file lacks"):
         VideoPredictor.from_pretrained(tmp_path / "empty.safetensors", config_file=config)
 
 

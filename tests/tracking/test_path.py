@@ -58,5 +58,13 @@ def test_nothing_is_predicted_without_a_mask() -> None:
 
 @pytest.mark.parametrize(("later", "expected"), [(10, 0.0), (16, 1.0), (4, 1.0)])
 def test_distances_are_in_extents(later: int, expected: float) -> None:
-    """Two cells per frame: 0, 2, 4 at frames 0 to 2, so 10 at frame 5; the square is 6 cells high."""
+    """Two cells per frame: at 4 in frame 2, so at 10 in frame 5; the rectangle is 4 cells wide and 6 high."""
     assert path(0, 2, 4).distance(path(later, first=5)) == pytest.approx(expected)
+
+
+def test_an_extent_is_the_longer_side_of_the_larger_one() -> None:
+    wide, far = Path(), Path()
+    wide.add(0, square(2, width=12, height=3), OPTIONS)
+    far.add(1, square(14, width=12, height=3), OPTIONS)
+    assert wide.distance(far) == far.distance(wide) == pytest.approx(1)
+    assert path(2).distance(far) == pytest.approx(np.hypot(16, 1.5) / 12)

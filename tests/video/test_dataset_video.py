@@ -62,3 +62,9 @@ def test_mismatches(tmp_path: Path, dataset: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             open_dataset_video(**arguments)
+
+
+def test_a_stream_can_be_read_only_once(tmp_path: Path, address: str) -> None:
+    encode(tmp_path / "a.ts", T)
+    with pytest.raises(InputError, match="'a' can be read only once: give a video file or pictures"):
+        open_dataset_video(f"{address}/a.ts")

@@ -7,8 +7,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 from functools import partial
+from types import ModuleType
 
 from seqformer.cli.program import program
+from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.version import __version__
 
 __all__ = ["main"]
@@ -34,19 +36,31 @@ def _add_arguments(parser: argparse.ArgumentParser, command: str) -> None:
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         if name == command:
-            module = importlib.import_module(f"seqformer.cli.{name}")
+            module = _import_command(name)
             subparser.description = module.__doc__
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run)
+
+
+def _import_command(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"seqformer.cli.{name}")
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise InputError(
+            f"`seqformer {name}` needs the package '{package}', which is not installed: "
+            "run `seqformer env` to see how to install it"
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command. Bad input is reported in one line, with exit code 2."""
     argv = sys.argv[1:] if argv is None else list(argv)
     command = argv[0] if argv else ""
-    program(
-        partial(_add_arguments, command=command),
-        lambda args: args.run(args),
-        "Segments and tracks the instances of videos with SeqFormer.",
-        prog="seqformer",
-    )(argv)
+    with exit_on_bad_input():
+        program(
+            partial(_add_arguments, command=command),
+            lambda args: args.run(args),
+            "Segments and tracks the instances of videos with SeqFormer.",
+            prog="seqformer",
+        )(argv)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from seqformer.errors import exit_on_bad_input
 
 __all__ = ["Program", "program"]
 
-Program = Callable[[Sequence[str] | None], None]
-"""Runs a command with the given arguments; by default those of the process."""
+
+class Program(Protocol):
+    """Runs a command with the given arguments, by default those of the process."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
 
 
 def program(

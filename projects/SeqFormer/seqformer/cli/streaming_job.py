@@ -87,7 +87,7 @@ class StreamingJob:
     Raises:
         InputError: if there is an interrupted job and ``resume`` is not set, or the output cannot be written.
 
-    Example:
+    Examples:
         >>> with open_source("camera:0") as source:
         ...     job = StreamingJob("out.mp4", source, class_names=["person"], category_ids=[1])
         ...     job.run(VideoPredictor(cfg).stream(clip_matching=True))
@@ -148,8 +148,13 @@ class StreamingJob:
             self.unfinished.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"'{self.output}' cannot be written: {error.strerror}") from error
+
+        def remove_unless_begun() -> None:
+            if not stream.num_final:
+                shutil.rmtree(self.unfinished, ignore_errors=True)
+
         with ExitStack() as stack:
-            stack.callback(lambda: stream.num_final or shutil.rmtree(self.unfinished, ignore_errors=True))
+            stack.callback(remove_unless_begun)
             spool = stack.enter_context(ResultSpool(self.unfinished / "frames.jsonl", keep=stream.num_final))
             writer = stack.enter_context(self._writer)
             interruption = stack.enter_context(_Interruption())

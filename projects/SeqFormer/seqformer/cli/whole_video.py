@@ -90,7 +90,7 @@ def track_video(
     Raises:
         InputError: if the video cannot be read or has no frames, or a file cannot be written.
 
-    Example:
+    Examples:
         >>> predictor = VideoPredictor(cfg)
         >>> with open_source("street.mp4") as source:
         ...     track_video(lambda: predictor, source, "out.mp4", class_names=["person"], category_ids=[1])
@@ -108,7 +108,7 @@ def track_video(
         for frame in draw_tracklets(frames, tracklets, class_names):
             writer.write(frame)
     write_results(results, result.to_json(video_id, category_ids))
-    if tracer is not None:
+    if tracer is not None and page is not None:
         write_page(
             page,
             progress(source, result.length, "page"),

@@ -1,15 +1,24 @@
-"""Metrics of tracklets (AP, ID switches) and an evaluator for Detectron2."""
+"""Metrics of tracklets (AP, ID switches) and an evaluator for Detectron2.
 
-from seqformer.evaluation.evaluator import YTVISEvaluator
+The metrics need neither PyTorch nor Detectron2; the evaluator is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from seqformer.evaluation.id_switches import IDSwitches, count_id_switches
 from seqformer.evaluation.ytvis import evaluate_ytvis
-from seqformer.formats.results import write_results, write_submission
 
-__all__ = [
-    "IDSwitches",
-    "YTVISEvaluator",
-    "count_id_switches",
-    "evaluate_ytvis",
-    "write_results",
-    "write_submission",
-]
+if TYPE_CHECKING:
+    from seqformer.evaluation.evaluator import YTVISEvaluator
+
+__all__ = ["IDSwitches", "YTVISEvaluator", "count_id_switches", "evaluate_ytvis"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "YTVISEvaluator":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from seqformer.evaluation.evaluator import YTVISEvaluator
+
+    return YTVISEvaluator

@@ -65,6 +65,7 @@ class AttentionMeasure:
             truths: T ground-truth masks of G instances, for the traced frames and at the size of the
                 trace's masks; None where an instance is not visible.
         """
+        assert trace.segmentations is not None, "the trace must have masks"
         self._num_layers = trace.num_layers
         truths = [masks for masks in truths if any(masks)]
         self.instances += len(truths)
@@ -75,6 +76,7 @@ class AttentionMeasure:
                 self._add(trace, trace.queries[i], truths[g])
 
     def _add(self, trace: Trace, query: int, masks: Sequence[RLE | None]) -> None:
+        present = [mask for mask in masks if mask is not None]
         visible = np.array([mask is not None for mask in masks])
         weights = trace.temporal_weights[:, :, query].T * trace.num_frames  # T, D
         if not visible.all():
@@ -82,8 +84,8 @@ class AttentionMeasure:
             self._visible.append(weights[visible])
             self._hidden.append(weights[~visible])
         frames = np.flatnonzero(visible)
-        height, width = masks[frames[0]]["size"]
-        boxes = mask_api.toBbox([masks[t] for t in frames]) / (width, height, width, height)  # xywh
+        height, width = present[0]["size"]
+        boxes = mask_api.toBbox(present) / (width, height, width, height)  # xywh
         low, high = (corner[:, None, None, None] for corner in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:]))
         locations = trace.sampling_locations[:, frames, query]  # D, frames, M, L, P, 2
         inside = ((locations >= low) & (locations <= high)).all(-1)

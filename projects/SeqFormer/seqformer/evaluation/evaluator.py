@@ -118,4 +118,5 @@ def _encoded(outputs: dict[str, Any], length: int) -> VideoResult:
     tracklets = [
         Tracklet(instances[id(masks)], label, score, encoded[id(masks)]) for masks, label, score in results
     ]
-    return VideoResult(*outputs["image_size"], length, tracklets)
+    height, width = outputs["image_size"]
+    return VideoResult(height, width, length, tracklets)

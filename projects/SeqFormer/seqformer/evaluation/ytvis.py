@@ -85,10 +85,11 @@ def average_precision(tracklets: EvalTracklets) -> dict[str, Any]:
 
 def _overlaps(predictions: list[EvalTracklet], truths: list[EvalTracklet]) -> np.ndarray:
     """Returns the space-time IoU (D, G)."""
+    first, second = (np.stack([tracklet.areas for tracklet in part]) for part in (predictions, truths))
     return space_time_iou(
         [tracklet.masks for tracklet in predictions],
         [tracklet.masks for tracklet in truths],
-        tuple(np.stack([tracklet.areas for tracklet in tracklets]) for tracklets in (predictions, truths)),
+        (first, second),
     )
 
 

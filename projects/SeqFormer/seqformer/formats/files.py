@@ -70,7 +70,7 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: if the file cannot be written.
 
-    Example:
+    Examples:
         >>> with replaced_when_complete("results.json") as part:
         ...     part.write_text("[]")
     """

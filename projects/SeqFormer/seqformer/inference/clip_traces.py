@@ -64,7 +64,7 @@ class ClipTracer:
         frames: traces by frame and instance id.
         num_points: number of sampling points per instance, frame and layer; None before the first clip.
 
-    Example:
+    Examples:
         >>> with ClipTracer(predictor.network) as tracer:
         ...     result = predictor(frames, observer=tracer)
         >>> tracer.frames[12][result.tracklets[0].instance_id].boxes[-1]

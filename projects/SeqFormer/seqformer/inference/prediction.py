@@ -26,7 +26,7 @@ class VideoPrediction(VideoResult):
         source: the video file, folder, glob pattern or pictures that the frames were read from; None if
             frames were given.
 
-    Example:
+    Examples:
         >>> result = VideoPredictor.from_pretrained()("street.mp4")
         >>> result.save("drawn.mp4")
         >>> result.save("results.json")
@@ -87,13 +87,15 @@ class VideoPrediction(VideoResult):
             return
         if frames is None and self.source is None:
             raise InputError("the result has no source to read frames from: pass them as `frames`")
-        from seqformer.video import FrameFolderWriter, VideoWriter, open_source, open_writer
+        from seqformer.video import FrameFolderWriter, FrameWriter, VideoWriter, open_source, open_writer
         from seqformer.visualization import best_tracklets, draw_tracklets
 
+        writer: FrameWriter
         with ExitStack() as stack:
             if frames is None:
-                frames = stack.enter_context(open_source(self.source))
-                writer = open_writer(path, frames)
+                assert self.source is not None  # checked above
+                frames = source = stack.enter_context(open_source(self.source))
+                writer = open_writer(path, source)
             elif path.suffix.lower() == ".mp4":
                 rate = Fraction(fps).limit_denominator(1001)
                 writer = VideoWriter(path, self.height, self.width, rate)

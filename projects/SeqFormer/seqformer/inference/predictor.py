@@ -44,7 +44,7 @@ class VideoPredictor:
     Raises:
         InputError: if the weights are missing or do not match.
 
-    Example:
+    Examples:
         >>> predictor = VideoPredictor.from_pretrained()
         >>> result = predictor("video.mp4")
         >>> [(t.instance_id, t.class_name, t.score) for t in result.tracklets]
@@ -78,7 +78,7 @@ class VideoPredictor:
         Raises:
             InputError: if there is no such model, or its files are missing or do not match.
 
-        Example:
+        Examples:
             >>> predictor = VideoPredictor.from_pretrained("model.pth", config_file="config.yaml")
         """
         name = str(model_zoo.SHIPPED_MODEL if model is None else model)

@@ -49,7 +49,7 @@ class StreamingPredictor:
     Raises:
         InputError: if the format or layout is unknown.
 
-    Example:
+    Examples:
         >>> stream = VideoPredictor(cfg).stream()
         >>> for frame in camera:
         ...     for result in stream.push(frame):
@@ -179,8 +179,8 @@ class StreamingPredictor:
         return self._results(self._inference.push(images))
 
     def _results(self, finals: Iterable[FinalFrames]) -> list[FrameResult]:
-        return [
-            result
-            for final in finals
-            for result in self._inference.frame_results(final, self._resized, self.size)
-        ]
+        results: list[FrameResult] = []
+        for final in finals:
+            assert self.size is not None  # frames were pushed
+            results += self._inference.frame_results(final, self._resized, self.size)
+        return results

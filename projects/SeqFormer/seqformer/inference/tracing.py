@@ -51,7 +51,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
     Yields:
         A list to which each call adds its points, on the device of the network.
 
-    Example:
+    Examples:
         >>> with record_sampling(network.detr.transformer.decoder.layers) as sampled:
         ...     outputs = network.decode(frames, len(frames))
         >>> sampled[0].locations.shape
@@ -62,7 +62,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
         module: MSDeformAttn, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Levels], _: Tensor
     ) -> None:
         query, reference, _, _, levels = inputs
-        n, q, _ = query.shape
+        n, q = query.shape[:2]
         shape = (n, q, module.num_heads, module.num_levels, module.num_points)
         offsets = module.sampling_offsets(query).to(reference.dtype).view(*shape, 2)
         logits = module.attention_weights(query).to(reference.dtype).view(shape)
@@ -71,7 +71,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
 
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.callback(layer.cross_attn.register_forward_hook(record).remove)
+            hooks.callback(layer.get_submodule("cross_attn").register_forward_hook(record).remove)
         yield sampled
 
 
@@ -101,7 +101,7 @@ def trace(
     Raises:
         InputError: if there are no frames.
 
-    Example:
+    Examples:
         >>> result = trace(network, options, frames)
         >>> layer, best = -1, result.queries[0]
         >>> result.temporal_weights[layer, :, best]
@@ -109,7 +109,7 @@ def trace(
     remaining = iter(frames)
     parts, image_size = [], (0, 0)
     while batch := list(islice(remaining, _ENCODED_TOGETHER)):
-        image_size = tuple(batch[0].shape[-2:])
+        image_size = batch[0].shape[-2], batch[0].shape[-1]
         parts.append(network.encode(batch))
     if not parts:
         raise InputError("the video has no frames")

@@ -254,6 +254,7 @@ class VideoInference:
     def _add(self, clip: ClipInstances) -> Sequence[int | None]:
         """Assigns ids to the instances of the next clip, stores the clip, and returns the ids."""
         options = self.options
+        ids: Sequence[int | None]
         if options.by_motion:
             ids = assign_by_motion(
                 self._store,

@@ -156,19 +156,19 @@ def _traces(
     record = np.full((len(ids), length), -1, dtype=np.int32)
     shares: dict[tuple[int, int], np.ndarray] = {}
     for t, traces in enumerate(tracer.frames[:length]):
-        share = tracer.shares(t)
+        of_instances = tracer.shares(t)
         for i, instance in enumerate(ids):
             if instance in traces:
                 record[i, t] = len(records)
                 records.append(traces[instance])
-                shares[i, t] = share[instance]
+                shares[i, t] = of_instances[instance]
     clips = {id(trace.clip): trace.clip for trace in records}
     order = {key: n for n, key in enumerate(clips)}
     lengths = [clip.weights.shape[1] for clip in clips.values()]
     layers = len(records[0].boxes) if records else 0
     share_array = np.zeros((len(ids), length, layers))
-    for place, share in shares.items():
-        share_array[place] = share
+    for key, share in shares.items():
+        share_array[key] = share
     heaviest_share = float(share_array.max(initial=1.0))
     sampled = _stack([trace.points[:, :points] for trace in records], (0, layers, points, 3))
     places = np.zeros((len(records), layers + 1, 4))  # the reference point, then the boxes

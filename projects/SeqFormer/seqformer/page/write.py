@@ -37,7 +37,8 @@ _TRACE_BYTES = 3_500_000  # target size before compression
 def page_size(height: int, width: int) -> tuple[int, int]:
     """Returns height and width of a page's video: even, and at most 1280 pixels."""
     scale = min(1.0, _LONGEST_SIDE / max(height, width))
-    return tuple(max(2, 2 * round(side * scale / 2)) for side in (height, width))
+    height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
+    return height, width
 
 
 def check_page(path: str | Path, length: int | None, *, clip_matching: bool) -> None:

@@ -48,7 +48,6 @@ def fits_one_clip(length: int | None, bytes_per_frame: int, budget: float) -> bo
     return length is not None and length * bytes_per_frame <= budget
 
 
-@dataclass
 class ClipInstances:
     """The instances that the network predicts in one clip.
 
@@ -59,14 +58,17 @@ class ClipInstances:
         mask_probabilities: (N, T, h, w); by default the sigmoid of the logits.
     """
 
-    start: int
-    class_probabilities: Tensor
-    mask_logits: Tensor
-    mask_probabilities: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.mask_probabilities is None:
-            self.mask_probabilities = self.mask_logits.sigmoid()
+    def __init__(
+        self,
+        start: int,
+        class_probabilities: Tensor,
+        mask_logits: Tensor,
+        mask_probabilities: Tensor | None = None,
+    ):
+        self.start = start
+        self.class_probabilities = class_probabilities
+        self.mask_logits = mask_logits
+        self.mask_probabilities = mask_logits.sigmoid() if mask_probabilities is None else mask_probabilities
 
     def __len__(self) -> int:
         return len(self.mask_logits)

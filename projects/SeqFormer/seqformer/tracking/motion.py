@@ -81,7 +81,7 @@ def _continued(
     predicted = [store.instances[i].path.predict(range(clip.start, clip.end)) for i in known]
     moving = [index for index, masks in enumerate(predicted) if masks is not None]
     if moving:
-        masks = torch.stack([predicted[index] for index in moving])
+        masks = torch.stack([masks for masks in predicted if masks is not None])
         moved = soft_iou(_blurred(masks), _blurred(clip.mask_probabilities)).cpu()
         similarity[moving] = options.weight * moved + (1 - options.weight) * similarity[moving]
     similarity = similarity[:, rows]

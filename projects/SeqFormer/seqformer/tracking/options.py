@@ -24,7 +24,7 @@ class MotionOptions:
             only one of the two is continued.
         least_cells: minimum size, in cells of the stride-4 grid, of a mask whose position is used.
         search_radius: maximum distance between the expected position of a lost instance and a candidate, as a
-            fraction of the instance's extent.
+            fraction of its extent, the longer side of its box.
         window: number of frames before an instance's last frame that its velocity is fitted to.
     """
 

@@ -72,9 +72,9 @@ class Path:
 
 
 def _extent(mask: Tensor) -> int:
-    """Returns the height of a mask in cells, from its first to its last row."""
-    rows = (mask > 0.5).any(1).nonzero()[:, 0]
-    return int(rows[-1] - rows[0]) + 1
+    """Returns the longer side of the box around an instance, in cells."""
+    cells = (mask > 0.5).nonzero()  # y, x
+    return int((cells.amax(0) - cells.amin(0)).max()) + 1
 
 
 def _shifted(mask: Tensor, dx: int, dy: int) -> Tensor:

@@ -33,7 +33,7 @@ class TrackletBuilder:
         limit: maximum number of tracklets of the video; see :func:`best_results`.
         class_names: names by label; classes without a name are numbered.
 
-    Example:
+    Examples:
         >>> tracklets = TrackletBuilder()
         >>> for frame in frames:
         ...     tracklets.add(stream.push(frame))

@@ -11,7 +11,6 @@ from seqformer.video.sinks import (
     open_writer,
 )
 from seqformer.video.sources import (
-    PICTURE_SUFFIXES,
     FrameSource,
     ImageSequenceReader,
     VideoReader,
@@ -19,7 +18,6 @@ from seqformer.video.sources import (
 )
 
 __all__ = [
-    "PICTURE_SUFFIXES",
     "DatasetVideo",
     "FrameFolderWriter",
     "FrameSource",

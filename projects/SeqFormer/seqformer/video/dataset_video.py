@@ -63,7 +63,7 @@ def open_dataset_video(
     Raises:
         InputError: if the video cannot be read, or its frames do not match the dataset.
 
-    Example:
+    Examples:
         >>> video = open_dataset_video(dataset="val.json", images="JPEGImages", video_id=3)
         >>> first, last = video.pick([0, video.video.length - 1])
     """
@@ -83,6 +83,8 @@ def open_dataset_video(
         source = ImageSequenceReader([Path(images, name) for name in known.names], keep_order=True)
     is_video = isinstance(source, VideoReader)
     length = sum(1 for _ in source) if is_video else source.length
+    if length is None:
+        raise InputError(f"'{source.name}' can be read only once: give a video file or pictures")
     video = known
     if video is None:
         names = [str(t) for t in range(length)]

@@ -42,7 +42,7 @@ class LiveReader:
         InputError: if the stream cannot be opened or has no frames; while reading, if it fails or the size of
             frames changes.
 
-    Example:
+    Examples:
         >>> with LiveReader("camera:0") as camera:
         ...     for frame in camera:
         ...         print(frame.shape)

@@ -45,7 +45,7 @@ class FrameWriter(Protocol):
 
     def __enter__(self) -> FrameWriter: ...
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
 
 
 class VideoWriter:
@@ -64,7 +64,7 @@ class VideoWriter:
     Raises:
         InputError: on entering, if the file cannot be created; later, if the disk is full.
 
-    Example:
+    Examples:
         >>> with VideoWriter("out.mp4", 480, 640, Fraction(30000, 1001)) as writer:
         ...     writer.write(frame)
     """
@@ -308,7 +308,7 @@ class GrowingFolderWriter(FrameFolderWriter):
 
 def open_writer(
     output: str | Path, source: FrameSource, *, growing: bool = False, resumed: bool = False
-) -> VideoWriter | FrameFolderWriter:
+) -> FrameWriter:
     """Returns a writer for frames with the size and rate of ``source``.
 
     Args:

@@ -49,7 +49,9 @@ class FrameSource(Protocol):
     height: int
     width: int
     fps: Fraction
-    length: int | None
+
+    @property
+    def length(self) -> int | None: ...
 
     @property
     def problem(self) -> str | None:
@@ -77,7 +79,7 @@ class VideoReader:
         InputError: if the file is missing, empty or not a video, or no frame can be decoded; while reading,
             if the size of frames changes.
 
-    Example:
+    Examples:
         >>> with VideoReader("street.mp4") as video:
         ...     for frame in video:
         ...         print(frame.shape, video.fps)
@@ -95,13 +97,13 @@ class VideoReader:
         # Shared by all frames, because to_ndarray would build its conversion tables again for each frame.
         self._reformatter = VideoReformatter()
 
-        stream = self._open()
+        container, stream = self._open()
         try:
             self.fps = _frame_rate(stream)
-            self._declared, self._seconds = _declared_length(self._container, stream, self.fps)
+            self._declared, self._seconds = _declared_length(container, stream, self.fps)
             # The container's duration is often a guess, so it does not prove damage.
-            seconds = self._seconds or (self._container.duration or 0) / av.time_base
-            first = next(self._decode(self._container, stream), None)
+            seconds = self._seconds or (container.duration or 0) / av.time_base
+            first = next(self._decode(container, stream), None)
         finally:
             self.close()
         if first is None:
@@ -125,10 +127,10 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.close()
-        stream = self._open()
+        container, stream = self._open()
         self.decoded, self._errors, self._end, self._completed = 0, 0, 0.0, False
         height, width = self._coded_size
-        for frame in self._decode(self._container, stream):
+        for frame in self._decode(container, stream):
             if (frame.height, frame.width) != (height, width):
                 raise InputError(
                     f"frame {self.decoded} of '{self.path}' is {frame.width}x{frame.height}, "
@@ -162,25 +164,25 @@ class VideoReader:
             "truncated); results cover these"
         )
 
-    def _open(self) -> VideoStream:
+    def _open(self) -> tuple[InputContainer, VideoStream]:
         if not os.path.exists(self.path):
             raise InputError(f"no file '{self.path}'")
         if os.path.isfile(self.path) and not self.path.stat().st_size:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
         no_video = f"'{self.path}' is not a video, or is truncated before its first frame: give a whole file"
         try:
-            self._container = av.open(str(self.path))
+            self._container = container = av.open(str(self.path))
         except av.error.InvalidDataError as error:
             raise InputError(no_video) from error
         except av.error.FFmpegError as error:
             raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
         pictures = av.stream.Disposition.attached_pic  # cover pictures of audio files
-        streams = [s for s in self._container.streams.video if not s.disposition & pictures]
-        if not streams or self._container.format.name == "tty":  # FFmpeg renders text files
+        streams = [s for s in container.streams.video if not s.disposition & pictures]
+        if not streams or container.format.name == "tty":  # FFmpeg renders text files
             self.close()
             raise InputError(no_video)
         streams[0].thread_type = "AUTO"
-        return streams[0]
+        return container, streams[0]
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
         packets = container.demux(stream)
@@ -252,9 +254,7 @@ class ImageSequenceReader:
         return None
 
 
-def open_source(
-    inputs: str | Path | Sequence[str | Path],
-) -> VideoReader | ImageSequenceReader | LiveReader:
+def open_source(inputs: str | Path | Sequence[str | Path]) -> FrameSource:
     """Opens a video, pictures, a camera or an address.
 
     Args:
@@ -291,7 +291,8 @@ def _declared_length(
     """Returns the stream's length from the file's header: frames, or else seconds, or neither."""
     if stream.frames:
         frames = stream.frames
-        if "mp4" in container.format.name and stream.duration:  # an edit list may hide some frames
+        # An edit list may hide some frames.
+        if "mp4" in container.format.name and stream.duration and stream.time_base:
             frames = min(frames, round(stream.duration * stream.time_base * fps))
         return frames, None
     written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska

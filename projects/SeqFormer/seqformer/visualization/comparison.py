@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from seqformer.errors import InputError
-from seqformer.formats.rle import decode_mask
 from seqformer.video import FrameSource, VideoWriter
 from seqformer.visualization.rows import Row, difference_boxes
 from seqformer.visualization.visualizer import draw_instances
@@ -54,7 +53,7 @@ def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
         visible = row.visible(t)
         masks = np.zeros((len(visible), height, width), dtype=bool)
         for mask, instance in zip(masks, visible, strict=True):
-            decoded = decode_mask(instance.masks[t]).astype(np.float32)
+            decoded = instance.mask(t).astype(np.float32)
             mask[:] = cv2.resize(decoded, (width, height), interpolation=way) > 0.5
         panel = draw_instances(
             small,
@@ -66,11 +65,11 @@ def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
         if column:
             scale = np.array([width, height]) / (size[1], size[0])
             for box in difference_boxes(reference, row.id_map(t, size)):
-                corners = [
+                start, end = (
                     tuple(np.rint(np.array(p) * scale).astype(int).tolist()) for p in (box[:2], box[2:])
-                ]
-                cv2.rectangle(panel, *corners, (0, 0, 0), 3)
-                cv2.rectangle(panel, *corners, (255, 255, 255), 1)
+                )
+                cv2.rectangle(panel, start, end, (0, 0, 0), 3)
+                cv2.rectangle(panel, start, end, (255, 255, 255), 1)
         left = column * (width + _BETWEEN)
         picture[:title_height, left : left + width] = _title(row.name, width, title_height)
         picture[title_height:, left : left + width] = panel

@@ -283,8 +283,10 @@ def save_figure(figure: Figure, path: str | Path, format: str, dpi: int) -> None
         InputError: if the file cannot be written.
     """
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(format)
-    settings = {"pdf.fonttype": 42, "svg.hashsalt": "seqformer"}
-    with matplotlib.rc_context(settings), replaced_when_complete(path) as part:
+    with (
+        matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "seqformer"}),
+        replaced_when_complete(path) as part,
+    ):
         figure.savefig(part, format=format, dpi=dpi, metadata=metadata)
 
 
@@ -318,7 +320,8 @@ def _circles(axes: Axes, xy: np.ndarray, weights: np.ndarray, instance: int, pan
     colors = np.full((len(order), 4), (*rgb(instance), 1.0))
     colors[:, 3] = 0.3 + 0.7 * weights[order]
     areas = diameter**2 * (0.04 + 0.96 * weights[order])
-    axes.scatter(*xy[order].T, s=areas, c=colors, edgecolors=(0, 0, 0, 0.35), linewidths=0.15, zorder=3)
+    x, y = xy[order].T
+    axes.scatter(x, y, s=areas, c=colors, edgecolors=(0, 0, 0, 0.35), linewidths=0.15, zorder=3)
 
 
 def _reference(axes: Axes, reference: np.ndarray, instance: int) -> None:

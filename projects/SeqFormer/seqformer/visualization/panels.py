@@ -12,7 +12,6 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from seqformer.formats.rle import decode_mask
 from seqformer.visualization.rows import ShownInstance
 from seqformer.visualization.visualizer import Box, draw_masks, instance_color, mask_bounds, place_label
 
@@ -137,7 +136,7 @@ def panel_picture(
     picture = cv2.resize(frame, (width, height), interpolation=way)
     masks = np.zeros((len(instances), height, width), dtype=bool)
     for mask, instance in zip(masks, instances, strict=True):
-        decoded = decode_mask(instance.masks[t]).astype(np.float32)
+        decoded = instance.mask(t).astype(np.float32)
         smooth = cv2.resize(decoded, (width, height), interpolation=way)
         mask[:] = smooth > 0.5
     ids = [instance.instance_id for instance in instances]
@@ -179,7 +178,7 @@ def draw_labels(
     pixels = size[1] / (panel_width * 72)  # pixels of the frame per point
     font = FontProperties(size=_LABEL_SIZE)
     placed: list[Box] = []
-    all_bounds = [mask_bounds(decode_mask(instance.masks[t])) for instance in instances]
+    all_bounds = [mask_bounds(instance.mask(t)) for instance in instances]
     taken = [bounds for bounds in all_bounds if bounds is not None]
     for instance, bounds in reversed(list(zip(instances, all_bounds, strict=True))):
         if bounds is None:

@@ -55,6 +55,12 @@ class ShownInstance:
         """The score, which determines the drawing order; 1 for ground truth."""
         return 1.0 if self.score is None else self.score
 
+    def mask(self, frame: int) -> np.ndarray:
+        """The mask (H, W) in a frame where the instance is visible, uint8, 0 or 1."""
+        rle = self.masks[frame]
+        assert rle is not None, f"instance {self.instance_id} is not visible in frame {frame}"
+        return decode_mask(rle)
+
 
 @dataclass
 class Row:
@@ -74,7 +80,7 @@ class Row:
         ids = np.array([*(instance.instance_id for instance in visible), -1])
         masks = np.zeros((len(visible), *size), dtype=bool)
         for mask, instance in zip(masks, visible, strict=True):
-            mask[:] = decode_mask(instance.masks[frame])
+            mask[:] = instance.mask(frame)
         return ids[visible_parts(masks, range(len(visible)))]
 
 
@@ -111,6 +117,7 @@ def trace_row(name: str, trace: Trace, class_names: Sequence[str], instances: Se
     """
     for instance in instances:
         trace.check_instance(instance)
+    assert trace.segmentations is not None, "the trace must have masks"
     labels, scores = trace.labels, trace.scores
     return Row(
         name,
@@ -161,7 +168,7 @@ def read_results_row(
         ShownInstance(id_, class_names.get(r.category, f"class {r.category}"), r.score, r.masks)
         for id_, r in enumerate(results)
     ]
-    return Row(name, [instance for instance in instances if instance.score >= threshold])
+    return Row(name, [instance for instance in instances if instance.rank >= threshold])
 
 
 def match_colors(rows: Sequence[Row]) -> None:

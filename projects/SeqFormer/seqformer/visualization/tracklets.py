@@ -53,7 +53,7 @@ def draw_tracklets(
     Yields:
         T frames (H, W, 3) uint8 RGB.
 
-    Example:
+    Examples:
         >>> with open_source("street.mp4") as video, open_writer("drawn.mp4", video) as writer:
         ...     for frame in draw_tracklets(video, result.tracklets, ["person"]):
         ...         writer.write(frame)

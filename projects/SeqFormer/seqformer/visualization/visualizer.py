@@ -86,7 +86,8 @@ def draw_instances(
     if masks.shape[1:] != frame.shape[:2]:
         raise ValueError(f"masks of {masks.shape[1:]} pixels on a frame of {frame.shape[:2]}")
 
-    worst_first = sorted(range(len(masks)), key=lambda i: math.inf if scores[i] is None else scores[i])
+    ranks = [math.inf if score is None else score for score in scores]
+    worst_first = sorted(range(len(masks)), key=ranks.__getitem__)
     short_side = min(frame.shape[:2])
     draw_masks(
         drawn, masks, instance_ids, worst_first, opacity=opacity, thickness=max(1, round(short_side / 360))
@@ -184,7 +185,9 @@ def mask_bounds(mask: np.ndarray) -> Box | None:
 
 @lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # only without a size it may be a bitmap font
+    return font
 
 
 @lru_cache(maxsize=1024)
@@ -219,6 +222,7 @@ def place_label(
             best, least = box, covered
         if not covered:
             break
+    assert best is not None  # there is always a place
     return best
 
 

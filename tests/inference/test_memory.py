@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from seqformer import SeqFormer
 from seqformer.inference import VideoPredictor
 from seqformer.inference.memory import frame_bytes
-from seqformer.inference.video import VideoInference
+from seqformer.inference.video import DecodedClip, VideoInference
 
 LOG = "seqformer.inference.video"
 
@@ -50,14 +50,19 @@ class PeakBytes(TorchDispatchMode):
 @torch.no_grad()
 def decode_peak(model: SeqFormer, num_frames: int) -> tuple[int, int]:
     """Peak memory of decoding a video as one clip, and the estimate of ``frame_bytes``."""
-    inference = VideoInference(model.network, model.options)
+    found = []
+
+    def watch(clip: DecodedClip) -> None:
+        found.append((memory.peak, frame_bytes(model.network, clip.frames, model.options.num_candidates)))
+
+    inference = VideoInference(model.network, model.options, observer=watch)
     with PeakBytes() as memory:
         for _ in range(num_frames // 4):
             list(inference.push([torch.rand(3, 90, 150) * 255] * 4))
         memory.peak = 0
-        estimate = frame_bytes(model.network, inference._frames[0], model.options.num_candidates)
-        inference._decode(range(num_frames))
-    return memory.peak, estimate
+        list(inference.finish())
+    (result,) = found
+    return result
 
 
 @pytest.mark.parametrize(
