@@ -34,7 +34,7 @@ def clip_starts(num_frames: int, length: int, stride: int) -> list[int]:
     return [*starts, max(num_frames - length, 0)]
 
 
-def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, max_live: int = 0):
+def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, max_active: int = 0):
     """Matches clips with the whole video in memory, one instance, clip and frame at a time.
 
     Returns mean class probabilities and, by instance and frame, mean logits, in order of appearance. A mean
@@ -42,7 +42,7 @@ def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, 
     """
     memory: list[list[int]] = []  # ids of every clip's instances
     instances: list[list[tuple[int, int]]] = []  # by id: clips and rows
-    ends: dict[int, int] = {}  # by id dropped due to ``max_live``: the first frame without it
+    ends: dict[int, int] = {}  # by id dropped due to ``max_active``: the first frame without it
 
     def classes_of(i: int) -> torch.Tensor:
         return in_order([clips[c].class_probabilities[j] for c, j in instances[i]])
@@ -76,7 +76,7 @@ def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, 
                 instances.append([])
             instances[ids[j]].append((number, j))
         memory.append(ids)
-        if max_live:
+        if max_active:
             final_end = clips[number - 1].start + 1 if number else 0
             last_visible = {
                 i: p
@@ -86,7 +86,7 @@ def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, 
                 if i not in ends
             }
             ranked = sorted(last_visible, key=lambda i: (-last_visible[i], -float(classes_of(i).max()), i))
-            ends.update(dict.fromkeys(ranked[max_live:], final_end))
+            ends.update(dict.fromkeys(ranked[max_active:], final_end))
     classes, logits = {}, {}
     for i, positions in enumerate(instances):
         if i in ends and clips[positions[0][0]].start >= ends[i]:

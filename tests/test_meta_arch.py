@@ -24,7 +24,7 @@ from seqformer.tracking import MotionOptions
         ({"CLIP_STRIDE": 0}, "CLIP_STRIDE must be at least 1"),
         ({"DUPLICATE_IOU": 0.0}, "DUPLICATE_IOU must be above 0"),
         ({"MOTION_WEIGHT": 1.0}, "MOTION_WEIGHT must be at least 0 and below 1, not 1.0"),
-        ({"MOTION_WEIGHT": 0.5, "CLIP_LENGTH": 1}, "CLIP_LENGTH must be at least 2 if motion counts"),
+        ({"MOTION_WEIGHT": 0.5, "CLIP_LENGTH": 1}, "CLIP_LENGTH must be at least 2 if motion is used"),
         ({"MOTION_MEMORY": -1}, "MOTION_MEMORY must be at least 0"),
         ({"MOTION_SEARCH_RADIUS": 0.0}, "MOTION_SEARCH_RADIUS must be above 0"),
         ({"QUERY_GROUPS": 0}, "QUERY_GROUPS must be at least 1"),

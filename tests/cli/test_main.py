@@ -44,7 +44,7 @@ def test_a_missing_package_is_one_line(package: str) -> None:
     assert process.returncode == 2
     assert process.stderr == (
         f"error: `seqformer predict` needs the package '{package}', which is not installed: "
-        "`seqformer env` says how to get it\n"
+        "run `seqformer env` to see how to install it\n"
     )
     assert run("env", without=package).returncode == (1 if package in ("detectron2", "torch") else 0)
 

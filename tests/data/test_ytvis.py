@@ -112,17 +112,20 @@ def _video(**values: Any) -> Callable[[dict], None]:
     [
         (
             _annotation(category_id=4),
-            "video 1, annotation 3: category_id 4 is not among the categories 1 to 3",
+            "video 1, annotation 3: category_id 4 is not one of the categories 1 to 3",
         ),
         (_annotation(category_id=None), "video 1, annotation 3: category_id None"),
         (_annotation(video_id=17), "video 17, annotation 3: there is no video with that id"),
         (_annotation(video_id=[1]), "there is no video with that id"),
         (
             _annotation(segmentations=[None]),
-            "video 1, annotation 3: 'segmentations' has 1 entries, the video 8",
+            "video 1, annotation 3: 'segmentations' has 1 entries, but the video has 8",
         ),
         (_annotation(segmentations=None), "video 1, annotation 3: 'segmentations' must be a list"),
-        (_annotation(bboxes=[None] * 9), "video 1, annotation 3: 'bboxes' has 9 entries, the video 8 frames"),
+        (
+            _annotation(bboxes=[None] * 9),
+            "video 1, annotation 3: 'bboxes' has 9 entries, but the video has 8 frames",
+        ),
         (
             _annotation(segmentations=[None, "x"] + [None] * 6),
             "video 1, annotation 3, frame 1: a segmentation",

@@ -148,7 +148,7 @@ def test_interrupted_processes_stop_after_the_same_step(toy: Toy, tmp_path: Path
             break
     _, errors = training.communicate(timeout=TIMEOUT)
     assert errors.count("Stopping after this step") == 1
-    assert errors.count("interrupted; --resume continues from the last checkpoint") == 2, errors
+    assert errors.count("interrupted; continue from the last checkpoint with --resume") == 2, errors
     name = (tmp_path / "last_checkpoint").read_text()
     checkpoint = torch.load(tmp_path / name, weights_only=True)
     assert checkpoint["iteration"] == max(losses(tmp_path))

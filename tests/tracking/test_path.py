@@ -32,19 +32,19 @@ def test_points_are_centres_of_the_last_frames() -> None:
     assert torch.equal(made.mask, square(8))
 
 
-def test_a_mask_of_a_few_cells_says_nothing() -> None:
+def test_tiny_masks_are_ignored() -> None:
     made = path(2)
     made.add(1, square(9, width=1, height=3), OPTIONS)
     assert len(made.points) == 1 and torch.equal(made.mask, square(2))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6))
-def test_velocity_is_a_straight_lines(places: list[int]) -> None:
+def test_velocity_is_the_slope_of_a_fitted_line(places: list[int]) -> None:
     np.testing.assert_allclose(path(*places).velocity(), velocity(path(*places).points), atol=1e-9)
 
 
 @given(seed=st.integers(0, 99), speed=st.integers(-9, 9))
-def test_the_last_mask_moves_on(seed: int, speed: int) -> None:
+def test_predicted_mask_is_the_last_one_moved(seed: int, speed: int) -> None:
     mask = torch.rand(8, 12, generator=torch.Generator().manual_seed(seed))
     made = Path([(t, float(speed * t), -float(t)) for t in range(4)], mask)
     for step, predicted in enumerate(made.predict(range(3, 7))):

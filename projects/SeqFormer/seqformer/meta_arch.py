@@ -219,7 +219,7 @@ class SeqFormer(nn.Module):
         image_size = tuple(images[0].shape[-2:])
         output_size = (video.get("height", image_size[0]), video.get("width", image_size[1]))
         inference = VideoInference(self.network, self.options, len(images))
-        tracklets = TrackletBuilder(self.options.most_results)
+        tracklets = TrackletBuilder(self.options.max_results)
         for final in inference.run(images):
             tracklets.add(inference.frame_results(final, image_size, output_size))
         result = tracklets.result(output_size)

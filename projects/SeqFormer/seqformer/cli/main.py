@@ -1,4 +1,4 @@
-"""The ``seqformer`` command, which collects the others: ``seqformer predict video.mp4``."""
+"""The ``seqformer`` command with its subcommands, such as ``seqformer predict video.mp4``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from seqformer.version import __version__
 
 __all__ = ["main"]
 
-# Commands and their lines in the list of commands. A module is imported only when its command is given,
-# since most of them need PyTorch, which takes seconds.
+# Commands and their summaries. A module is imported only when its command is used, because most of them
+# import PyTorch, which takes seconds.
 _COMMANDS = {
     "predict": "segment and track the instances of a video",
     "train": "train a model, or evaluate it with --eval-only",
     "evaluate": "compute AP and ID switches of a results.json",
     "figure": "draw the paper's figures for a video, or compare results",
-    "check": "list everything that is wrong with a dataset",
+    "check": "list all problems of a dataset",
     "convert": "convert datasets, results and checkpoints",
-    "env": "report what is installed and what is missing",
+    "env": "report installed and missing packages",
 }
 
 
@@ -49,12 +49,12 @@ def _import_command(name: str) -> ModuleType:
         package = str(error.name).partition(".")[0]
         raise InputError(
             f"`seqformer {name}` needs the package '{package}', which is not installed: "
-            "`seqformer env` says how to get it"
+            "run `seqformer env` to see how to install it"
         ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; ends with exit code 2 and one line on bad input."""
+    """Runs a command. Bad input is reported in one line, with exit code 2."""
     argv = sys.argv[1:] if argv is None else list(argv)
     command = argv[0] if argv else ""
     with exit_on_bad_input():

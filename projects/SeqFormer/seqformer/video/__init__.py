@@ -1,4 +1,4 @@
-"""Frames out of videos, pictures and cameras, and frames into videos and pictures."""
+"""Reads frames from videos, pictures and cameras, and writes them to videos and pictures."""
 
 from seqformer.video.dataset_video import DatasetVideo, open_dataset_video
 from seqformer.video.live import LiveReader, is_address
