@@ -10,10 +10,13 @@ function go(frame, tell = true) {
   if (tell) announce();
 }
 
+// A seek may end before its frame can be drawn, so a frame counts when the browser presents it.
+let presented = -1;
+
 function arrived() {
   const at = Math.min(Math.floor(video.currentTime * fps + 1e-3), length - 1);
   if (!isPlaying() && at !== state.frame) video.currentTime = (state.frame + 0.5) / fps;
-  else picture(at);
+  else if (at === presented) picture(at);
 }
 
 function picture(frame) {
@@ -26,7 +29,8 @@ function picture(frame) {
 }
 
 function follow(now, { mediaTime }) {
-  if (isPlaying()) picture(Math.min(Math.round(mediaTime * fps), length - 1));
+  presented = Math.min(Math.round(mediaTime * fps), length - 1);
+  if (isPlaying() || presented === state.frame) picture(presented);
   video.requestVideoFrameCallback(follow);
 }
 
