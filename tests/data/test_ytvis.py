@@ -31,9 +31,13 @@ def edited(toy: Any, tmp_path: Path) -> Callable[[Callable[[dict], None]], Path]
     return write
 
 
-def test_annotations_are_listed_by_frame(toy: Any) -> None:
-    data = json.loads(toy.train.read_text())
-    videos = load_ytvis_json(toy.train, toy.frames, "toy_content")
+def test_annotations_are_listed_by_frame(toy: Any, edited: Callable) -> None:
+    def hide(data: dict) -> None:
+        data["annotations"][1]["segmentations"][3] = data["annotations"][1]["bboxes"][3] = None
+
+    path = edited(hide)
+    data = json.loads(path.read_text())
+    videos = load_ytvis_json(path, toy.frames, "toy_content")
     assert [video["video_id"] for video in videos] == [1, 2, 3]
     for video, source in zip(videos, data["videos"], strict=True):
         assert (video["height"], video["width"], video["length"]) == (48, 64, 8)
