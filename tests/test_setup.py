@@ -1,4 +1,4 @@
-"""Compiling the operators when requirements are missing."""
+"""Building: the operators when requirements are missing, and the files that a wheel carries."""
 
 from __future__ import annotations
 
@@ -73,3 +73,33 @@ def test_toolkit_of_another_version_is_not_used(checkout, tmp_path):
     environment = {"FORCE_CUDA": "1", "CUDA_HOME": str(tmp_path / "toolkit")}
     process = build(checkout, before=OTHER_CUDA, **environment)
     assert "PyTorch was built for CUDA 99.1, but " in process.stderr
+
+
+def test_an_installed_package_has_configs_and_the_shipped_model(repository, tmp_path):
+    """As a wheel has them: in the package, so that commands work from any folder."""
+    process = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)],
+        cwd=repository,
+        env={**os.environ, "SEQFORMER_REQUIRE_OP": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    code = (
+        "from seqformer import model_zoo as zoo\n"
+        "print(zoo.get_weights_file(zoo.SHIPPED_MODEL))\n"
+        "print(*zoo.list_configs(), sep='\\n')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    weights, *configs = process.stdout.splitlines()
+    assert Path(weights).is_relative_to(tmp_path) and Path(weights).is_file()
+    assert {"ytvis19/seqformer_R50", "pedestrians/seqformer_effnet_lite0"} <= set(configs)
+    package = tmp_path / "seqformer"
+    for name in ("py.typed", "page/assets/page.js", "data/photo_vis/cutouts.txt"):
+        assert (package / name).is_file(), name
