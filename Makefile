@@ -1,7 +1,7 @@
-# Every command is enough on its own after a clone: what it needs is installed into .venv first.
-#   PYTHON=/path/to/python3.11   the Python that .venv is made with
-#   ARGS="-k matcher"            more arguments for pytest
-#   MINUTES=10 or SEED=123       how long `make fuzz` goes on, or the round that it repeats
+# Every target works in a fresh clone: it first installs what it needs into .venv.
+#   PYTHON=/path/to/python3.11   Python for .venv
+#   ARGS="-k matcher"            additional arguments for pytest
+#   MINUTES=10 or SEED=123       for `make fuzz`: how long to run, or the round to repeat
 
 PYTHON ?=
 ARGS ?=
@@ -19,19 +19,19 @@ INSTALLED_FROM := requirements/install.sh $(wildcard requirements/*.txt setup.py
 
 help:
 	@echo "make demo       segment and track the people of demo/assets/street.mp4 into output/street.mp4"
-	@echo "make test       run the tests and measure coverage (ARGS=\"-k matcher\" runs some of them, without coverage)"
-	@echo "make fuzz       run the property tests on new examples for MINUTES=10, or repeat the round of SEED=..."
-	@echo "make matrix     run the tests under every instruction set, on one thread and two, in random orders (hours);"
-	@echo "                matrix-short: what depends on rounding, under the lesser instruction sets (minutes)"
-	@echo "make lint       check style, types, and the order of imports"
-	@echo "make docs       build the documentation, in site/"
-	@echo "make cuda       compile the operator for CUDA, too; needs the toolkit, not a GPU (CUDA_HOME=/path/to/it)"
-	@echo "make install    only install, into .venv (the others do so when something changed)"
-	@echo "make clean      remove caches and build files; distclean removes .venv, too"
+	@echo "make test       run the tests and measure coverage (ARGS=\"-k matcher\" runs a selection without coverage)"
+	@echo "make fuzz       run the property tests on new examples for MINUTES=10, or repeat one round with SEED=..."
+	@echo "make matrix     run the tests with every instruction set, one thread and two, in random orders (hours);"
+	@echo "                matrix-short: only tests that depend on rounding, with older instruction sets (minutes)"
+	@echo "make lint       check style, types and import layers"
+	@echo "make docs       build the documentation in site/"
+	@echo "make cuda       also compile the operators for CUDA; needs the toolkit (CUDA_HOME=/path/to/it) but no GPU"
+	@echo "make install    only install into .venv (other targets do this when something has changed)"
+	@echo "make clean      remove caches and build files (distclean: also .venv)"
 
 demo: $(INSTALLED)
 	$(VENV_PYTHON) demo/demo.py --input demo/assets/street.mp4 --output output/street.mp4
-	@echo "The result is output/street.mp4; its instances are in the JSON file beside it."
+	@echo "The video is output/street.mp4; the results are saved next to it as JSON."
 
 test: $(INSTALLED)
 	$(VENV_PYTHON) -m pytest -n auto --maxprocesses 8 $(or $(ARGS),--cov)

@@ -1,13 +1,13 @@
-"""The compiled operator and the files that a wheel carries; setup.cfg describes the rest of the package.
+"""Builds the compiled operators and copies files into the wheel. The rest of the package is in setup.cfg.
 
-It takes a C++ compiler, and for CUDA a toolkit of the major version that PyTorch was built with; a device
-need not be visible. Without these the package works, too: with the operator for CPUs alone, or in plain
-PyTorch.
+Compiling needs a C++ compiler. CUDA also needs a toolkit with the major version that PyTorch was built with,
+but no GPU. Without them the package still works, with operators for CPUs only or in plain PyTorch.
 
-    FORCE_CUDA=1             compile for CUDA, or fail; 0 does not compile for CUDA
-    SEQFORMER_REQUIRE_OP=1   compile for CPUs at least, or fail; 0 does not compile
-    CUDA_HOME                where the toolkit is
-    TORCH_CUDA_ARCH_LIST     for which devices (default: the visible ones', or 7.5, 8.0, 9.0 and newer)
+Environment variables:
+    FORCE_CUDA=1             fail if CUDA operators cannot be compiled; 0 does not compile them
+    SEQFORMER_REQUIRE_OP=1   fail if CPU operators cannot be compiled; 0 compiles nothing
+    CUDA_HOME                folder of the CUDA toolkit
+    TORCH_CUDA_ARCH_LIST     GPU architectures (default: the visible GPUs', or 7.5, 8.0, 9.0 and newer)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from setuptools.command.build_py import build_py
 SOURCES = Path("projects/SeqFormer/seqformer/ops/csrc")
 FORCE_CUDA = os.environ.get("FORCE_CUDA", "")
 REQUIRE_OP = os.environ.get("SEQFORMER_REQUIRE_OP", "")
-NOT_COMPILED = "the operator is not compiled, and the slower one in plain PyTorch will be used"
+NOT_COMPILED = "the operator is not compiled; slower plain PyTorch will be used"
 
 
 def warn(text: str) -> None:
@@ -33,15 +33,15 @@ def warn(text: str) -> None:
 
 
 def find_toolkit(version: str | None) -> Path | None:
-    """The CUDA toolkit of that major version, or None.
+    """Returns the folder of the CUDA toolkit with that major version, or None.
 
-    A program on PATH may be a link or a script elsewhere, so toolkits are looked for by their folders first.
+    Known folders are tried before PATH, where nvcc can be a link or script outside the toolkit.
 
-    Ends the program if there is none and FORCE_CUDA is 1.
+    Exits if there is none and FORCE_CUDA is 1.
     """
     if FORCE_CUDA == "0":
         return None
-    reason = "PyTorch is built without CUDA"
+    reason = "PyTorch was built without CUDA"
     if version is not None:
         nvcc = shutil.which("nvcc")
         candidates = [
@@ -51,7 +51,7 @@ def find_toolkit(version: str | None) -> Path | None:
             "/usr/local/cuda",
             nvcc and str(Path(nvcc).resolve().parents[1]),
         ]
-        reason = f"no toolkit of CUDA {version} was found (CUDA_HOME says where one is)"
+        reason = f"no CUDA {version} toolkit was found (set CUDA_HOME to its folder)"
         for folder in filter(None, candidates):
             program = Path(folder, "bin", "nvcc")
             if not program.is_file():
@@ -60,15 +60,15 @@ def find_toolkit(version: str | None) -> Path | None:
             release = re.search(r"release (\d+)\.", output)
             if release and release[1] == version.split(".")[0]:
                 return Path(folder)
-            found = release[0] if release else "no nvcc"
-            reason = f"PyTorch is built for CUDA {version}, and {program} is {found}"
+            installed = release[0] if release else "not nvcc"
+            reason = f"PyTorch was built for CUDA {version}, but {program} is {installed}"
     if FORCE_CUDA == "1":
         sys.exit(f"error: FORCE_CUDA=1, but {reason}")
     return None
 
 
 def compiled_operator() -> dict:
-    """The ext_modules of setup()."""
+    """Returns the arguments of setup() that compile the operators."""
     if REQUIRE_OP == "0":
         return {}
     try:
@@ -76,9 +76,7 @@ def compiled_operator() -> dict:
     except ImportError:
         if FORCE_CUDA == "1" or REQUIRE_OP == "1":
             raise
-        warn(
-            f"{NOT_COMPILED}: PyTorch cannot be imported; install it first, then this (--no-build-isolation)"
-        )
+        warn(f"{NOT_COMPILED}: PyTorch cannot be imported; install it first and use --no-build-isolation")
         return {}
     toolkit = find_toolkit(torch.version.cuda)
     if toolkit is not None:
@@ -101,7 +99,7 @@ def compiled_operator() -> dict:
         )
 
     class Build(BuildExtension):
-        """Compiles as much as can be compiled, unless more is asked for."""
+        """Compiles as much as possible, and fails only if more is required."""
 
         def build_extensions(self) -> None:
             for cuda in (True, False) if toolkit else (False,):
@@ -110,7 +108,7 @@ def compiled_operator() -> dict:
                 self.extensions[:] = [compiled]
                 try:
                     return super().build_extensions()
-                except Exception as error:  # whatever compilers can do wrong
+                except Exception as error:  # compilers fail in many ways
                     if FORCE_CUDA == "1" or (REQUIRE_OP == "1" and not cuda):
                         raise
                     reason = (str(error).strip() or type(error).__name__).split("\n")[-1]
@@ -125,9 +123,9 @@ def compiled_operator() -> dict:
 
 
 class BuildWithFiles(build_py):
-    """Copies the configs and the shipped model into the package, where `seqformer.model_zoo` finds them.
+    """Copies the configs and the shipped model into the package for `seqformer.model_zoo`.
 
-    An editable installation finds them in the repository.
+    Editable installations use them from the repository.
     """
 
     def run(self) -> None:

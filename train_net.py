@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains SeqFormer, or evaluates it with ``--eval-only``."""
+"""Entry point: see seqformer/cli/train.py."""
 
 from seqformer.cli.train import main
 

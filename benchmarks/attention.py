@@ -1,10 +1,9 @@
-"""Whether attention follows the instances: temporal weights and sampling points on an annotated dataset.
+"""Measures whether attention follows the instances of an annotated dataset.
 
     python benchmarks/attention.py --config-file configs/pedestrians/seqformer_effnet_lite0.yaml \
         --weights model.safetensors --dataset val.json --images val/JPEGImages
 
-Without --config-file and --weights the shipped pedestrian model is measured. Videos are cut into clips that
-do not overlap, each of which the model sees as a whole.
+By default the shipped pedestrian model is measured. Videos are cut into clips that do not overlap.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+import seqformer  # noqa: F401  before Detectron2, to hide one of its warnings
 
 # isort: split
 from tqdm import tqdm
@@ -36,14 +35,16 @@ def measure(args: argparse.Namespace) -> AttentionFigures:
         raise InputError("--clip-length and --limit must be at least 1")
     dataset = read_ytvis(args.dataset, image_root=args.images)
     if dataset.annotations is None:
-        raise InputError(f"{args.dataset}: no annotations, so there is nothing to compare with")
+        raise InputError(f"{args.dataset}: no annotations to compare with")
     predictor = VideoPredictor(model_config(args.config_file, args.weights, args.opts))
     total = AttentionMeasure()
     videos = list(dataset.videos.values())[: args.limit]
     for video in tqdm(videos, "tracing", unit=" videos", disable=None):
         frames = list(ImageSequenceReader([args.images / name for name in video.names], keep_order=True))
         if frames[0].shape[:2] != (video.height, video.width):
-            raise InputError(f"{args.dataset}: video {video.id}: its frames have another size")
+            raise InputError(
+                f"{args.dataset}: video {video.id}: the size of its frames differs from the JSON"
+            )
         truths = [a.masks for a in dataset.annotations if a.video.id == video.id and not a.crowd]
         for start in range(0, video.length, args.clip_length):
             clip = slice(start, start + args.clip_length)
@@ -52,10 +53,10 @@ def measure(args: argparse.Namespace) -> AttentionFigures:
 
 
 def report(figures: AttentionFigures) -> str:
-    """Tables in Markdown."""
+    """Returns Markdown tables."""
     lines = [
-        f"{figures.found} of {figures.instances} instances were found (space-time IoU of 0.5) and are "
-        f"measured; {figures.partly_hidden} of them are hidden in some frames of their clip.",
+        f"{figures.predicted} of {figures.instances} instances were predicted (space-time IoU >= 0.5) "
+        f"and are measured; {figures.partly_hidden} of them are hidden in some frames of their clip.",
         "",
         "| decoder layer | points inside the box | attention inside the box | weight of a visible frame | "
         "of a hidden frame |",
@@ -75,7 +76,7 @@ def report(figures: AttentionFigures) -> str:
         lines.append(f"| {layer} | {shares} | {visible:.2f} | {hidden:.2f} |")
     lines += [
         "",
-        "Temporal weights are multiples of the weight that all frames of a clip would have if equal.",
+        "Temporal weights are relative to equal weights of all frames of a clip.",
     ]
     return "\n".join(lines)
 
@@ -86,10 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--config-file", default=str(get_config_file(SHIPPED_MODEL)), metavar="FILE")
     parser.add_argument("--weights", metavar="FILE")
-    parser.add_argument("--dataset", type=Path, required=True, metavar="JSON", help="in YouTube-VIS format")
-    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="of its frames")
-    parser.add_argument("--clip-length", type=int, default=20, help="frames (default: %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N videos alone")
+    parser.add_argument(
+        "--dataset", type=Path, required=True, metavar="JSON", help="dataset in YouTube-VIS format"
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER", help="folder of its frames")
+    parser.add_argument("--clip-length", type=int, default=20, help="frames per clip (default: %(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first N videos")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
     args = parser.parse_args(argv)
     with exit_on_bad_input():

@@ -1,11 +1,10 @@
-"""Seconds and memory of the evaluation, on synthetic videos.
+"""Measures time and memory of the evaluation on synthetic videos.
 
     python benchmarks/evaluator.py --videos 300 --predictions 50
 
-Every video has instances of several categories, blobs that move; predictions are one of a few copies of
-instances, shifted by a few pixels. Another process makes both and writes them as JSON; what is timed is what
-``python -m seqformer.evaluation`` does: reading and checking the files, AP, and identity errors. Memory is
-the most that the process has held.
+Every video has moving blobs of several categories as instances. Predictions are copies of instances, shifted
+by a few pixels. Another process creates both and writes them as JSON. The steps of ``seqformer evaluate`` are
+timed: reading and checking the files, AP, and ID switches. Memory is the peak of the process.
 """
 
 from __future__ import annotations
@@ -24,32 +23,32 @@ from typing import Any
 import numpy as np
 
 from seqformer.errors import InputError, exit_on_bad_input
-from seqformer.evaluation.identity import identity_errors
-from seqformer.evaluation.tracks import read_tracks
+from seqformer.evaluation.id_switches import id_switches
+from seqformer.evaluation.tracklets import read_tracklets
 from seqformer.evaluation.ytvis import average_precision
 from seqformer.formats.rle import encode_masks
 
 CATEGORIES = 40
-INSTANCES = 4  # of a video
+INSTANCES = 4  # per video
 VARIANTS = 3  # shifted copies of an instance that predictions are drawn from
 
 
 def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
-    """Writes ground truth and results; returns their paths."""
+    """Writes ground truth and results, and returns their paths."""
     rng = np.random.default_rng(args.seed)
     videos, annotations, results = [], [], []
     names = [f"{t:05d}.jpg" for t in range(args.frames)]
     for video in range(1, args.videos + 1):
         videos.append({"id": video, "height": args.size[0], "width": args.size[1], "file_names": names})
-        tracks = [blob(rng, args.frames, args.size) for _ in range(INSTANCES)]
+        tracklets = [blob(rng, args.frames, args.size) for _ in range(INSTANCES)]
         categories = rng.integers(1, CATEGORIES + 1, INSTANCES).tolist()
-        for masks, category in zip(tracks, categories, strict=True):
+        for masks, category in zip(tracklets, categories, strict=True):
             annotation = {"id": len(annotations) + 1, "video_id": video, "category_id": category}
             annotations.append(annotation | {"iscrowd": 0, "segmentations": encode_masks(masks)})
         shifts = rng.integers(-12, 13, (INSTANCES, VARIANTS, 2)).tolist()
         shifted = [
             [encode_masks(np.roll(masks, shift, axis=(1, 2))) for shift in own]
-            for masks, own in zip(tracks, shifts, strict=True)
+            for masks, own in zip(tracklets, shifts, strict=True)
         ]
         for _ in range(args.predictions):
             n, variant = int(rng.integers(INSTANCES)), int(rng.integers(VARIANTS))
@@ -66,7 +65,7 @@ def make_case(args: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
 
 
 def blob(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> np.ndarray:
-    """An ellipse with a wavy edge that moves, (T, H, W) bool."""
+    """Returns a moving ellipse with a wavy edge, (T, H, W) bool."""
     y, x = np.mgrid[: size[0], : size[1]]
     radius = rng.uniform(0.1, 0.3) * size[0]
     start, end = (rng.uniform(0.1, 0.9, 2) * size for _ in range(2))
@@ -78,7 +77,7 @@ def blob(rng: np.random.Generator, frames: int, size: tuple[int, int]) -> np.nda
 
 
 def peak_memory() -> float:
-    """Most memory this process has held so far, MB."""
+    """Returns the peak memory of this process, MB."""
     scale = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
@@ -97,17 +96,15 @@ def run(args: argparse.Namespace) -> None:
             paths = pool.apply(make_case, (args, Path(folder)))
         sizes = [path.stat().st_size / 1e6 for path in paths]
         before = peak_memory()
-        tracks, reading = timed(read_tracks, *paths)
-    figures, precision = timed(average_precision, tracks)
-    identity, following = timed(identity_errors, tracks)
+        tracklets, reading = timed(read_tracklets, *paths)
+    figures, precision = timed(average_precision, tracklets)
+    switches, following = timed(id_switches, tracklets)
     size = f"{args.size[0]}x{args.size[1]}"
     print(f"{args.videos} videos of {args.frames} frames of {size}")
     print(f"{INSTANCES} instances and {args.predictions} predictions in each")
-    print(f"ground truth {sizes[0]:.0f} MB, results {sizes[1]:.0f} MB; AP {figures['AP']:.2f}, {identity}")
+    print(f"ground truth {sizes[0]:.0f} MB, results {sizes[1]:.0f} MB; AP {figures['AP']:.2f}, {switches}")
     print("\n| step | seconds |\n|---|---|")
-    print(
-        f"| read and check | {reading:.2f} |\n| AP | {precision:.2f} |\n| identity errors | {following:.2f} |"
-    )
+    print(f"| read and check | {reading:.2f} |\n| AP | {precision:.2f} |\n| ID switches | {following:.2f} |")
     print(f"| all | {reading + precision + following:.2f} |")
     print(f"\npeak memory {peak_memory():.0f} MB, {before:.0f} MB of it before reading")
 
@@ -125,8 +122,8 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--videos", type=int, default=300)
-    parser.add_argument("--predictions", type=int, default=50, help="of a video")
-    parser.add_argument("--frames", type=int, default=20, help="of a video")
+    parser.add_argument("--predictions", type=int, default=50, help="predictions per video")
+    parser.add_argument("--frames", type=int, default=20, help="frames per video")
     parser.add_argument("--size", type=parse_size, default=(360, 640), metavar="HxW")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)

@@ -1,17 +1,17 @@
-"""Long videos: memory and seconds as they grow, what the ring buffer saves, AP of clips.
+"""Measures long videos: memory and time by length, the speedup of the ring buffer, and AP of clips.
 
-    python benchmarks/long_video.py memory      # peak memory, and seconds a frame, at several lengths
-    python benchmarks/long_video.py ring        # clips from the ring buffer, and every clip anew
+    python benchmarks/long_video.py memory      # peak memory and seconds per frame, at several lengths
+    python benchmarks/long_video.py ring        # clips with and without the ring buffer
     python benchmarks/long_video.py accuracy    # AP of whole videos and of clips
-    python benchmarks/long_video.py report      # a table and a plot of all that was measured
+    python benchmarks/long_video.py report      # tables and a plot of all measurements
 
     python benchmarks/long_video.py all
 
-Every measurement runs in a process of its own and leaves a JSON file in --output; what is there is not
-measured again. Frames are those of demo/assets/street.mp4, at 640x360, over and over.
+Every measurement runs in its own process and writes a JSON file to --output. Existing measurements are
+skipped. Frames are those of demo/assets/street.mp4 at 640x360, repeated.
 
-CLIP_STRIDE is 1, the published default, so that clips share L - 1 frames; accuracy is also measured with half
-of every clip shared.
+CLIP_STRIDE is 1, the published default, so clips share L - 1 frames. Accuracy is also measured with clips
+that share half of their frames.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+import seqformer  # noqa: F401  before Detectron2, to hide one of its warnings
 
 # isort: split
 import cv2
@@ -63,13 +63,13 @@ STREET = ROOT / "demo/assets/street.mp4"
 SIZE = (360, 640)
 MODELS = {"small": get_config_file(SHIPPED_MODEL), "R50": ROOT / "configs/ytvis19/seqformer_R50.yaml"}
 LENGTHS = {"small": (100, 1000, 10000), "R50": (100, 300)}
-BLOCKS = 10  # of a run, whose seconds are compared
-CLIP_LENGTHS = (15, 10, 5, 3)  # the dataset's videos have 20 frames: a clip of 20 is the whole video
+BLOCKS = 10  # parts of a run whose times are compared
+CLIP_LENGTHS = (15, 10, 5, 3)  # the dataset's videos have 20 frames, so a clip of 20 is the whole video
 TOLERANCE = 1e-4
 
 
 def street(count: int) -> Iterator[np.ndarray]:
-    """``count`` frames (360, 640, 3), uint8 RGB, none of them kept."""
+    """Yields ``count`` frames (360, 640, 3), uint8 RGB, without keeping them."""
 
     def forever() -> Iterator[np.ndarray]:
         while True:
@@ -81,7 +81,7 @@ def street(count: int) -> Iterator[np.ndarray]:
 
 
 def make_model(name: str, *opts: str) -> tuple[SeqFormer, Any]:
-    """The shipped model, or R50 with random weights; and its config."""
+    """Returns the shipped model, or R50 with random weights, and its config."""
     torch.manual_seed(0)
     clips = ["MODEL.SeqFormer.CLIP_MATCHING", "True", "MODEL.SeqFormer.CLIP_STRIDE", "1"]
     cfg = load_config(MODELS[name], ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *clips, *opts])
@@ -97,13 +97,13 @@ def make_stream(model: SeqFormer, cfg: Any) -> StreamingPredictor:
 
 
 def peak_memory() -> float:
-    """Most memory this process has held so far, MB."""
+    """Returns the peak memory of this process, MB."""
     scale = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6
 
 
 def measure_memory(name: str, frames: int, short_side: int) -> dict[str, Any]:
-    """Streams a video, final frames to disk as the demo does; then results.json is made of them."""
+    """Streams a video and writes final frames to disk, like ``seqformer predict``, then results.json."""
     model, cfg = make_model(name, "INPUT.MIN_SIZE_TEST", str(short_side))
     stream = make_stream(model, cfg)
     block = max(frames // BLOCKS, 1)
@@ -138,7 +138,7 @@ def measure_memory(name: str, frames: int, short_side: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def every_clip_anew(model: SeqFormer, images: list[torch.Tensor]) -> VideoResults:
-    """Clips as implementations without a ring buffer make them: every frame encoded in every clip."""
+    """Processes clips without a ring buffer: each frame is encoded in every clip."""
     options, results = model.options, VideoResults()
     store = InstanceStore(options.clip_length)
     for start in range(len(images) - options.clip_length + 1):
@@ -169,16 +169,16 @@ def from_ring_buffer(model: SeqFormer, images: list[torch.Tensor]) -> VideoResul
 
 
 class VideoResults:
-    """Mask logits by frame, with their instances, and instances' class probabilities."""
+    """Mask logits and instances by frame, and class probabilities by instance."""
 
     def __init__(self) -> None:
         self.masks: list[tuple[list[int], torch.Tensor]] = []
         self.probabilities: dict[int, torch.Tensor] = {}
 
     def difference(self, other: VideoResults) -> float:
-        """The largest, of probabilities and of logits relative to the largest logit."""
+        """Returns the largest difference of probabilities, and of logits relative to the largest logit."""
         if [ids for ids, _ in self.masks] != [ids for ids, _ in other.masks]:
-            raise InputError("the ring buffer and every clip anew find different instances")
+            raise InputError("results with and without the ring buffer have different instances")
         scale = max(float(logits.abs().max()) for _, logits in other.masks)
         pairs = zip(self.masks, other.masks, strict=True)
         masks = max(float((a - b).abs().max()) for (_, a), (_, b) in pairs) / scale
@@ -187,7 +187,7 @@ class VideoResults:
 
 
 def measure_ring(frames: int, repeats: int) -> dict[str, Any]:
-    """L = 5, S = 1, R50: seconds with the ring buffer and without, in turns."""
+    """Times L = 5, S = 1, R50 with and without the ring buffer, in turns."""
     model, cfg = make_model("R50", "MODEL.SeqFormer.CLIP_LENGTH", "5")
     stream = make_stream(model, cfg)
     images = [stream.prepare(frame) for frame in street(frames)]
@@ -199,8 +199,8 @@ def measure_ring(frames: int, repeats: int) -> dict[str, Any]:
             start = time.perf_counter()
             results[name] = way(model, images)
             taken = time.perf_counter() - start
-            print(f"{name}: {taken / frames:.2f} seconds a frame", file=sys.stderr)
-            if repeat:  # the first warms up
+            print(f"{name}: {taken / frames:.2f} seconds per frame", file=sys.stderr)
+            if repeat:  # the first is a warm-up
                 seconds[name].append(taken / frames)
     difference = results["ring"].difference(results["anew"])
     if difference > TOLERANCE:
@@ -209,7 +209,7 @@ def measure_ring(frames: int, repeats: int) -> dict[str, Any]:
 
 
 def measure_accuracy(dataset: str, length: int, stride: int, videos: int | None) -> dict[str, Any]:
-    """AP on a dataset, clips matched by overlap alone; length 0 is the whole video."""
+    """Measures AP on a dataset, with clips matched by overlap; length 0 is the whole video."""
     clips = [str(length > 0), "MODEL.SeqFormer.CLIP_LENGTH", str(length or 1)]
     opts = ["MODEL.SeqFormer.CLIP_MATCHING", *clips, "MODEL.SeqFormer.CLIP_STRIDE", str(stride)]
     model, cfg = make_model("small", *opts, "MODEL.SeqFormer.MOTION_WEIGHT", "0.0")
@@ -218,17 +218,17 @@ def measure_accuracy(dataset: str, length: int, stride: int, videos: int | None)
     evaluator = YTVISEvaluator(name)
     start = time.perf_counter()
     figures = inference_on_dataset(model, islice_loader(loader, videos), evaluator)["segm"]
-    kept = {key: float(figures[key]) for key in ("AP", "AP50", "AP75", "identity_errors")}
+    kept = {key: float(figures[key]) for key in ("AP", "AP50", "AP75", "id_switches")}
     return {"length": length, "stride": stride, "seconds": time.perf_counter() - start, **kept}
 
 
 def islice_loader(loader: Any, count: int | None) -> list[Any] | Any:
-    """The loader, or a list of its first videos; Detectron2 wants to know how many."""
+    """Returns the loader, or a list of its first videos, because Detectron2 needs the length."""
     return loader if count is None else list(islice(loader, count))
 
 
 def run_process(arguments: list[str]) -> str:
-    """Standard output of a Python command; its errors go where this process's go."""
+    """Runs a Python command and returns its standard output; stderr is inherited."""
     process = subprocess.run([sys.executable, *arguments], stdout=subprocess.PIPE, text=True)
     if process.returncode:
         raise InputError(f"'{' '.join(arguments)}' failed with exit code {process.returncode}")
@@ -236,10 +236,10 @@ def run_process(arguments: list[str]) -> str:
 
 
 def measured(folder: Path, name: str, arguments: list[str]) -> None:
-    """Measures in a process of its own, unless that was done."""
+    """Runs a measurement in its own process, unless its result exists."""
     path = folder / f"{name}.json"
     if path.is_file():
-        print(f"{path} is there: skipped", file=sys.stderr)
+        print(f"{path} exists: skipped", file=sys.stderr)
         return
     folder.mkdir(parents=True, exist_ok=True)
     told = run_process([str(Path(__file__).resolve()), "one", *arguments])
@@ -248,7 +248,7 @@ def measured(folder: Path, name: str, arguments: list[str]) -> None:
 
 
 def run_part(args: argparse.Namespace) -> None:
-    """One part of the benchmark, in as many processes as it has measurements."""
+    """Runs one part of the benchmark, with a process for each measurement."""
     folder, threads = args.output, ["--threads", str(args.threads)]
     if args.part in ("memory", "all"):
         for model in args.models:
@@ -267,9 +267,9 @@ def run_part(args: argparse.Namespace) -> None:
 
 
 def run_one(args: argparse.Namespace) -> None:
-    """One measurement, in this process; prints it as a line of JSON."""
+    """Runs one measurement in this process, and prints it as a line of JSON."""
     torch.set_num_threads(args.threads)
-    keep_freed_memory()  # as demo.py does
+    keep_freed_memory()  # like seqformer predict
     kind, *rest = args.measurement
     if kind == "memory":
         result = measure_memory(rest[0], int(rest[1]), int(rest[2]))
@@ -285,16 +285,16 @@ def load(folder: Path, pattern: str) -> list[dict[str, Any]]:
 
 
 def report(folder: Path) -> None:
-    """Prints tables of what was measured, and writes them and the plot into the folder."""
+    """Prints tables of all measurements, and writes them and the plot to the folder."""
     memory, accuracy = load(folder, "memory_*.json"), load(folder, "accuracy_*.json")
     ring = load(folder, "ring.json")
     if not (memory or accuracy or ring):
-        raise InputError(f"nothing was measured in '{folder}' yet")
+        raise InputError(f"no measurements in '{folder}'")
     lines: list[str] = []
     if memory:
         lines += [
-            "| model | frames | peak, MB | to the smallest | with results.json, MB | RLE, MB "
-            "| seconds a frame | slowest to fastest block but the first |",
+            "| model | frames | peak, MB | ratio to the smallest | with results.json, MB | RLE, MB "
+            "| seconds per frame | slowest / fastest block, without the first |",
             "|---|---|---|---|---|---|---|---|",
         ]
         for run in memory:
@@ -309,21 +309,21 @@ def report(folder: Path) -> None:
             )
     for run in ring:
         ways = {name: median(taken) for name, taken in run["seconds"].items()}
-        lines += ["", "| R50, L = 5, S = 1 | seconds a frame |", "|---|---|"]
-        lines += [f"| ring buffer | {ways['ring']:.2f} |", f"| every clip anew | {ways['anew']:.2f} |"]
-        lines += [f"| times faster | {ways['anew'] / ways['ring']:.2f} |"]
-        lines += ["", f"{run['frames']} frames; results differ by {run['difference']:.1e} at the most."]
+        lines += ["", "| R50, L = 5, S = 1 | seconds per frame |", "|---|---|"]
+        lines += [f"| ring buffer | {ways['ring']:.2f} |", f"| no ring buffer | {ways['anew']:.2f} |"]
+        lines += [f"| speedup | {ways['anew'] / ways['ring']:.2f} |"]
+        lines += ["", f"{run['frames']} frames; results differ by at most {run['difference']:.1e}."]
     if accuracy:
         lines += [
             "",
-            "| L | S | AP | AP50 | AP75 | identity errors | seconds |",
+            "| L | S | AP | AP50 | AP75 | ID switches | seconds |",
             "|---|---|---|---|---|---|---|",
         ]
         for run in sorted(accuracy, key=lambda run: (-(run["length"] or 10**6), run["stride"])):
             clip = f"{run['length']} | {run['stride']}" if run["length"] else "whole video |"
             lines.append(
                 f"| {clip} | {run['AP']:.2f} | {run['AP50']:.2f} | {run['AP75']:.2f} "
-                f"| {run['identity_errors']:.0f} | {run['seconds']:.0f} |"
+                f"| {run['id_switches']:.0f} | {run['seconds']:.0f} |"
             )
     table = "\n".join(lines).strip() + "\n"
     print(table)
@@ -332,7 +332,7 @@ def report(folder: Path) -> None:
 
 
 def plot(path: Path, memory: list[dict[str, Any]], accuracy: list[dict[str, Any]]) -> None:
-    """Memory by length, seconds a frame along the longest runs, and AP by clip length."""
+    """Plots memory by length, seconds per frame in the longest runs, and AP by clip length."""
     if not (memory or accuracy):
         return
     figure = Figure(figsize=(9, 3), dpi=150, layout="constrained")
@@ -349,7 +349,7 @@ def plot(path: Path, memory: list[dict[str, Any]], accuracy: list[dict[str, Any]
             label = f"{model}, {longest['frames']} frames"
             by_frame.plot(100 * ends / longest["frames"], longest["block_seconds"], "o-", label=label)
         by_length.set(xscale="log", xlabel="frames", ylabel="peak memory, MB")
-        by_frame.set(xlabel="part of the video, %", ylabel="seconds a frame")
+        by_frame.set(xlabel="part of the video, %", ylabel="seconds per frame")
         for axis in (by_length, by_frame):
             axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
             axis.legend()
@@ -375,26 +375,32 @@ def main(argv: list[str] | None = None) -> None:
     for name in ("memory", "ring", "accuracy", "all", "report"):
         part = parts.add_parser(name)
         part.add_argument("--output", type=Path, default=Path("output/long_video"), metavar="DIR")
-        part.add_argument("--threads", type=int, default=2, help="of PyTorch")
+        part.add_argument("--threads", type=int, default=2, help="PyTorch threads")
         part.add_argument(
-            "--lengths", type=int, nargs="+", metavar="FRAMES", help="in memory, of every model"
+            "--lengths", type=int, nargs="+", metavar="FRAMES", help="memory: video lengths for every model"
         )
-        part.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="in memory")
         part.add_argument(
-            "--short-side", type=int, default=352, help="in memory, of frames as the network sees them"
+            "--models", nargs="+", choices=MODELS, default=list(MODELS), help="memory: models to measure"
         )
-        part.add_argument("--frames", type=int, default=30, help="in ring")
-        part.add_argument("--repeats", type=int, default=3, help="in ring")
-        part.add_argument("--videos", type=int, help="in accuracy, the first ones alone")
         part.add_argument(
-            "--strides", type=int, nargs="+", default=[1, 0], help="in accuracy; 0 is half of a clip"
+            "--short-side", type=int, default=352, help="memory: short side of the network's input"
+        )
+        part.add_argument("--frames", type=int, default=30, help="ring: frames of the video")
+        part.add_argument("--repeats", type=int, default=3, help="ring: repeats")
+        part.add_argument("--videos", type=int, help="accuracy: use only the first N videos")
+        part.add_argument(
+            "--strides",
+            type=int,
+            nargs="+",
+            default=[1, 0],
+            help="accuracy: clip strides; 0 is half of a clip",
         )
         part.add_argument(
             "--dataset",
             default="ytvis:datasets/pedestrians/val.json:datasets/pedestrians/val/JPEGImages",
-            help="in accuracy",
+            help="accuracy: dataset",
         )
-    one = parts.add_parser("one", help="a single measurement in this process, as a line of JSON")
+    one = parts.add_parser("one", help="one measurement in this process, printed as a line of JSON")
     one.add_argument("measurement", nargs="+")
     one.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)

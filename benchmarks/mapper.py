@@ -1,10 +1,10 @@
-"""Training clips a second from data-loading processes, against what the training step takes.
+"""Compares the training clips per second from data loading with the speed of the training step.
 
     python benchmarks/mapper.py --config-file configs/ytvis19/seqformer_R50.yaml --workers 2
 
-Frames are made: JPEG, 360x640 pixels, 4 shapes on noise. ``--pseudo`` measures images as clips of warps
-instead of videos. Loading is no bottleneck if it gives more clips a second than the step takes. The two are
-measured one after the other.
+Frames are synthetic: JPEG, 360x640 pixels, 4 shapes on noise. ``--pseudo`` measures clips made of warped
+images instead of videos. Loading is not a bottleneck if it yields more clips per second than the step needs.
+The two are measured one after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+import seqformer  # noqa: F401  before Detectron2, to hide one of its warnings
 
 # isort: split
 import torch
@@ -34,7 +34,7 @@ _NAME = "mapper_benchmark"
 
 
 def register(root: Path, args: argparse.Namespace) -> None:
-    """Makes the videos and registers them, or their frames as images."""
+    """Creates the videos and registers them, or their frames as images."""
     json_file, _, frames = make_toy_dataset(
         root, num_train=args.videos, num_val=1, length=args.length, size=args.size, instances=4
     )
@@ -58,9 +58,9 @@ def register(root: Path, args: argparse.Namespace) -> None:
 
 
 def loading_rate(cfg: CfgNode, batches: int) -> tuple[float, list[dict[str, Any]]]:
-    """Clips a second, after the first batches, and the last batch."""
+    """Returns the clips per second after the first batches, and the last batch."""
     loader = iter(build_train_loader(cfg))
-    for _ in range(2 * max(cfg.DATALOADER.NUM_WORKERS, 1) + 1):  # those that were prefetched do not count
+    for _ in range(2 * max(cfg.DATALOADER.NUM_WORKERS, 1) + 1):  # prefetched batches do not count
         next(loader)
     start = time.perf_counter()
     for batch in islice(loader, batches):
@@ -69,7 +69,7 @@ def loading_rate(cfg: CfgNode, batches: int) -> tuple[float, list[dict[str, Any]
 
 
 def step_seconds(cfg: CfgNode, batch: list[dict[str, Any]], repeats: int) -> float:
-    """Median time of losses and gradients of a batch."""
+    """Returns the median time of losses and gradients for a batch."""
     model = build_model(cfg).train()
     times = []
     for _ in range(repeats + 1):
@@ -118,14 +118,14 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--config-file", default="configs/ytvis19/seqformer_R50.yaml")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=1, help="clips of a step")
+    parser.add_argument("--batch", type=int, default=1, help="clips per step")
     parser.add_argument("--batches", type=int, default=40, help="batches to load")
-    parser.add_argument("--repeats", type=int, default=5, help="steps to time; 0 for loading alone")
-    parser.add_argument("--size", type=_size, default=(360, 640), metavar="HxW", help="of the frames")
+    parser.add_argument("--repeats", type=int, default=5, help="steps to time; 0 measures loading only")
+    parser.add_argument("--size", type=_size, default=(360, 640), metavar="HxW", help="size of the frames")
     parser.add_argument("--videos", type=int, default=8)
-    parser.add_argument("--length", type=int, default=20, help="frames of a video")
-    parser.add_argument("--pseudo", action="store_true", help="images as clips instead of videos")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config keys to override")
+    parser.add_argument("--length", type=int, default=20, help="frames per video")
+    parser.add_argument("--pseudo", action="store_true", help="use images as clips instead of videos")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
     args = parser.parse_args(argv)
     with exit_on_bad_input():
         if min(args.batch, args.batches, args.videos, args.length) < 1 or args.workers < 0:

@@ -1,4 +1,4 @@
-"""Seconds by stage, peak memory and arithmetic rate of the network on one video, with random weights.
+"""Measures time by stage, peak memory and arithmetic rate of the network on one video, with random weights.
 
     python benchmarks/model.py --config-file configs/ytvis19/seqformer_R50.yaml --frames 5 --size 360x640
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+import seqformer  # noqa: F401  before Detectron2, to hide one of its warnings
 
 # isort: split
 import torch
@@ -32,7 +32,7 @@ _MATRIX = 2048
 
 
 class Stopwatch:
-    """Adds up the seconds that wrapped functions take."""
+    """Adds up the time of wrapped functions."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -58,7 +58,7 @@ class Stopwatch:
 
 
 def matmul_rate() -> float:
-    """The machine's fp32 matrix multiplication, in operations a second: the best of ten."""
+    """Returns the machine's fp32 matrix multiplication rate, operations per second, best of ten."""
     a, b = torch.randn(_MATRIX, _MATRIX), torch.randn(_MATRIX, _MATRIX)
     best = float("inf")
     for _ in range(10):
@@ -69,7 +69,7 @@ def matmul_rate() -> float:
 
 
 def peak_memory() -> float:
-    """Most memory this process has held so far, GB."""
+    """Returns the peak memory of this process, GB."""
     scale = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         height, width = (int(side) for side in args.size.split("x"))
     except ValueError:
-        raise InputError(f"--size {args.size}: give HEIGHTxWIDTH") from None
+        raise InputError(f"--size {args.size}: must be HEIGHTxWIDTH") from None
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", *args.opts])

@@ -1,10 +1,10 @@
-"""Deformable attention against plain PyTorch and the package torch-ms-deform-attn, as ratios in one run.
+"""Compares the speed of deformable attention with plain PyTorch and the package torch-ms-deform-attn.
 
-    pip install --no-deps torch-ms-deform-attn==0.1.1    # optional; without it its row is left out
+    pip install --no-deps torch-ms-deform-attn==0.1.1    # optional
     python benchmarks/op.py
 
-The encoder case is five frames of 384x640: every cell of four levels is a query that looks near itself. The
-decoder case is 300 queries that look anywhere. All variants take turns, and the medians are compared.
+The encoder case is five frames of 384x640: every cell of four levels is a query that samples near itself. The
+decoder case is 300 queries that sample anywhere. All variants run in turns, and medians are compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QUERIES = 300
 
 
 def make_case(encoder: bool) -> dict[str, Tensor]:
-    """The arguments of both forms, in float32."""
+    """Returns the arguments of both forms of the operator, in float32."""
     cells = [h * w for h, w in LEVELS]
     shapes = torch.tensor(LEVELS)
     if encoder:
@@ -57,7 +57,7 @@ def make_case(encoder: bool) -> dict[str, Tensor]:
 
 
 def other_package() -> Callable[..., Tensor] | None:
-    """The operator of torch-ms-deform-attn, if it is installed."""
+    """Returns the operator of torch-ms-deform-attn, if installed."""
     try:
         module = importlib.import_module("torch_ms_deform_attn")
     except ImportError:
@@ -66,7 +66,7 @@ def other_package() -> Callable[..., Tensor] | None:
 
 
 def variants(case: dict[str, Tensor], other: Callable[..., Tensor] | None) -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """Returns the functions to time, by name."""
     sizes = (case["shapes"], case["starts"])
     located = (case["value"], *sizes, case["locations"], case["weights"])
     half = (case["value"].bfloat16(), *sizes, case["locations"], case["weights"])
@@ -98,19 +98,19 @@ def variants(case: dict[str, Tensor], other: Callable[..., Tensor] | None) -> di
 
 
 def time_in_turns(table: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each."""
+    """Returns the median time of each function, seconds."""
     seconds: dict[str, list[float]] = {name: [] for name in table}
     for turn in range(repeats + 1):
         for name, function in table.items():
             start = time.perf_counter()
             function()
-            if turn:  # the first is for warming up
+            if turn:  # the first is a warm-up
                 seconds[name].append(time.perf_counter() - start)
     return {name: median(values) for name, values in seconds.items()}
 
 
 def copy_bandwidth() -> float:
-    """Bytes a second that this machine reads (and writes as many) when it copies 256 MB; the best of ten."""
+    """Returns the bytes per second read (and written) when copying 256 MB, best of ten."""
     source = torch.zeros(1 << 26)
     target = torch.empty_like(source)
     best = float("inf")
@@ -145,22 +145,24 @@ def main() -> None:
         parser.error("the operator is not compiled: nothing to compare")
     other = other_package()
     if other is None:
-        print("torch-ms-deform-attn is not installed: not compared with")
+        print("torch-ms-deform-attn is not installed and not compared")
     for name, encoder in (("encoder", True), ("decoder", False)):
         case = make_case(encoder)
         table = variants(case, other)
         if other is not None:
-            wanted = table["forward, plain PyTorch"]()
-            torch.testing.assert_close(table["forward, torch-ms-deform-attn"](), wanted, atol=1e-3, rtol=1e-3)
+            expected = table["forward, plain PyTorch"]()
+            torch.testing.assert_close(
+                table["forward, torch-ms-deform-attn"](), expected, atol=1e-3, rtol=1e-3
+            )
         seconds = time_in_turns(table, args.repeats)
         print(f"\n{name}: {FRAMES} frames, {case['locations'].shape[1]} queries, {HEADS} heads of {CHANNELS}")
         print("\n| | ms (median) |\n|---|---|")
         for variant, value in seconds.items():
             print(f"| {variant} | {1000 * value:.1f} |")
-        print("\n| | times faster |\n|---|---|")
+        print("\n| | speedup |\n|---|---|")
         for slow, fast in RATIOS:
             if slow in seconds:
-                print(f"| {fast} than {slow} | {seconds[slow] / seconds[fast]:.2f} |")
+                print(f"| {fast} vs. {slow} | {seconds[slow] / seconds[fast]:.2f} |")
         gathered = 4 * case["weights"].numel() * CHANNELS * 4
         written = case["locations"].nbytes + case["weights"].nbytes
         rates = [gathered / seconds[form] / 1e9 for form in ("forward", "the same fused")]

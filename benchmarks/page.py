@@ -1,9 +1,9 @@
-"""What a page costs: tracking with tracing off and on, then building the page, and its size.
+"""Measures the cost of a page: tracking with tracing off and on, building the page, and its size.
 
     python benchmarks/page.py --input demo/assets/street.mp4 --frames 145
 
-The shipped pedestrian model, unless another is named. Tracking takes turns, so that a busy moment of the
-machine does not fall on one variant alone.
+By default the shipped pedestrian model is used. Variants run in turns, so that other load on the machine
+affects both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-import seqformer  # noqa: F401  before Detectron2, one of whose warnings it hides
+import seqformer  # noqa: F401  before Detectron2, to hide one of its warnings
 
 # isort: split
 import torch
@@ -30,14 +30,14 @@ from seqformer.visualization.rows import best_tracklets
 
 def run(args: argparse.Namespace) -> None:
     if args.frames < 1 or args.repeats < 1:
-        raise InputError("--frames and --repeats: give at least 1")
+        raise InputError("--frames and --repeats must be at least 1")
     torch.set_num_threads(args.threads)
     cfg = model_config(args.config_file, args.weights, args.opts)
     predictor = VideoPredictor(cfg)
     source = open_source(args.input)
     with source:
         frames = list(islice(source, args.frames))
-    predictor(frames[: cfg.MODEL.SeqFormer.CLIP_LENGTH])  # warms up
+    predictor(frames[: cfg.MODEL.SeqFormer.CLIP_LENGTH])  # warm-up
     off, on = [], []
     for _ in range(args.repeats):
         start = time.perf_counter()

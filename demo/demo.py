@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Segments and tracks the instances of a video."""
+"""Entry point: see seqformer/cli/predict.py."""
 
 from seqformer.cli.predict import main
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Makes .venv, or brings it up to date: the pinned requirements, Detectron2, and this project as an editable
-# package. PYTHON names the interpreter to make it with (default: python3.11, else python3).
+# Creates or updates .venv: the pinned requirements, Detectron2, and this project as an editable package. PYTHON
+# is the interpreter to create it with (default: python3.11, or else python3).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 venv=.venv
-unfinished=$venv/.unfinished # there while an installation is under way; what it leaves is not trusted
-installed=$venv/.installed   # there when one has ended well; the Makefile looks at its time
+unfinished=$venv/.unfinished # exists during an installation; if it remains, .venv is recreated
+installed=$venv/.installed   # exists after a successful installation; the Makefile compares its time
 
 fail() {
     echo "error: $1" >&2
     exit 1
 }
 
-# The pinned versions need this Python.
+# The pinned versions need at least this Python.
 is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 find_python() {
@@ -22,23 +22,23 @@ find_python() {
     for python in "${candidates[@]}"; do
         if is_recent "$python"; then
             "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-                fail "$python has no venv module: install it (on Debian: apt-get install python3-venv), or name another Python: make PYTHON=/path/to/python3.11"
+                fail "$python has no venv module: install it (on Debian: apt-get install python3-venv), or use another Python: make PYTHON=/path/to/python3.11"
             return
         fi
     done
-    fail "no Python 3.11 or newer (tried: ${candidates[*]}): install one, or say where it is: make PYTHON=/path/to/python3.11"
+    fail "no Python 3.11 or newer (tried: ${candidates[*]}): install one, or give its path: make PYTHON=/path/to/python3.11"
 }
 
 make_venv() {
     find_python
-    echo "Making $venv with $python: some minutes, about 6 GB."
+    echo "Creating $venv with $python. This takes a few minutes and about 6 GB."
     mkdir -p "$venv"
     touch "$unfinished"
     find "$venv/" -mindepth 1 ! -path "$unfinished" -delete
     "$python" -m venv "$venv"
 }
 
-# On PATH is the environment's ninja, with which sources compile in parallel.
+# PATH includes the environment's ninja, which compiles sources in parallel.
 pip() { PATH=$PWD/$venv/bin:$PATH "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 install_detectron2() {
@@ -52,17 +52,17 @@ install_detectron2() {
 if [[ -e $unfinished ]] || ! is_recent "$venv/bin/python" || ! pip --version >/dev/null 2>&1; then
     make_venv
 else
-    echo "Bringing $venv up to date."
-    export PIP_QUIET=1 # of the many packages most are there
+    echo "Updating $venv."
+    export PIP_QUIET=1 # most packages are installed already
 fi
 
 touch "$unfinished"
 rm -f "$installed"
 pip install -r requirements/torch.txt
-# The few source distributions among the rest are built with the pinned setuptools, too.
+# --no-build-isolation: source distributions are built with the pinned setuptools.
 pip install --no-build-isolation -r requirements/runtime.txt -r requirements/dev.txt
 install_detectron2
-rm -f projects/SeqFormer/seqformer/_C*.so # it may be compiled for another PyTorch
+rm -f projects/SeqFormer/seqformer/_C*.so # it may have been compiled for another PyTorch
 pip install --no-build-isolation --no-deps -e .
 "$venv/bin/python" -c 'import seqformer'
 mv "$unfinished" "$installed"

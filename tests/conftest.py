@@ -1,4 +1,4 @@
-"""Shared by all tests: reference figures, threads, seeds, and the markers' conditions."""
+"""Shared by all tests: reference figures, threads, seeds, and conditions of the markers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-# One thread in every process, also in those that tests start: pytest-xdist starts a worker for each core. If
-# the variable is set already, it stays. PyTorch reads it when it is imported.
+# Use one thread in every process, including those that tests start, since pytest-xdist starts a worker per
+# core. PyTorch reads the variable when it is imported. An existing value is kept.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np  # noqa: E402
@@ -22,15 +22,15 @@ from hypothesis import settings  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Examples share the machine with other workers, so how long one takes says nothing. Tests try the same
-# examples in every run; `make fuzz` draws new ones, with the second profile and a seed.
+# No deadline, since other workers share the machine. Tests use the same examples in every run; `make fuzz`
+# draws new ones, with the second profile and a seed.
 settings.register_profile("seqformer", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, derandomize=False, database=None, max_examples=500)
 settings.load_profile("seqformer")
 
 
-# A PyAV object that waits for the garbage collector must not meet it in a forked process (of a data loader or
-# of multiprocessing), where the object's threads are missing: freeing it there waits for them forever.
+# Collect garbage before a fork (by a data loader or multiprocessing). Freeing a PyAV object in the child
+# would wait forever for its threads, which do not exist there.
 os.register_at_fork(before=gc.collect)
 
 
@@ -51,14 +51,14 @@ def _seed() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef) -> None:
-    """What several tests share does not depend on the test before the first of them."""
+    """Seeds before fixtures that tests share, so that they do not depend on earlier tests."""
     if fixturedef.scope != "function":
         _seed()
 
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
-    """Every test starts from the same random state, in whatever order tests run."""
+    """Starts every test from the same random state, whatever the order of tests."""
     _seed()
     return 0
 
@@ -71,9 +71,9 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
-    """Folder of the reference figures: SEQFORMER_REFERENCE_DIR, else ../shared/reference.
+    """The folder of the reference figures: SEQFORMER_REFERENCE_DIR or ../shared/reference.
 
-    Without it a test is skipped, or fails if SEQFORMER_REQUIRE_REFERENCE is 1.
+    Without it tests are skipped, or fail if SEQFORMER_REQUIRE_REFERENCE is 1.
     """
     folder = REPOSITORY / os.environ.get("SEQFORMER_REFERENCE_DIR", "../shared/reference")
     if not folder.is_dir():
@@ -85,10 +85,10 @@ def reference_dir() -> Path:
 
 
 class _Files(SimpleHTTPRequestHandler):
-    """Serves files; of one that is called "stops" only the first half ever comes."""
+    """Serves files, but only the first half of a file named "stops"."""
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
     def copyfile(self, source, outputfile) -> None:
         if "stops" in self.path:
@@ -102,7 +102,7 @@ class _Files(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """Where the files of tmp_path are served."""
+    """The URL of a server for the files in tmp_path."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Files, directory=str(tmp_path)))
     server.stopped = threading.Event()
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,6 +1,6 @@
-"""Runs the property tests on new examples, round after round, until time is up or one fails.
+"""Runs rounds of the property tests on new examples, until time is up or a test fails.
 
-Every round prints its seed. ``make fuzz SEED=N`` repeats the round of seed N, and nothing else.
+Every round prints its seed. ``make fuzz SEED=N`` repeats only the round of seed N.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10, help="start no round after this (default: 10)")
-    parser.add_argument("--seed", type=int, help="run one round, of this seed")
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="start no new round after this time (default: 10)"
+    )
+    parser.add_argument("--seed", type=int, help="run only the round of this seed")
     args, more = parser.parse_known_args()
 
     end = time.monotonic() + args.minutes * 60

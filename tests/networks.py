@@ -1,4 +1,4 @@
-"""Networks and a training clip that tests share."""
+"""Networks and a training clip shared by tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seqformer import SeqFormer, add_seqformer_config
 
 
 def resnet_config(**seqformer: object) -> CfgNode:
-    """SeqFormer with a ResNet-50 as released checkpoints have it; keywords are MODEL.SeqFormer's."""
+    """SeqFormer with the ResNet-50 of released checkpoints; keywords set keys of MODEL.SeqFormer."""
     cfg = get_cfg()
     add_seqformer_config(cfg)
     cfg.INPUT.FORMAT = "RGB"
@@ -43,10 +43,10 @@ def tiny_model(**seqformer: object) -> SeqFormer:
 
 
 def two_moving_squares(size: int = 64, num_frames: int = 3, scale: int = 1) -> dict:
-    """A bright square moves right, a dark one down; the dark one is gone in the last frame.
+    """A bright square moves right, a dark one moves down and is gone in the last frame.
 
-    ``scale`` multiplies the picture's ``size`` and the squares. If it is even, the squares' edges are
-    multiples of 4 pixels, so that masks at stride 4 can be exact.
+    ``scale`` multiplies the ``size`` of the picture and the squares. If it is even, edges of the squares are
+    at multiples of 4 pixels, so that masks at stride 4 can be exact.
     """
     images, instances = [], []
     for t in range(num_frames):
@@ -69,6 +69,6 @@ def two_moving_squares(size: int = 64, num_frames: int = 3, scale: int = 1) -> d
 
 
 def equal_states(first: torch.nn.Module, second: torch.nn.Module) -> bool:
-    """Whether two models have equal parameters and buffers, bit for bit."""
+    """Whether parameters and buffers of two models are bit-identical."""
     pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)

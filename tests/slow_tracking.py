@@ -1,4 +1,4 @@
-"""Slow readable versions of clip matching, by overlap and by motion, and random problems for them."""
+"""Slow, readable versions of clip matching by overlap and by motion, and random problems for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqformer.tracking import ClipInstances, InstanceStore, MotionOptions
 
 
 class Tracker:
-    """A store and its strategy, as inference uses them."""
+    """A store and its strategy, used as in inference."""
 
     def __init__(self, store: InstanceStore, assign: Callable[..., Sequence[int | None]]):
         self.store = store
@@ -25,7 +25,7 @@ class Tracker:
 
 
 def clip_starts(num_frames: int, length: int, stride: int) -> list[int]:
-    """First frames of the clips; the first that reaches the end of the video is shifted to end there."""
+    """Returns the first frame of each clip. The last clip is shifted to end with the video."""
     starts = []
     start = 0
     while start + length < num_frames:
@@ -34,15 +34,15 @@ def clip_starts(num_frames: int, length: int, stride: int) -> list[int]:
     return [*starts, max(num_frames - length, 0)]
 
 
-def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, max_live: int = 0):
-    """The whole video in memory, one instance, clip and frame at a time.
+def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, max_active: int = 0):
+    """Matches clips with the whole video in memory, one instance, clip and frame at a time.
 
     Returns mean class probabilities and, by instance and frame, mean logits, in order of appearance. A mean
-    is the sum in the order of clips, divided by their number.
+    is the sum in order of clips, divided by their number.
     """
     memory: list[list[int]] = []  # ids of every clip's instances
-    instances: list[list[tuple[int, int]]] = []  # of every id: clips and rows
-    ends: dict[int, int] = {}  # of ids that ``max_live`` ended: the first frame that does not show them
+    instances: list[list[tuple[int, int]]] = []  # by id: clips and rows
+    ends: dict[int, int] = {}  # by id dropped due to ``max_active``: the first frame without it
 
     def classes_of(i: int) -> torch.Tensor:
         return in_order([clips[c].class_probabilities[j] for c, j in instances[i]])
@@ -76,26 +76,26 @@ def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, 
                 instances.append([])
             instances[ids[j]].append((number, j))
         memory.append(ids)
-        if max_live:
-            handed_out = clips[number - 1].start + 1 if number else 0
-            last_seen = {
+        if max_active:
+            final_end = clips[number - 1].start + 1 if number else 0
+            last_visible = {
                 i: p
                 for p in range(max(number - length + 1, 0), number + 1)
-                if clips[p].end > handed_out
+                if clips[p].end > final_end
                 for i in memory[p]
                 if i not in ends
             }
-            ranked = sorted(last_seen, key=lambda i: (-last_seen[i], -float(classes_of(i).max()), i))
-            ends.update(dict.fromkeys(ranked[max_live:], handed_out))
+            ranked = sorted(last_visible, key=lambda i: (-last_visible[i], -float(classes_of(i).max()), i))
+            ends.update(dict.fromkeys(ranked[max_active:], final_end))
     classes, logits = {}, {}
-    for i, held in enumerate(instances):
-        if i in ends and clips[held[0][0]].start >= ends[i]:
-            continue  # found and ended by the same clip
+    for i, positions in enumerate(instances):
+        if i in ends and clips[positions[0][0]].start >= ends[i]:
+            continue  # added and dropped by the same clip
         classes[i] = classes_of(i)
         for f in range(ends.get(i, num_frames)):
             here = [
                 clips[c].mask_logits[j, f - clips[c].start]
-                for c, j in held
+                for c, j in positions
                 if clips[c].start <= f < clips[c].end
             ]
             if here:
@@ -104,7 +104,7 @@ def readable_matching(clips: list[ClipInstances], length: int, num_frames: int, 
 
 
 def in_order(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """The mean, added up from the first to the last."""
+    """Returns the mean, summed from first to last."""
     total = tensors[0]
     for tensor in tensors[1:]:
         total = total + tensor
@@ -114,9 +114,9 @@ def in_order(tensors: list[torch.Tensor]) -> torch.Tensor:
 def make_clips(
     seed: int, num_frames: int, length: int, stride: int, gap: range = range(0), vanished: int = 0
 ) -> list[ClipInstances]:
-    """Squares that move; each clip finds some of them, in any order, with noise.
+    """Makes clips of five moving squares; each clip contains some of them, in any order, with noise.
 
-    In the clips of ``gap`` the first ``vanished`` of the five are not found.
+    Clips in ``gap`` do not contain the first ``vanished`` squares.
     """
     generator = torch.Generator().manual_seed(seed)
     size, objects = 16, 5
@@ -125,25 +125,25 @@ def make_clips(
     clips = []
     for number, start in enumerate(clip_starts(num_frames, length, stride)):
         end = min(start + length, num_frames)
-        found = torch.randperm(objects, generator=generator)[
+        visible = torch.randperm(objects, generator=generator)[
             : torch.randint(1, objects + 1, (1,), generator=generator)
         ]
         if number in gap:
-            found = found[found >= vanished]
-        masks = torch.full((len(found), end - start, size, size), -6.0)
-        for row, o in enumerate(found.tolist()):
+            visible = visible[visible >= vanished]
+        masks = torch.full((len(visible), end - start, size, size), -6.0)
+        for row, o in enumerate(visible.tolist()):
             for t in range(start, end):
                 x, y = (place[o] + speed[o] * t).clamp(0, size - 5).int().tolist()
                 masks[row, t - start, y : y + 5, x : x + 5] = 6.0
         masks += torch.randn(masks.shape, generator=generator)
-        clips.append(ClipInstances(start, torch.rand(len(found), 3, generator=generator), masks))
+        clips.append(ClipInstances(start, torch.rand(len(visible), 3, generator=generator), masks))
     return clips
 
 
 def readable_motion(
     clips: list[ClipInstances], length: int, options: MotionOptions, duplicate_iou: float, limit: int
 ) -> list[list[int | None]]:
-    """Ids of every clip's instances by overlap and motion: the whole video in memory, one pair at a time.
+    """Returns ids of every clip's instances by overlap and motion, computed one pair at a time.
 
     Frames become final as soon as possible.
     """
@@ -156,7 +156,7 @@ def readable_motion(
         masks = [(m > 0).double().numpy() for m in clip.mask_logits]
         ids: list[int | None] = [None] * len(clip)
 
-        # 1. Known instances that share frames with the clip are continued.
+        # 1. Continue known instances that share frames with the clip.
         known = history.sharing(clip.start)
         gain = np.zeros((len(known), len(rows)))
         for a, i in enumerate(known):
@@ -168,21 +168,19 @@ def readable_motion(
             (known[a], rows[b]) for a, b in zip(*linear_sum_assignment(-gain), strict=True) if gain[a, b] > 0
         ]
         for i, j in sorted(pairs, key=lambda pair: (-len(history.clips_of(pair[0])), pair[0])):
-            taken = [other for other in range(len(clip)) if ids[other] is not None]
-            if all(hard_iou(masks[j], masks[other]) <= options.same_iou for other in taken):
+            continued = [other for other in range(len(clip)) if ids[other] is not None]
+            if all(hard_iou(masks[j], masks[other]) <= options.same_iou for other in continued):
                 ids[j] = i
 
-        # 2. Of the rest, those that show something else.
-        shown = [j for j in rows if ids[j] is not None]
+        # 2. Of the rest, keep those that are not duplicates.
+        kept = [j for j in rows if ids[j] is not None]
         begun = []
-        for j in sorted(set(rows) - set(shown), key=lambda j: (-best[j], j)):
-            if len(shown) < limit and all(
-                hard_iou(masks[j], masks[other]) <= duplicate_iou for other in shown
-            ):
-                shown.append(j)
+        for j in sorted(set(rows) - set(kept), key=lambda j: (-best[j], j)):
+            if len(kept) < limit and all(hard_iou(masks[j], masks[other]) <= duplicate_iou for other in kept):
+                kept.append(j)
                 begun.append(j)
 
-        # 3. A lost instance, if it is where its motion leads; otherwise a new one.
+        # 3. Assign a lost instance if its motion leads there, otherwise a new one.
         lost = [i for i in history.live() if i not in ids]
         closeness = np.zeros((len(lost), len(begun)))
         for a, i in enumerate(lost):
@@ -204,7 +202,7 @@ def hard_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class _History:
-    """What is known before the next clip."""
+    """The state before the next clip."""
 
     def __init__(
         self,
@@ -219,17 +217,17 @@ class _History:
         self.options = options
 
     def clips_of(self, i: int) -> list[int]:
-        """Numbers of the clips that hold an instance."""
+        """Returns the numbers of clips that contain an instance."""
         return [number for number, ids in enumerate(self.assigned) if i in ids]
 
     def sharing(self, start: int) -> list[int]:
-        """Instances in those of the last clips that have the frame ``start``."""
+        """Returns the instances in those of the last clips that contain the frame ``start``."""
         recent = range(max(len(self.clips) - self.length, 0), len(self.clips))
         sharing = [number for number in recent if self.clips[number].end > start]
         return sorted({i for number in sharing for i in self.assigned[number] if i is not None})
 
     def live(self) -> list[int]:
-        """Instances in clips with frames that are not final, or last seen not long ago."""
+        """Returns instances in clips with frames that are not final, or that were visible recently."""
         if not self.clips:
             return []
         unfinished = self.sharing(self.clips[-1].start + 1)
@@ -255,12 +253,12 @@ class _History:
         pairs = []
         for f in range(clip.start, clip.end):
             x, y = (round(v * (f - points[-1][0])) for v in velocity(points))
-            found = clip.mask_logits[row, f - clip.start].double().sigmoid().numpy()
-            pairs.append((blurred(moved(mask, x, y)), blurred(found)))
+            probabilities = clip.mask_logits[row, f - clip.start].double().sigmoid().numpy()
+            pairs.append((blurred(moved(mask, x, y)), blurred(probabilities)))
         return self.options.weight * soft_iou_of(pairs) + (1 - self.options.weight) * overlap
 
     def path(self, i: int, end: int) -> tuple[list[tuple[float, float, float]], np.ndarray | None]:
-        """Centres and the last mask of an instance in frames before ``end``."""
+        """Returns centres and the last mask of an instance in frames before ``end``."""
         masks = {}
         for f in range(end):
             logits = [
@@ -305,7 +303,7 @@ def soft_iou_of(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def velocity(points: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """The slopes of the straight lines through x and y, by NumPy."""
+    """Returns the slopes of straight lines fitted to x and y by NumPy."""
     if len(points) < 3:
         return 0.0, 0.0
     t, x, y = zip(*points, strict=True)
@@ -327,5 +325,5 @@ def blurred(mask: np.ndarray) -> np.ndarray:
 
 
 def extent(mask: np.ndarray) -> int:
-    rows = np.flatnonzero((mask > 0.5).any(1))
-    return rows[-1] - rows[0] + 1
+    sides = [np.flatnonzero((mask > 0.5).any(axis)) for axis in (0, 1)]
+    return max(side[-1] - side[0] + 1 for side in sides)

@@ -1,4 +1,4 @@
-"""Messages about bad input, as functions and as commands give them."""
+"""Error messages for bad input, from functions and from commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "error: no file 'a.mp4'\n")
 
 
-def test_other_errors_are_not_touched() -> None:
+def test_other_errors_are_not_changed() -> None:
     with (
         pytest.raises(ValueError, match="a `threshold`"),
         exit_on_bad_input(),

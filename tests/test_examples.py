@@ -12,8 +12,6 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-pytestmark = pytest.mark.skip(reason="the notebook uses the API that `from seqformer import ...` gives")
-
 
 @pytest.fixture(scope="module")
 def quickstart(repository: Path) -> dict[str, nbformat.NotebookNode]:

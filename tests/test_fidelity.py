@@ -20,7 +20,7 @@ TOLERANCE = 1e-5  # of the largest reference value
 
 
 class Reference:
-    """The figures of tiny_r50.npz."""
+    """The reference figures in tiny_r50.npz."""
 
     def __init__(self, path: Path):
         self.file = np.load(path)
@@ -114,7 +114,7 @@ def test_losses_and_gradients(reference: Reference) -> None:
     norms = {n: p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None}
     names = reference["train/grad_names"].tolist()
     assert sorted(norms) == sorted(names)
-    # Some gradients are zero but for rounding: a bias that is added to every logit of a softmax.
+    # Some gradients are zero except for rounding, such as that of a bias added to every logit of a softmax.
     actual = [norms[name] for name in names]
     np.testing.assert_allclose(actual, reference["train/grad_norms"], rtol=1e-3, atol=1e-6)
 
@@ -129,7 +129,7 @@ def test_names_and_shapes_of_released_checkpoints(
     assert {k: list(v.shape) for k, v in model.state_dict().items()} == expected
 
 
-def test_detectron2_checkpointer_finds_all_of_a_released_checkpoint(
+def test_detectron2_checkpointer_loads_every_tensor_of_a_released_checkpoint(
     reference_dir: Path, tmp_path: Path
 ) -> None:
     expected = json.loads((reference_dir / "keys_r50.json").read_text())

@@ -13,8 +13,8 @@ from detectron2.modeling import build_model
 from networks import resnet_config
 from reference.weights import make_weights
 
-import convert_checkpoint
 from seqformer import SeqFormer
+from seqformer.cli import convert_checkpoint
 
 HEIGHT, WIDTH = 96, 160
 
@@ -50,7 +50,7 @@ def model(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFac
     return model.eval()
 
 
-def test_recipe_makes_the_weights_of_the_figures(weights: dict[str, torch.Tensor]) -> None:
+def test_recipe_reproduces_the_weights_of_the_figures(weights: dict[str, torch.Tensor]) -> None:
     """If only this fails, PyTorch's random numbers changed, not the network."""
     row = weights["detr.class_embed.0.weight"][0, :3]
     np.testing.assert_allclose(row, [-0.2438116, -0.1245143, 0.0320745], atol=1e-6)
@@ -69,7 +69,7 @@ def test_logits_and_boxes(model: SeqFormer, expected: Mapping[str, np.ndarray]) 
 
 
 def test_results(model: SeqFormer, expected: Mapping[str, np.ndarray]) -> None:
-    """The original leaves out instances whose mask is empty in all frames."""
+    """The original drops instances whose mask is empty in all frames."""
     frames = list(torch.from_numpy(expected["frames"]))
     result = model([{"image": frames, "height": HEIGHT, "width": WIDTH}])
     kept = [i for i, masks in enumerate(result["pred_masks"]) if masks.any()]

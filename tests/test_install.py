@@ -1,4 +1,4 @@
-"""Importing the package, and `make install` with a stand-in for Python that installs nothing."""
+"""Importing the package, and `make install` with a fake Python that installs nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_import_registers_the_meta_architecture():
     assert "seqformer" in run_python(code).stdout
 
 
-def test_import_keeps_users_warnings():
+def test_import_does_not_hide_other_warnings():
     code = "import seqformer, warnings; warnings.warn('`torch.jit.script` is deprecated', FutureWarning)"
     assert "FutureWarning: `torch.jit.script` is deprecated" in run_python(code).stderr
 
@@ -47,7 +47,7 @@ sys.meta_path.insert(0, EmptyDetectron2)
 
 
 @pytest.mark.parametrize("without", ["import sys; sys.modules['detectron2'] = None", EMPTY_PACKAGE])
-def test_import_without_detectron2_says_how_to_get_it(without):
+def test_import_without_detectron2_says_how_to_install_it(without):
     process = run_python(
         f"{without}\ntry:\n    from seqformer import SeqFormer\nexcept ImportError as e:\n    print(e)"
     )
@@ -70,7 +70,7 @@ def test_the_public_api_needs_no_optional_package(package):
     assert (process.returncode, process.stderr) == (0, "")
 
 
-def test_public_names_are_all_there():
+def test_all_public_names_exist():
     process = run_python("from seqformer import *; print(SeqFormer, load_config, __version__)")
     assert process.returncode == 0 and "seqformer.meta_arch.SeqFormer" in process.stdout
     assert "has no attribute 'nothing'" in run_python("import seqformer; seqformer.nothing").stderr
@@ -90,7 +90,9 @@ def test_every_requirement_is_pinned(repository):
 
     setup = configparser.ConfigParser()
     setup.read(repository / "setup.cfg")
-    extras = [setup["options.extras_require"][name] for name in ("demo", "dev")]  # what `make` installs
+    extras = [
+        setup["options.extras_require"][name] for name in ("demo", "timm", "page", "dev")
+    ]  # what `make` installs
     declared = "\n".join([setup["options"]["install_requires"], *extras])
     names = set(re.findall(r"^[a-z][\w.-]*", declared, re.MULTILINE))
     assert names == listed - {"ninja", "wheel"}  # these build; nothing imports them
@@ -104,7 +106,7 @@ def test_pre_commit_runs_the_pinned_version_of_ruff(repository):
     assert revisions["ruff-pre-commit"] == f"v{pin[1]}"
 
 
-# Does what install.sh asks of a Python, and records it in calls.txt; pip fails while a file fail-pip exists.
+# A fake Python for install.sh that records its calls in calls.txt. Its pip fails if a file fail-pip exists.
 STAND_IN = """#!/usr/bin/env bash
 echo "$@" >>calls.txt
 if [[ $1 == -m && $2 == venv ]]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi
@@ -113,7 +115,7 @@ if [[ $1 == -m && $2 == pip && -e fail-pip ]]; then exit 1; fi
 
 
 class Checkout:
-    """A copy of the files that `make install` needs, and the stand-in."""
+    """A copy of the files that `make install` needs, and the fake Python."""
 
     def __init__(self, repository: Path, folder: Path):
         self.folder = folder
@@ -125,13 +127,13 @@ class Checkout:
         self.python.chmod(0o755)
 
     def install(self, python: Path | str | None = None) -> subprocess.CompletedProcess[str]:
-        # Without MAKE*: the tests themselves may run under `make test`.
+        # Without MAKE*, since the tests themselves may run under `make test`.
         env = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
         command = ["make", "install", f"PYTHON={python or self.python}"]
         return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True)
 
     def calls(self) -> list[str]:
-        """What the stand-in was asked since the last time."""
+        """Returns the calls of the fake Python since the last time."""
         log = self.folder / "calls.txt"
         calls = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -175,7 +177,7 @@ def test_unfinished_install_is_repaired(checkout):
     assert not leftover.exists()
 
 
-def test_environment_without_working_python_is_made_anew(checkout):
+def test_environment_without_working_python_is_recreated(checkout):
     (checkout.folder / ".venv/bin").mkdir(parents=True)
     (checkout.folder / ".venv/bin/python").symlink_to("/nonexistent/python")
     assert checkout.install().returncode == 0
@@ -183,7 +185,7 @@ def test_environment_without_working_python_is_made_anew(checkout):
 
 
 @pytest.mark.parametrize("python", ["/nonexistent/python", "false"])
-def test_missing_or_old_python_is_one_line(checkout, python):
+def test_missing_or_old_python_is_reported_in_one_line(checkout, python):
     process = checkout.install(python)
     assert process.returncode != 0
     errors = [line for line in process.stderr.splitlines() if not line.startswith("make: ***")]

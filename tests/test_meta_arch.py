@@ -24,7 +24,7 @@ from seqformer.tracking import MotionOptions
         ({"CLIP_STRIDE": 0}, "CLIP_STRIDE must be at least 1"),
         ({"DUPLICATE_IOU": 0.0}, "DUPLICATE_IOU must be above 0"),
         ({"MOTION_WEIGHT": 1.0}, "MOTION_WEIGHT must be at least 0 and below 1, not 1.0"),
-        ({"MOTION_WEIGHT": 0.5, "CLIP_LENGTH": 1}, "CLIP_LENGTH must be at least 2 if motion counts"),
+        ({"MOTION_WEIGHT": 0.5, "CLIP_LENGTH": 1}, "CLIP_LENGTH must be at least 2 if motion is used"),
         ({"MOTION_MEMORY": -1}, "MOTION_MEMORY must be at least 0"),
         ({"MOTION_SEARCH_RADIUS": 0.0}, "MOTION_SEARCH_RADIUS must be above 0"),
         ({"QUERY_GROUPS": 0}, "QUERY_GROUPS must be at least 1"),
@@ -32,18 +32,18 @@ from seqformer.tracking import MotionOptions
         ({"MAX_LIVE_INSTANCES": -1}, "MAX_LIVE_INSTANCES must be at least 0"),
     ],
 )
-def test_senseless_options_are_refused(options: dict, message: str) -> None:
+def test_invalid_options_are_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=f"^MODEL.SeqFormer.{message}"):
         build_model(tiny_config(**options))
 
 
 def test_every_option_of_tracking_has_a_key() -> None:
-    """What a config does not say is the default of the dataclass."""
+    """Defaults of the config and of the dataclasses are the same."""
     assert build_model(tiny_config()).options == InferenceOptions()
     assert build_model(tiny_config(MOTION_WINDOW=7)).options.motion == MotionOptions(window=7)
 
 
-def test_groups_of_the_same_queries_have_the_losses_of_one() -> None:
+def test_identical_query_groups_have_the_losses_of_one() -> None:
     one, two = (tiny_model(QUERY_GROUPS=groups, DROPOUT=0.0) for groups in (1, 2))
     two.load_state_dict(one.state_dict())
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_result_contract() -> None:
 
 
 def test_the_video_result_is_the_same() -> None:
-    """RLEs of the same masks, at the output's size; instances share them, and the tensors, among classes."""
+    """It has RLEs of the same masks at output size. Classes of one instance share RLEs and tensors."""
     model = tiny_model(APPLY_CLS_THRES=0.009)
     output = model([{"image": [torch.rand(3, 40, 60) * 255] * 3, "height": 80, "width": 120}])
     result = output["video_result"]
@@ -79,7 +79,7 @@ def test_the_video_result_is_the_same() -> None:
     assert len({id(masks) for masks in output["pred_masks"]}) == len(set(ids)) < len(ids)
 
 
-def test_original_protocol_gives_ten_pairs() -> None:
+def test_original_protocol_returns_ten_pairs() -> None:
     model = tiny_model(RESULT_PROTOCOL="pairs")
     result = model([{"image": [torch.rand(3, 40, 60) * 255] * 2}])
     scores = result["pred_scores"]

@@ -1,4 +1,4 @@
-"""From images to tracked masks: a small network learns one video by heart."""
+"""From images to tracked masks: a small network overfits one video."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from networks import tiny_config, two_moving_squares
 STEPS = 120
 
 
-def test_a_video_is_learnt_by_heart() -> None:
+def test_a_video_can_be_overfitted() -> None:
     cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=10, ENC_LAYERS=1, DEC_LAYERS=2, DROPOUT=0.0)
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
     cfg.MODEL.TIMM.NAME = "resnet10t"
@@ -32,7 +32,7 @@ def test_a_video_is_learnt_by_heart() -> None:
     truth = torch.stack([frame.gt_masks.tensor for frame in video["instances"]], dim=1)
     for label in (0, 1):
         best = max(
-            (i for i, found in enumerate(result["pred_labels"]) if found == label),
+            (i for i, predicted in enumerate(result["pred_labels"]) if predicted == label),
             key=lambda i: result["pred_scores"][i],
         )
         assert result["pred_scores"][best] > 0.5

@@ -1,4 +1,4 @@
-"""Compiling the operator where something is missing."""
+"""Building: the operators when requirements are missing, and the files that a wheel carries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_without_a_compiler_there_is_one_warning(checkout):
     process = build(checkout, CXX="false", CC="false", FORCE_CUDA="0")
     assert process.returncode == 0, process.stderr
     assert len(warnings(process)) == 1
-    assert "not compiled, and the slower one in plain PyTorch will be used: " in warnings(process)[0]
+    assert "not compiled; slower plain PyTorch will be used: " in warnings(process)[0]
     assert not list(checkout.rglob("*.so"))
 
 
@@ -49,7 +49,7 @@ def test_without_pytorch_there_is_one_warning(checkout):
     assert "PyTorch cannot be imported" in warnings(process)[0]
 
 
-def test_a_compiler_that_is_required_is_missed(checkout):
+def test_missing_compiler_is_an_error_if_required(checkout):
     process = build(checkout, CXX="false", CC="false", FORCE_CUDA="0", SEQFORMER_REQUIRE_OP="1")
     assert process.returncode != 0
 
@@ -57,7 +57,7 @@ def test_a_compiler_that_is_required_is_missed(checkout):
 OTHER_CUDA = "import torch; torch.version.cuda = '99.1'"
 
 
-def test_cuda_that_is_required_and_impossible_is_one_line(checkout):
+def test_required_but_impossible_cuda_is_reported_in_one_line(checkout):
     process = build(checkout, before=OTHER_CUDA, FORCE_CUDA="1")
     assert process.returncode != 0
     assert len(process.stderr.splitlines()) == 1
@@ -65,11 +65,41 @@ def test_cuda_that_is_required_and_impossible_is_one_line(checkout):
     assert "CUDA 99.1" in process.stderr
 
 
-def test_another_toolkit_is_not_taken(checkout, tmp_path):
+def test_toolkit_of_another_version_is_not_used(checkout, tmp_path):
     nvcc = tmp_path / "toolkit/bin/nvcc"
     nvcc.parent.mkdir(parents=True)
     nvcc.write_text("#!/bin/sh\necho Cuda compilation tools, release 98.0, V98.0.1\n")
     nvcc.chmod(0o755)
     environment = {"FORCE_CUDA": "1", "CUDA_HOME": str(tmp_path / "toolkit")}
     process = build(checkout, before=OTHER_CUDA, **environment)
-    assert "PyTorch is built for CUDA 99.1, and " in process.stderr
+    assert "PyTorch was built for CUDA 99.1, but " in process.stderr
+
+
+def test_an_installed_package_has_configs_and_the_shipped_model(repository, tmp_path):
+    """As a wheel has them: in the package, so that commands work from any folder."""
+    process = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)],
+        cwd=repository,
+        env={**os.environ, "SEQFORMER_REQUIRE_OP": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    code = (
+        "from seqformer import model_zoo as zoo\n"
+        "print(zoo.get_weights_file(zoo.SHIPPED_MODEL))\n"
+        "print(*zoo.list_configs(), sep='\\n')"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    weights, *configs = process.stdout.splitlines()
+    assert Path(weights).is_relative_to(tmp_path) and Path(weights).is_file()
+    assert {"ytvis19/seqformer_R50", "pedestrians/seqformer_effnet_lite0"} <= set(configs)
+    package = tmp_path / "seqformer"
+    for name in ("py.typed", "page/assets/page.js", "data/photo_vis/cutouts.txt"):
+        assert (package / name).is_file(), name

@@ -27,8 +27,8 @@ def masks() -> np.ndarray:
 def test_masks_and_boxes_of_a_tracklet(masks: np.ndarray) -> None:
     tracklet = Tracklet(0, 0, 0.5, encode_masks(masks), "person", (6, 8))
     for t, mask in enumerate(masks):
-        found = tracklet.masks(t)
-        assert found.dtype == bool and np.array_equal(found, mask)
+        mask_t = tracklet.masks(t)
+        assert mask_t.dtype == bool and np.array_equal(mask_t, mask)
     nothing = [np.nan] * 4
     np.testing.assert_array_equal(tracklet.boxes, [[2, 1, 7, 3], [7, 5, 8, 6], nothing, [0, 0, 6, 5]])
 
@@ -39,7 +39,7 @@ def test_a_tracklet_that_is_never_visible() -> None:
     assert tracklet.boxes.shape == (2, 4) and np.isnan(tracklet.boxes).all()
 
 
-def test_entries_have_the_datasets_ids() -> None:
+def test_entries_use_the_ids_of_the_dataset() -> None:
     video = VideoResult(4, 5, 2, [Tracklet(0, 1, 0.5, [RLE, None]), Tracklet(0, 0, 0.25, [None, RLE])])
     expected = [
         {"video_id": 7, "category_id": 30, "score": 0.5, "segmentations": [RLE, None]},
@@ -56,7 +56,7 @@ def test_a_result_is_printed_without_its_masks() -> None:
 
 
 def test_results_are_read_without_torch(repository) -> None:
-    """The package itself stands aside: what it imports is another test's."""
+    """A stub replaces the package itself, whose imports are tested elsewhere."""
     program = (
         "import sys, types\n"
         "package = types.ModuleType('seqformer'); package.__path__ = [sys.argv[1]]\n"

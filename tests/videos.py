@@ -1,4 +1,4 @@
-"""Videos that tests make."""
+"""Videos made for tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 def frames(count: int, height: int = 96, width: int = 128) -> list[np.ndarray]:
-    """Smooth frames, each of its own brightness, with a red left and a blue right part."""
+    """Smooth frames of different brightness, with a red left and a blue right part."""
     made = []
     for t in range(count):
         frame = np.full((height, width, 3), 60 + 3 * t % 180, dtype=np.uint8)
@@ -32,7 +32,7 @@ def encode(
     rotation: int = 0,
     noise: bool = False,
 ) -> Path:
-    """Encodes ``frames()`` with PyAV alone. With noise, frames need about equally many bytes."""
+    """Encodes ``frames()`` with PyAV. With noise, all frames need about the same number of bytes."""
     rng = np.random.default_rng(0)
     options = {"movflags": "+faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=options) as container:
@@ -49,14 +49,14 @@ def encode(
 
 
 def cut(path: Path, share: float) -> Path:
-    """Keeps the first part of a file's bytes, as an interrupted download does."""
+    """Truncates a file, like an interrupted download."""
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
     return path
 
 
 def pictures(folder: Path, count: int, **size: int) -> Path:
-    """``frames()`` as frame0.png, frame1.png, ..., frame10.png, ..."""
+    """Saves ``frames()`` as frame0.png, frame1.png, ..., frame10.png, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     for t, frame in enumerate(frames(count, **size)):
         Image.fromarray(frame).save(folder / f"frame{t}.png")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the paper's figures for any video and any trained model, and comparisons of results."""
+"""Entry point: see seqformer/cli/figure.py."""
 
 from seqformer.cli.figure import main
 

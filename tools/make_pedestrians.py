@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds a dataset of pedestrians in YouTube-VIS format from one video of a fixed camera."""
+"""Entry point: see seqformer/cli/make_pedestrians.py."""
 
 from seqformer.cli.make_pedestrians import main
 

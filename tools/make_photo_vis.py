@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes PhotoVIS, a benchmark of composed videos; see ``--help``."""
+"""Entry point: see seqformer/cli/make_photo_vis.py."""
 
 from seqformer.cli.make_photo_vis import main
 

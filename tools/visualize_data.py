@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws training clips as the model sees them."""
+"""Entry point: see seqformer/cli/visualize_data.py."""
 
 from seqformer.cli.visualize_data import main
 

@@ -47,14 +47,14 @@ def broken_file(tmp_path: Path, kind: str) -> Path:
         ("missing file", "not found"),
         ("other classes", "class_embed.0.weight is 3x64 in the file and 7x64 in the model"),
         ("other architecture", "lacks"),
-        ("missing tensor", "lacks 1 tensors, detr.controller.layers.0.weight among them"),
-        ("no state", "hold no state dict"),
+        ("missing tensor", "lacks 1 tensors, including detr.controller.layers.0.weight"),
+        ("no state", "have no state dict"),
         ("truncated", "cannot be read"),
         ("broken pth", "cannot be read"),
         ("broken safetensors", "cannot be read"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path: Path, kind: str, message: str) -> None:
+def test_weights_that_do_not_match_are_refused_in_one_line(tmp_path: Path, kind: str, message: str) -> None:
     path = broken_file(tmp_path, kind)
     with pytest.raises(InputError, match=message) as error:
         SeqFormerCheckpointer(tiny_model(), strict=True).load(str(path))
@@ -70,7 +70,7 @@ def test_metadata_of_other_files(tmp_path: Path) -> None:
         read_metadata(tmp_path / "none.safetensors")
 
 
-def test_a_checkpoint_is_complete_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_complete_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, other = tiny_model(), tiny_model()
     checkpointer = SeqFormerCheckpointer(model, str(tmp_path))
     checkpointer.save("model_0000001", iteration=1)
@@ -93,7 +93,7 @@ def test_a_checkpoint_is_complete_or_not_there(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.glob("*.partial*"))
 
 
-def test_weights_that_training_does_not_resume_from(tmp_path: Path) -> None:
+def test_training_does_not_resume_from_other_weights(tmp_path: Path) -> None:
     model = tiny_model()
     SeqFormerCheckpointer(model, str(tmp_path)).save("model_0000001")
     SeqFormerCheckpointer(model, str(tmp_path), resumable=False).save("model_best")

@@ -26,7 +26,7 @@ def test_half_precision_export(tmp_path: Path) -> None:
     assert other.network.detr.query_embed.weight.dtype == torch.float32
 
 
-def test_export_of_averaged_weights_without_the_queries_of_training(tmp_path: Path) -> None:
+def test_export_of_averaged_weights_without_training_queries(tmp_path: Path) -> None:
     model, average = tiny_model(NUM_CLASSES=2, QUERY_GROUPS=2), tiny_model(NUM_CLASSES=2, QUERY_GROUPS=2)
     source, output = tmp_path / "model.pth", tmp_path / "model.safetensors"
     trainer = {"average": AveragedModel(average).state_dict()}
@@ -39,7 +39,7 @@ def test_export_of_averaged_weights_without_the_queries_of_training(tmp_path: Pa
             torch.testing.assert_close(written[name].float(), tensor.float(), rtol=1e-3, atol=1e-6)
 
 
-def test_export_refuses_to_invent_an_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_without_an_average_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, output = tmp_path / "model.pth", tmp_path / "o.safetensors"
     torch.save({"model": tiny_model(NUM_CLASSES=1).state_dict()}, source)
     with pytest.raises(SystemExit) as exit_:
@@ -54,5 +54,5 @@ def test_export_refuses_another_number_of_classes(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit) as exit_:
         export_weights.main([str(tmp_path / "model.pth"), str(tmp_path / "o.safetensors"), "--classes", "x"])
     assert exit_.value.code == 2
-    assert "2 classes, but 1 names are given" in capsys.readouterr().err
+    assert "2 classes, but there are 1 class names" in capsys.readouterr().err
     assert not list(tmp_path.glob("o.*"))

@@ -13,7 +13,7 @@ from seqformer.errors import InputError
 
 
 def original_layout(state: dict[str, torch.Tensor], num_classes: int) -> dict[str, torch.Tensor]:
-    """The original release's names of a model: torchvision's ResNet, a class head with two more rows."""
+    """Returns weights as in the original release: torchvision's ResNet names, 2 more rows in class heads."""
     stages = {f"res{stage + 1}.": f"layer{stage}." for stage in range(1, 5)}
     original = {}
     for name, tensor in state.items():
@@ -49,10 +49,10 @@ def test_original_release_is_converted(tmp_path: Path) -> None:
     assert equal_states(model, other)
 
 
-def test_conversion_names_what_it_does_not_know(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conversion_names_unknown_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for state, message in (
         ({"roi_heads.weight": torch.zeros(2)}, "'roi_heads.weight' is not a tensor of SeqFormer"),
-        ({"detr.class_embed.0.bias": torch.zeros(5)}, "has 5 rows, neither 40 nor 40 + 2"),
+        ({"detr.class_embed.0.bias": torch.zeros(5)}, "has 5 rows, not 40 or 40 + 2"),
     ):
         torch.save({"model": state}, tmp_path / "x.pth")
         with pytest.raises(SystemExit) as exit_:

@@ -11,7 +11,7 @@ from seqformer import SeqFormer
 
 @pytest.fixture
 def model(tmp_path) -> list[str]:
-    """The options that name a small model of random weights, half of whose guesses are results."""
+    """Options for a small model with random weights, half of whose predictions are results."""
     config, weights = tmp_path / "model" / "config.yaml", tmp_path / "model" / "weights.safetensors"
     config.parent.mkdir()
     cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=20, CLIP_LENGTH=3, APPLY_CLS_THRES=0.005)

@@ -1,4 +1,4 @@
-"""What goes wrong with real inputs and a real disk: a clear line, and what was final stays valid."""
+"""Real broken inputs and full disks: one clear line, and final frames are saved in valid files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seqformer.video import live
 
 
 def check_files(folder: Path, at_least: int) -> int:
-    """The video and the JSON are valid, there is no other file, and both have the same frames; how many."""
+    """Checks that video and JSON are the only files and have the same frames; returns their number."""
     with av.open(str(folder / "o.mp4")) as container:
         count = sum(1 for _ in container.decode(video=0))
     results = json.loads((folder / "o.json").read_text())
@@ -29,7 +29,7 @@ def check_files(folder: Path, at_least: int) -> int:
 
 
 def error_of(capsys, arguments: list[str]) -> str:
-    """The one line that a command fails with."""
+    """Runs a failing command, and returns its one line of error."""
     with pytest.raises(SystemExit) as stop:
         predict.main(arguments)
     error = capsys.readouterr().err
@@ -82,7 +82,7 @@ def test_a_video_shorter_than_a_clip(tmp_path, model, mode) -> None:
 
 
 @pytest.mark.parametrize("mode", [[], ["--streaming"]])
-def test_a_video_of_no_length(tmp_path, model, capsys, mode) -> None:
+def test_a_video_without_frames(tmp_path, model, capsys, mode) -> None:
     (tmp_path / "empty.mp4").touch()
     with av.open(str(tmp_path / "none.mp4"), "w") as container:  # a header without a frame
         stream = container.add_stream("libx264", rate=10)
@@ -99,7 +99,7 @@ def test_a_video_of_no_length(tmp_path, model, capsys, mode) -> None:
 
 @pytest.mark.parametrize(("mode", "kept"), [([], 0), (["--streaming"], 3)])
 def test_a_disk_that_fills_up(tmp_path, model, mode, kept: int) -> None:
-    """No file may grow beyond 60 kB, as if the disk were full then."""
+    """The size of files is limited to 60 kB, as if the disk were full."""
     source = encode(tmp_path / "in.mp4", 40, noise=True)
     program = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "

@@ -1,4 +1,4 @@
-"""`seqformer check`: a good dataset passes, and all problems of a bad one are listed in one run."""
+"""`seqformer check`: a valid dataset passes, and all problems of an invalid one are listed in one run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, li
 
 
 @pytest.mark.parametrize("options", [[], ["--decode"]])
-def test_nothing_wrong(
+def test_valid_dataset(
     toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     code, lines, _ = run(*toy, *options, capsys=capsys)
@@ -51,7 +51,7 @@ def test_nothing_wrong(
     assert lines == ["no problems; usable: 2 videos, 6 frames, 6 annotations, 3 categories"]
 
 
-def test_everything_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     json_file, frames = toy
     names = [name for video in read_json(json_file)["videos"] for name in video["file_names"]]
     (frames / names[0]).unlink()
@@ -88,22 +88,22 @@ def test_everything_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixtur
         ": video 1: 'file_names' must be a list of at least one name",
         ": two videos have the id 1",
         ": video 9: 'length' is 4, but there are 3 file_names",
-        ": video 1, annotation 1: category_id 7 is not among the categories 1 to 3",
-        ": video 1, annotation 1, frame 0: the mask's size is [48, 63], the frame's [48, 64]",
+        ": video 1, annotation 1: category_id 7 is not one of the categories 1 to 3",
+        ": video 1, annotation 1, frame 0: the mask's size is [48, 63], but the frame's is [48, 64]",
         ": video 1, annotation 2, frame 0: malformed RLE: the runs cover 0 pixels, not 48 x 64 = 3072",
         ": video 1, annotation 2, frame 1: malformed RLE: the runs cover 5 pixels, not 48 x 64 = 3072",
-        ": video 1, annotation 3: 'segmentations' has 1 entries, the video 3 frames",
+        ": video 1, annotation 3: 'segmentations' has 1 entries, but the video has 3 frames",
         ": video 2, annotation 3: ids must be integers, each used once",
         ": video 2, annotation 5, frame 0: a box must be x, y, width and height in pixels, not 'box'",
-        ": video 2, annotation 5: 'areas' has 2 entries, the video 3 frames",
+        ": video 2, annotation 5: 'areas' has 2 entries, but the video has 3 frames",
         ": video 30, annotation 20: there is no video with that id",
-        f": video 1, frame 1: '{frames / names[1]}' is 60x48 pixels, the annotations are for 64x48",
+        f": video 1, frame 1: '{frames / names[1]}' is 60x48 pixels, but the annotations are for 64x48",
         f": video 1, frame 2: '{frames / names[2]}' cannot be read: cannot identify image file",
         f": video 2, frame 0: '{frames / names[3]}' cannot be read: image file is truncated",
         f": video 2, frame 2: '{names[4]}' is also frame 1",
         ": video 1, annotation 2: no frame has a mask",
         ": video 2, annotation 5: no frame has a mask",
-        ": video 2, annotation 6, frame 0: the box [0, 0, 10, 10] is not that of the mask, "
+        ": video 2, annotation 6, frame 0: the box [0, 0, 10, 10] does not match the box of the mask, "
         "[0.0, 0.0, 64.0, 48.0] (x, y, width, height)",
     ]
     assert len(lines) == len(expected) + 1
@@ -120,7 +120,7 @@ def test_truncated_frames_need_decoding(toy: tuple[Path, Path]) -> None:
     assert str(frame) in problem and "truncated" in problem
 
 
-def test_pictures_turned_by_exif_count_as_they_are_shown(toy: tuple[Path, Path]) -> None:
+def test_exif_orientation_is_applied(toy: tuple[Path, Path]) -> None:
     frame = next(toy[1].rglob("*.jpg"))
     exif = Image.Exif()
     exif[0x0112] = 6

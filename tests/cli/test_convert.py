@@ -1,4 +1,4 @@
-"""`seqformer convert`: every format from and to files, in one line what cannot be done."""
+"""`seqformer convert`: every format from and to files, and errors in one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CVAT = """<annotations><meta><task><labels><label><name>car</name></label></labe
 
 @pytest.fixture
 def toy(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A dataset of two videos, its frames, and results that find everything, each with its own score."""
+    """A dataset of two videos, its frames, and results with every object, each with its own score."""
     dataset, _, frames = make_toy_dataset(tmp_path, num_train=2, num_val=0, length=3, instances=2)
     entries = [
         {"video_id": a.video.id, "category_id": a.category, "score": 0.8 - n / 10, "segmentations": a.masks}

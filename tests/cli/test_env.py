@@ -1,4 +1,4 @@
-"""``python -m seqformer.env``, run as a user does."""
+"""``python -m seqformer.env``, run in a new process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 
 def run_report(without: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """The report in a new process in which the modules ``without`` cannot be imported."""
+    """Returns the report of a new process in which the modules ``without`` cannot be imported."""
     return run_python(["-W", "default", "-m", "seqformer.env"], without, folder)
 
 
 def run_python(arguments: list[str], without: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A new Python in which the modules ``without`` cannot be imported."""
+    """Runs a new Python in which the modules ``without`` cannot be imported."""
     lines = ["import sys"] + [f"sys.modules[{module!r}] = None" for module in without]
     (folder / "sitecustomize.py").write_text("\n".join(lines))
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
@@ -26,7 +26,7 @@ def run_python(arguments: list[str], without: list[str], folder: Path) -> subpro
 
 
 def facts(report: str) -> dict[str, str]:
-    """Name -> value, of the lines that start in the first column."""
+    """Returns values by name, from the lines that start in the first column."""
     pairs = (line.split("  ", 1) for line in report.splitlines() if not line.startswith(" "))
     return {name: value.strip() for name, value in pairs}
 
@@ -68,7 +68,7 @@ def test_optional_packages_missing(tmp_path):
 
 
 def test_the_network_can_be_imported_without_optional_packages(tmp_path):
-    """The report hides errors of importing the package, so it does not show this."""
+    """The report hides import errors of the package, so it would not show this."""
     code = "from seqformer import SeqFormer; print(SeqFormer.__name__)"
     process = run_python(["-c", code], ["timm", "av", "matplotlib"], tmp_path)
     assert (process.returncode, process.stdout) == (0, "SeqFormer\n"), process.stderr

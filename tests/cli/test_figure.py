@@ -1,4 +1,4 @@
-"""tools/figure.py, from the command line to its files."""
+"""`seqformer figure`, from the command line to its files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ START = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The options that name a tiny model of random weights, whose classes are likely enough to be shown."""
+    """Options for a tiny model with random weights and class probabilities high enough to draw instances."""
     folder = tmp_path_factory.mktemp("model")
     cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=20)
     cfg.INPUT.MIN_SIZE_TEST = 64
@@ -63,7 +63,7 @@ def entry(masks: list, score: float = 0.9, video_id: int = 1) -> dict:
 
 @pytest.fixture
 def results(tmp_path: Path) -> Callable[..., str]:
-    """Writes a results.json and gives its path."""
+    """Writes a results.json and returns its path."""
 
     def write(name: str, *entries: dict) -> str:
         (tmp_path / name).write_text(json.dumps(entries))
@@ -74,7 +74,7 @@ def results(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> list[str]:
-    """The options that name a video of an annotated dataset; its frames are not in the order of names."""
+    """Options for a video of an annotated dataset, whose frames are not sorted by name."""
     names = [f"clip/frame{t}.png" for t in reversed(range(T))]
     pictures(tmp_path / "clip", T)
     content = {
@@ -126,7 +126,7 @@ def test_temporal_weights(tmp_path: Path, video: str, model: list[str]) -> None:
 
 
 def test_instances_of_a_model(tmp_path: Path, video: str, model: list[str]) -> None:
-    """Without results the model runs; the lower the threshold, the more is drawn."""
+    """Without --results the model runs; a lower threshold draws more instances."""
     drawn = []
     for threshold in ("0", "1"):
         output = tmp_path / f"{threshold}.png"
@@ -137,8 +137,8 @@ def test_instances_of_a_model(tmp_path: Path, video: str, model: list[str]) -> N
     assert drawn[0] > 1.5 * drawn[1]
 
 
-def test_instances_beside_ground_truth(tmp_path: Path, dataset: list[str], results) -> None:
-    """A second row comes with the dataset, and both show the frames in the dataset's order."""
+def test_instances_with_ground_truth(tmp_path: Path, dataset: list[str], results) -> None:
+    """The dataset adds a second row, and both rows have the frames in the dataset's order."""
     found = results("a.json", entry(moving(22)))
     outputs = tmp_path / "alone.png", tmp_path / "both.png"
     source = ["--input", str(tmp_path / "clip")]
@@ -215,7 +215,7 @@ def test_names_of_files(tmp_path: Path) -> None:
 
 
 def fails(capsys, tmp_path: Path, arguments: list[str]) -> str:
-    """The message of a command that must exit with 2, in one line, and leave no file."""
+    """Runs a command that must exit with 2, print one line and leave no file; returns the line."""
     before = set(tmp_path.rglob("*"))
     with pytest.raises(SystemExit) as stop:
         figure.main(arguments)
@@ -238,31 +238,31 @@ def fails(capsys, tmp_path: Path, arguments: list[str]) -> str:
         ("temporal-weights", ["--instances", "best"], "--instances best"),
         ("temporal-weights", ["--frames", "3,7"], "no frame 7: the video has frames 0 to 6"),
         ("temporal-weights", ["--frames", "1-3"], "--frames 1-3: write numbers and ranges"),
-        ("temporal-weights", ["--frames", "5:5"], "no frame is in that range"),
+        ("temporal-weights", ["--frames", "5:5"], "there are no frames in this range"),
         ("temporal-weights", ["--count", "0"], "--count 0"),
         ("temporal-weights", ["--dpi", "9000"], "--dpi 9000"),
         ("instances", ["--width", "0"], "--width 0"),
         ("instances", ["--confidence-threshold", "2"], "--confidence-threshold 2"),
     ],
 )
-def test_choices_that_do_not_exist(
+def test_invalid_choices(
     tmp_path: Path, video: str, model: list[str], capsys, command: str, arguments: list[str], message: str
 ) -> None:
     output = ["--output", str(tmp_path / "out.png")]
     assert message in fails(capsys, tmp_path, [command, "--input", video, *output, *arguments, *model])
 
 
-def test_results_that_do_not_fit(tmp_path: Path, video: str, dataset: list[str], results, capsys) -> None:
+def test_results_that_do_not_match(tmp_path: Path, video: str, dataset: list[str], results, capsys) -> None:
     good = results("good.json", entry(moving(20)))
     (tmp_path / "broken.json").write_text("[{")
     cases = {
         "is not JSON": str(tmp_path / "broken.json"),
         "no file": str(tmp_path / "none.json"),
-        "no result is on video 1; it has results on: 9": results("b.json", entry(moving(20), video_id=9)),
-        "the mask's size is [48, 128], the frame's [96, 128]": results(
+        "no results for video 1; there are results for: 9": results("b.json", entry(moving(20), video_id=9)),
+        "the mask's size is [48, 128], but the frame's is [96, 128]": results(
             "c.json", entry(moving(20, size=(48, WIDTH)))
         ),
-        "has 3 entries, the video 7 frames": results("d.json", entry(moving(20, length=3))),
+        "has 3 entries, but the video has 7 frames": results("d.json", entry(moving(20, length=3))),
     }
     for source in (["--input", video], dataset):
         for message, path in cases.items():
@@ -271,7 +271,7 @@ def test_results_that_do_not_fit(tmp_path: Path, video: str, dataset: list[str],
                 assert message in fails(capsys, tmp_path, ["compare", *source, *arguments])
 
 
-def test_sources_that_do_not_fit(tmp_path: Path, video: str, dataset: list[str], results, capsys) -> None:
+def test_sources_that_do_not_match(tmp_path: Path, video: str, dataset: list[str], results, capsys) -> None:
     good = ["--results", f"a={results('good.json', entry(moving(20)))}", "--output", str(tmp_path / "o.png")]
     short = str(encode(tmp_path / "short.mp4", 3))
     for arguments, message in (
@@ -291,7 +291,7 @@ def test_sources_that_do_not_fit(tmp_path: Path, video: str, dataset: list[str],
 def test_a_video_does_not_replace_its_input(video: str, results, capsys, tmp_path: Path) -> None:
     before = Path(video).read_bytes()
     arguments = ["--input", video, "--results", f"a={results('a.json', entry(moving(20)))}"]
-    assert "is the input itself" in fails(capsys, tmp_path, ["compare", *arguments, "--output", video])
+    assert "is the input" in fails(capsys, tmp_path, ["compare", *arguments, "--output", video])
     assert Path(video).read_bytes() == before
 
 

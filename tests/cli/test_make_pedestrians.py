@@ -1,4 +1,4 @@
-"""The pedestrian dataset tool on a small made street: who is seen where, which frames go where, bad input."""
+"""The pedestrian dataset tool on a small synthetic street: labels, splits, and bad input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARGUMENTS += ("--size", "96x128", "--processes", "1")
 
 @pytest.fixture(scope="module")
 def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A textured ground on which red figures walk before the split frame, blue ones from it on."""
+    """A textured street where red figures walk before the split frame, and blue ones after it."""
     path = tmp_path_factory.mktemp("street") / "street.mp4"
     rng = np.random.default_rng(0)
     ground = cv2.GaussianBlur(rng.integers(90, 170, (*SIZE, 1), np.uint8), (0, 0), 2)
@@ -45,14 +45,14 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(street: Path) -> Path:
-    """The dataset that the tool makes of the street."""
+    """The dataset that the tool builds from the street."""
     output = street.parent / "dataset"
     main(["--video", str(street), "--output", str(output), *ARGUMENTS])
     return output
 
 
 def visible(root: Path, split: str):
-    """Frame picture (BGR) and the masks and boxes seen in it, for all frames of a split."""
+    """Yields each frame (BGR) of a split with its masks and boxes."""
     data = json.loads((root / f"{split}.json").read_text())
     for video in data["videos"]:
         own = [a for a in data["annotations"] if a["video_id"] == video["id"]]
@@ -92,7 +92,7 @@ def test_masks_are_disjoint_and_boxes_tight(dataset: Path, split: str) -> None:
 
 @pytest.mark.parametrize("split, own, foreign", [("train", 2, 0), ("val", 0, 2)])
 def test_splits_share_nobody(dataset: Path, split: str, own: int, foreign: int) -> None:
-    """Red figures only in training, blue ones only in validation; masks are where the colour is."""
+    """Red figures are only in training, blue ones only in validation, and masks cover the colour."""
     inside = []
     for _, picture, seen in visible(dataset, split):
         picture = picture.astype(int)
@@ -105,7 +105,7 @@ def test_splits_share_nobody(dataset: Path, split: str, own: int, foreign: int) 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_everybody_is_labelled(dataset: Path, split: str) -> None:
-    """Strong colour outside all masks is rare: nobody who is seen lacks a mask."""
+    """There is hardly any strong colour outside masks, so every visible figure has a mask."""
     unlabelled, labelled = 0, 0
     for _, picture, seen in visible(dataset, split):
         coloured = np.ptp(picture.astype(int), axis=-1) > 90
@@ -130,7 +130,7 @@ def test_same_seed_same_dataset(street: Path, dataset: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (("--video", "missing.avi"), "no such video"),
+        (("--video", "missing.avi"), "no video file"),
         (("--video", __file__), "is it a video"),
         (("--split-frame", "95"), "--split-frame 95"),
         (("--output", "."), "exists"),

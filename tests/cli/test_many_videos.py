@@ -1,4 +1,4 @@
-"""Several videos: each to its own files, failures at the end, restarts, and processes."""
+"""Several videos: output files, failures, restarts, and several processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seqformer.errors import InputError
 
 @pytest.fixture
 def videos(tmp_path) -> str:
-    """A pattern of three videos, of which the second is none."""
+    """A pattern of three files, the second of which is not a video."""
     (tmp_path / "in").mkdir()
     for name in ("a.mp4", "c.mp4"):
         encode(tmp_path / "in" / name, 4)
@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", [[], ["--streaming"]])
-def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, mode):
+def test_a_broken_video_does_not_stop_the_others(tmp_path, videos, model, capsys, mode):
     command = ["--input", videos, "--output", str(tmp_path / "out"), *mode, *model]
     with pytest.raises(SystemExit) as stop:
         predict.main(command)
@@ -54,7 +54,7 @@ def test_a_broken_video_does_not_stop_the_rest(tmp_path, videos, model, capsys, 
     assert {len(result["segmentations"]) for result in results} == {4}
 
 
-def test_a_library_that_breaks_is_a_failure_of_that_video(tmp_path, videos, model, monkeypatch, capsys):
+def test_an_unexpected_error_fails_only_its_video(tmp_path, videos, model, monkeypatch, capsys):
     draw = whole_video.draw_tracklets
 
     def breaks(frames, *arguments):
@@ -72,7 +72,7 @@ def test_a_library_that_breaks_is_a_failure_of_that_video(tmp_path, videos, mode
     assert names(tmp_path / "out") == ["c.json", "c.mp4"]
 
 
-def test_what_several_videos_are(tmp_path):
+def test_several_videos(tmp_path):
     folder = pictures(tmp_path / "clip", 2)
     for name in ("a.mp4", "b.mkv"):
         (tmp_path / name).touch()
@@ -88,17 +88,17 @@ def test_targets(tmp_path):
     a, other = tmp_path / "a.mp4", tmp_path / "x" / "a.mkv"
     a.touch()
     assert targets_of([a], tmp_path / "out") == [(a, tmp_path / "out" / "a.mp4")]
-    with pytest.raises(InputError, match="would both become"):
+    with pytest.raises(InputError, match="have the same output"):
         targets_of([a, other], tmp_path / "out")
-    with pytest.raises(InputError, match="has the input"):
+    with pytest.raises(InputError, match="contains the input"):
         targets_of([a], tmp_path)
-    with pytest.raises(InputError, match="name a folder"):
+    with pytest.raises(InputError, match="must be a folder"):
         targets_of([a, other], tmp_path / "out.mp4")
 
 
 @pytest.mark.slow
 def test_two_processes(tmp_path, videos, model, repository):
-    """Every video is tracked by one of them, and both end with the failure of one."""
+    """Each video is tracked by one process, and both report the failure of one video."""
     command = ["--input", videos, "--output", str(tmp_path / "out"), *model]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     process = subprocess.run(

@@ -1,4 +1,4 @@
-"""The config of a model that is run: its weights and the names of its classes."""
+"""The config of a trained model: its weights and class names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo, from the command line to its files."""
+"""`seqformer predict`, from the command line to its files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rectangle(left: int, height: int, width: int) -> RLE:
 
 
 class StubPredictor:
-    """Finds three instances in every video: one in all frames, one in the first alone, one unlikely."""
+    """Predicts three instances in every video: one in all frames, one in the first only, one unlikely."""
 
     def __init__(self, cfg):
         self.cfg = cfg
@@ -60,7 +60,7 @@ class StubPredictor:
 
 @pytest.fixture
 def model(tmp_path) -> list[str]:
-    """The options that name a small model of random weights with two classes."""
+    """Options for a small model with random weights and two classes."""
     config, weights = tmp_path / "model" / "config.yaml", tmp_path / "model" / "weights.safetensors"
     config.parent.mkdir()
     cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=20)
@@ -81,7 +81,7 @@ def files(folder: Path) -> set[str]:
 
 
 def fails(capsys, arguments: list[str], tmp_path: Path) -> str:
-    """The message of a command that must exit with 2, in one line, and leave no file."""
+    """Runs a command that must exit with 2, print one line and leave no file; returns the line."""
     before = files(tmp_path)
     with pytest.raises(SystemExit) as stop:
         predict.main(arguments)
@@ -204,7 +204,7 @@ def test_bad_input(tmp_path, model, stub, capsys, case):
         ("file/out.mp4", "cannot be written"),
         ("file/out", "cannot be written"),
         ("out.avi", "name an .mp4"),
-        ("in.mp4", "the input itself"),
+        ("in.mp4", "is the input: choose"),
         ("clip", "not empty"),
     ],
 )
@@ -231,8 +231,8 @@ def test_results_name_is_a_folder(tmp_path, model, stub, capsys):
         (["MODEL.SeqFormer.NUM_CLASSES"], "no value"),
         (["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], "GeneralizedRCNN"),
         (["MODEL.DEVICE", "abacus"], "abacus"),
-        (["MODEL.SeqFormer.NUM_CLASSES", "3"], "do not fit"),
-        (["MODEL.SeqFormer.HIDDEN_DIM", "32"], "do not fit"),
+        (["MODEL.SeqFormer.NUM_CLASSES", "3"], "do not match"),
+        (["MODEL.SeqFormer.HIDDEN_DIM", "32"], "do not match"),
     ],
 )
 def test_bad_options(tmp_path, model, capsys, opts, message):
@@ -249,8 +249,20 @@ def test_bad_weights(tmp_path, model, capsys):
     assert "give --weights" in fails(capsys, command, tmp_path)
 
 
-def test_a_model_that_finds_nothing(tmp_path, model):
-    """The real predictor, and the first result of a new training run."""
+@pytest.mark.parametrize("other", [["--input", "b.mp4"], ["--webcam"], ["--video-input", "b.mp4"]])
+@pytest.mark.parametrize("last", [False, True])
+def test_only_one_kind_of_input(capsys, other, last):
+    arguments = [*other, "--streaming", "a.mp4"] if last else ["a.mp4", *other]
+    with pytest.raises(SystemExit) as stop:
+        predict.main(arguments)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()
+    assert "not allowed with argument" in error[-1] and "error: " in error[-1]
+    assert not any("error" in line for line in error[:-1])
+
+
+def test_a_model_that_predicts_nothing(tmp_path, model):
+    """The real predictor, as after the first steps of training."""
     source, output = encode(tmp_path / "in.mp4", 3), tmp_path / "out.mp4"
     opts = ["--opts", "MODEL.SeqFormer.APPLY_CLS_THRES", "1.0"]
     predict.main(["--input", str(source), "--output", str(output), *model, *opts])

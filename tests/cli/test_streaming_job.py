@@ -1,4 +1,4 @@
-"""The demo frame by frame: what it leaves when it ends, fails, or is stopped at any moment."""
+"""`seqformer predict --streaming`: its output when it finishes, fails, or is stopped at any time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def count_frames(path: Path) -> int:
 
 
 def stop_after(monkeypatch, count: int, error: BaseException | int) -> None:
-    """After ``count`` frames of a file the reader raises, or the process gets a signal."""
+    """Makes the reader raise, or sends a signal to the process, after ``count`` frames of a file."""
     read = VideoReader.__iter__
 
     def iterate(self):
@@ -44,7 +44,7 @@ def stop_after(monkeypatch, count: int, error: BaseException | int) -> None:
     monkeypatch.setattr(VideoReader, "__iter__", iterate)
 
 
-def test_the_same_results_as_of_the_whole_video(tmp_path, model, capsys):
+def test_same_results_as_the_whole_video(tmp_path, model, capsys):
     source = encode(tmp_path / "in.mp4", 9)
     clips = ["--opts", "MODEL.SeqFormer.CLIP_MATCHING", "True"]
     predict.main(["--input", str(source), "--output", str(tmp_path / "a/out.mp4"), *model, *clips])
@@ -89,7 +89,7 @@ def test_interrupted_and_resumed(tmp_path, model, monkeypatch, capsys, number, o
 
     with pytest.raises(SystemExit):
         predict.main([*command, "--output", str(tmp_path / "b" / output), "--streaming"])
-    assert "--resume" in capsys.readouterr().err, "hours of work are not overwritten"
+    assert "--resume" in capsys.readouterr().err, "an interrupted run is not overwritten"
     predict.main([*command, "--output", str(tmp_path / "b" / output), "--resume"])
     assert files(tmp_path / "b") == files(tmp_path / "a")
     whole = tmp_path / "a" / results.relative_to(tmp_path / "b")
@@ -111,7 +111,7 @@ def test_resuming_another_video(tmp_path, model, monkeypatch, capsys):
     assert "has 3 frames, but" in capsys.readouterr().err
 
 
-def test_a_source_that_fails_keeps_what_came_before(tmp_path, model, monkeypatch, capsys):
+def test_frames_before_a_failure_of_the_source_are_saved(tmp_path, model, monkeypatch, capsys):
     source = encode(tmp_path / "in.mp4", 12)
     stop_after(monkeypatch, 7, InputError("the cable is out"))
     with pytest.raises(SystemExit) as stop:
@@ -135,7 +135,7 @@ def test_a_frame_of_another_size(tmp_path, model, monkeypatch, capsys):
     assert count_frames(tmp_path / "out/o.mp4") == 5
 
 
-def test_a_full_disk_keeps_what_is_written(tmp_path, model, monkeypatch, capsys):
+def test_frames_before_a_full_disk_are_saved(tmp_path, model, monkeypatch, capsys):
     command = ["--input", str(encode(tmp_path / "in.mp4", 12)), "--output", str(tmp_path / "o/o.mp4"), *model]
     write = streaming_job.ResultSpool.write
 
@@ -154,6 +154,25 @@ def test_a_full_disk_keeps_what_is_written(tmp_path, model, monkeypatch, capsys)
     assert {len(r["segmentations"]) for r in json.loads((tmp_path / "o/o.json").read_text())} == {5}
 
 
+def test_state_that_cannot_be_saved_is_reported(tmp_path, model, monkeypatch, capsys):
+    """On a full disk torch.save raises a RuntimeError."""
+
+    def save(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nbacktrace")
+
+    monkeypatch.setattr(streaming_job, "_SAVED_EVERY", 0.0)
+    monkeypatch.setattr(streaming_job.torch, "save", save)
+    source, output = encode(tmp_path / "in.mp4", 3), tmp_path / "o/o.mp4"
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--input", str(source), "--output", str(output), "--streaming", *model])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"error: cannot write '{output}.unfinished/state.pth': PytorchStreamWriter failed"
+    )
+    assert error.count("\n") == 1
+
+
 def test_a_video_that_cannot_be_read_leaves_nothing(tmp_path, model, monkeypatch, capsys):
     source = encode(tmp_path / "in.mp4", 3)
     stop_after(monkeypatch, 0, InputError("unreadable"))
@@ -165,7 +184,7 @@ def test_a_video_that_cannot_be_read_leaves_nothing(tmp_path, model, monkeypatch
 
 @pytest.mark.slow
 def test_killed_and_resumed(tmp_path, model):
-    """SIGKILL: what is final is valid, and the resumed run ends like one that was never stopped."""
+    """After SIGKILL the final frames are valid, and a resumed run ends like an uninterrupted one."""
     source = encode(tmp_path / "in.mp4", 60)
     command = ["--input", str(source), *model]
     program = (

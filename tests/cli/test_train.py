@@ -1,4 +1,4 @@
-"""The training command: a run that is interrupted, resumed and evaluated; bad input."""
+"""`seqformer train`: an interrupted, resumed and evaluated run, and bad input."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
 
 @pytest.fixture(scope="module")
 def interrupted(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Output folder and last step of a training that Ctrl-C ended."""
+    """Output folder and last step of a training run stopped with Ctrl-C."""
     output = tmp_path_factory.mktemp("training")
     training = subprocess.Popen(
         command(*toy.options(output), "SOLVER.MAX_ITER", "100000"),
@@ -69,9 +69,9 @@ def interrupted(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
             break
     remaining, errors = training.communicate(timeout=TIMEOUT)
     assert training.returncode == 130, errors
-    assert "Stopping after this step" in remaining
+    assert "Stopping after this step" in errors
     assert "Traceback" not in remaining + errors
-    assert errors.splitlines()[-1] == "interrupted; --resume continues from the last checkpoint"
+    assert errors.splitlines()[-1] == "interrupted; continue from the last checkpoint with --resume"
     name = (output / "last_checkpoint").read_text()
     assert (output / name).is_file()
     return output, int(name.removeprefix("model_").removesuffix(".pth"))
@@ -79,7 +79,7 @@ def interrupted(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 @pytest.fixture(scope="module")
 def finished(interrupted: tuple[Path, int], toy: Toy) -> tuple[Path, int, str]:
-    """The same training, resumed for three more steps: folder, step before, and what it said."""
+    """The same run, resumed for three steps: folder, step before, and its output."""
     output, step = interrupted
     more = ["SOLVER.MAX_ITER", str(step + 4)]
     done = run("--resume", *toy.options(output), *more)
@@ -88,14 +88,14 @@ def finished(interrupted: tuple[Path, int], toy: Toy) -> tuple[Path, int, str]:
 
 
 @pytest.mark.slow
-def test_the_first_line_comes_with_the_first_step_and_has_an_eta(interrupted: tuple[Path, int]) -> None:
+def test_metrics_and_eta_are_logged_from_the_first_step(interrupted: tuple[Path, int]) -> None:
     output, _ = interrupted
     lines = [line for line in (output / "log.txt").read_text().splitlines() if " iter: " in line]
     assert re.search(r" eta: (\d+ days?, )?\d+:\d\d:\d\d  iter: 0  total_loss: ", lines[0])
 
 
 @pytest.mark.slow
-def test_resume_goes_on_after_the_last_step(finished: tuple[Path, int, str]) -> None:
+def test_resume_continues_after_the_last_step(finished: tuple[Path, int, str]) -> None:
     output, step, said = finished
     assert f"Starting training from iteration {step + 1}" in said
     checkpoint = torch.load(output / "model_final.pth", weights_only=False)
@@ -113,7 +113,7 @@ def test_training_ends_with_an_evaluation(finished: tuple[Path, int, str], toy: 
 
 
 @pytest.mark.slow
-def test_eval_only_gives_what_training_ended_with(
+def test_eval_only_agrees_with_the_end_of_training(
     finished: tuple[Path, int, str], toy: Toy, tmp_path: Path
 ) -> None:
     output, _, said = finished
@@ -158,7 +158,7 @@ def test_configs_load(path: Path) -> None:
     ("arguments", "message"),
     [
         (["--config-file", "nowhere.yaml"], "no config file 'nowhere.yaml'"),
-        ([], "give a config file"),
+        ([], "no config file: give"),
         (["--config-file", str(CONFIG), "MODEL.SEQFORMER.LAYERS", "3"], "MODEL.SEQFORMER"),
         (["--config-file", str(CONFIG), "SOLVER.MAX_ITER"], "'SOLVER.MAX_ITER' has no value"),
         (["--config-file", str(CONFIG), "DATASETS.TEST", "('coco',)"], "no dataset 'coco'"),

@@ -1,4 +1,4 @@
-"""Pictures of training clips, from the command line to their files."""
+"""tools/visualize_data.py, from the command line to its files."""
 
 from __future__ import annotations
 

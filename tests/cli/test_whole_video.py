@@ -1,4 +1,4 @@
-"""Tracking a video from Python, as a whole and frame by frame: arguments in, files out, nothing printed."""
+"""Tracking a video from Python, as a whole and frame by frame, without printed output."""
 
 from __future__ import annotations
 

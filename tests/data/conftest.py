@@ -1,4 +1,4 @@
-"""A toy dataset, written once a session."""
+"""A toy dataset, written once per session."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ class ToyDataset(NamedTuple):
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyDataset:
-    """Three training videos and one for validation, 8 frames of 48x64 pixels; not to be written to."""
+    """Three training videos and one validation video, 8 frames of 48x64 pixels; read-only."""
     root = tmp_path_factory.mktemp("toy")
     return ToyDataset(*make_toy_dataset(root, num_train=3, num_val=1, size=(48, 64)))

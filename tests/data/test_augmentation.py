@@ -1,4 +1,4 @@
-"""Clip augmentation: one random choice for all frames, and the names in the config."""
+"""Clip augmentation: one random transform for all frames, and the names in the config."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_all_frames_get_the_same_transform(image: np.ndarray) -> None:
     assert any(a.shape != b.shape or (a != b).any() for a, b in zip(results, results[1:], strict=False))
 
 
-def test_crop_cuts_frames_and_masks_alike(image: np.ndarray) -> None:
+def test_frames_and_masks_are_cropped_alike(image: np.ndarray) -> None:
     cfg = config(RANDOM_FLIP="none", MIN_SIZE_TRAIN=(0,))
     cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", "absolute", "SIZE", [20, 30]])
     changed, transforms = sample(cfg, image)
@@ -111,12 +111,12 @@ def test_resize_follows_the_crop(image: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("kind", "size", "message"),
     [
-        ("absolute_range", [600, 384], "goes from low to high"),
+        ("absolute_range", [600, 384], "must be in increasing order"),
         ("square", [1, 1], "CROP.TYPE must be one of absolute, absolute_range, relative, relative_range"),
         ("absolute", [20], "SIZE two numbers"),
     ],
 )
-def test_crops_that_cannot_be(kind: str, size: list[int], message: str) -> None:
+def test_bad_crops_are_refused(kind: str, size: list[int], message: str) -> None:
     cfg = config()
     cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", kind, "SIZE", size])
     with pytest.raises(InputError, match=message):
@@ -149,7 +149,7 @@ def test_rotation_keeps_the_size(image: np.ndarray) -> None:
     assert transforms.apply_segmentation(image[..., 0]).shape == image.shape[:2]
 
 
-def test_test_frames_are_resized_only(image: np.ndarray) -> None:
+def test_test_frames_are_only_resized(image: np.ndarray) -> None:
     cfg = config(MIN_SIZE_TEST=30, AUGMENTATIONS=["brightness"])
     cfg.INPUT.CROP.ENABLED = True
     changed, transforms = sample(cfg, image, is_train=False)

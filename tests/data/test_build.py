@@ -1,4 +1,4 @@
-"""Data loaders: what they yield and what they refuse."""
+"""Data loaders: their output, and the input they refuse."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cfg(toy: Any) -> CfgNode:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Iterator[str]:
-    """A dataset of four images: one of them without an instance, one with 26."""
+    """A dataset of four images, one without an instance and one with 26."""
     records = []
     for number, count in enumerate([2, 0, 26, 1]):
         path = tmp_path / f"{number}.png"
@@ -99,8 +99,8 @@ def test_images_and_videos_are_mixed_by_ratio(cfg: CfgNode, images: str) -> None
     cfg.DATASETS.TRAIN_RATIOS = (1, 3)
     cfg.SEED = 0
     clips = [clip for batch in islice(build_train_loader(cfg), 100) for clip in batch]
-    found = Counter("image_id" in clip for clip in clips)
-    assert 130 < found[True] < 170
+    counts = Counter("image_id" in clip for clip in clips)
+    assert 130 < counts[True] < 170
     assert {clip["image_id"] for clip in clips if "image_id" in clip} == {0, 3}
     assert {clip["video_id"] for clip in clips if "video_id" in clip} == {1, 2, 3}
     assert all(len(clip["image"]) == len(clip["instances"]) == 2 for clip in clips)
@@ -113,12 +113,12 @@ def test_a_seed_below_zero_is_a_random_one(cfg: CfgNode, seed: int, same: bool) 
     assert (seeds[0] == seeds[1]) == same
 
 
-def test_images_without_or_with_too_many_instances_are_left_out(cfg: CfgNode, images: str) -> None:
+def test_images_without_or_with_too_many_instances_are_dropped(cfg: CfgNode, images: str) -> None:
     cfg.DATASETS.TRAIN = (images,)
-    assert [[image["image_id"] for image in found] for found in training_datasets(cfg)] == [[0, 3]]
+    assert [[image["image_id"] for image in dataset] for dataset in training_datasets(cfg)] == [[0, 3]]
 
 
-def test_upright_videos_are_not_in_a_batch_with_others(cfg: CfgNode, images: str) -> None:
+def test_portrait_videos_are_not_mixed_with_others_in_a_batch(cfg: CfgNode, images: str) -> None:
     cfg.DATASETS.TRAIN = (images,)
     records = DatasetCatalog.get(images)
     records[3].update(height=64, width=48)
@@ -140,12 +140,12 @@ def test_datasets_that_detectron2_cannot_read_are_named(cfg: CfgNode) -> None:
         DatasetCatalog.remove("broken_images")
 
 
-def test_test_loader_gives_every_video_once(cfg: CfgNode) -> None:
+def test_test_loader_yields_every_video_once(cfg: CfgNode) -> None:
     batches = list(build_test_loader(cfg, cfg.DATASETS.TEST[0]))
     assert [[video["video_id"] for video in batch] for batch in batches] == [[1]]
 
 
-def test_videos_without_instances_are_left_out(cfg: CfgNode, toy: Any, tmp_path: Path) -> None:
+def test_videos_without_instances_are_dropped(cfg: CfgNode, toy: Any, tmp_path: Path) -> None:
     def change(data: dict) -> None:
         data["annotations"] = [a for a in data["annotations"] if a["video_id"] != 1]
         for annotation in data["annotations"]:
@@ -158,11 +158,13 @@ def test_videos_without_instances_are_left_out(cfg: CfgNode, toy: Any, tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("annotations"), "has no annotations, so it cannot be trained on"),
-        (lambda d: d.update(annotations=[]), "has an instance"),
+        (lambda d: d.pop("annotations"), "has no annotations, so it cannot be used for training"),
+        (lambda d: d.update(annotations=[]), "no video or image with an instance"),
     ],
 )
-def test_nothing_to_learn_from(cfg: CfgNode, toy: Any, tmp_path: Path, change: Any, message: str) -> None:
+def test_unusable_datasets_are_refused(
+    cfg: CfgNode, toy: Any, tmp_path: Path, change: Any, message: str
+) -> None:
     cfg.DATASETS.TRAIN = variant(toy, tmp_path / "none.json", change)
     with pytest.raises(InputError, match=message):
         build_train_loader(cfg)
@@ -180,22 +182,22 @@ def test_classes_must_agree(cfg: CfgNode, toy: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("MODEL.SeqFormer.NUM_CLASSES", 2, "3 classes, the model 2: set MODEL.SeqFormer.NUM_CLASSES"),
+        ("MODEL.SeqFormer.NUM_CLASSES", 2, "3 classes, but the model has 2: set MODEL.SeqFormer.NUM_CLASSES"),
         ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", "SAMPLER_TRAIN must be one of"),
         ("DATASETS.TRAIN", (), "DATASETS.TRAIN is empty"),
         ("DATASETS.TRAIN_RATIOS", (1, 2), "for each of 1 datasets, not \\(1, 2\\)"),
     ],
 )
-def test_configs_that_do_not_fit(cfg: CfgNode, key: str, value: Any, message: str) -> None:
+def test_bad_configs_are_refused(cfg: CfgNode, key: str, value: Any, message: str) -> None:
     cfg.merge_from_list([key, value])
     with pytest.raises(InputError, match=message):
         build_train_loader(cfg)
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_test_set_needs_the_model_s_classes(cfg: CfgNode, count: int) -> None:
+def test_test_set_must_have_the_classes_of_the_model(cfg: CfgNode, count: int) -> None:
     cfg.MODEL.SeqFormer.NUM_CLASSES = count
     with pytest.raises(
-        InputError, match=f"has 3 classes, the model {count}: set MODEL.SeqFormer.NUM_CLASSES"
+        InputError, match=f"has 3 classes, but the model has {count}: set MODEL.SeqFormer.NUM_CLASSES"
     ):
         build_test_loader(cfg, cfg.DATASETS.TEST[0])

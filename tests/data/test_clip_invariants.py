@@ -1,6 +1,6 @@
-"""Whatever the augmentation, frames, masks, boxes and identities of a clip belong together.
+"""Frames, masks, boxes and ids of a clip match, whatever the augmentation.
 
-Every instance is a patch of a colour of its own, so the picture itself tells what the masks must be.
+Every instance has its own colour, so the expected masks follow from the pixels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from seqformer import add_seqformer_config
 from seqformer.data import CocoClipDatasetMapper, YTVISDatasetMapper
 from seqformer.formats.rle import encode_masks
 
-COLORS = np.array([(225, 30, 30), (30, 215, 30), (40, 40, 230), (225, 215, 30)])  # of the classes 0 to 3
+COLORS = np.array([(225, 30, 30), (30, 215, 30), (40, 40, 230), (225, 215, 30)])  # of classes 0 to 3
 BACKGROUND = (128, 128, 128)
 HEIGHT, WIDTH, LENGTH = 90, 120, 6
-# How deep in a mask the picture must show the instance: resampling blurs edges, and motion blur more so.
+# Pixels this deep inside a mask must show the instance. Resampling blurs edges, and motion blur more so.
 DEPTH = {"video": 3, "image": 8}
 
 CROPS = st.sampled_from(
@@ -44,7 +44,7 @@ FLIPS = st.sampled_from(["flip_by_clip", "vertical", "none"])
 
 
 def paint(path: Path, boxes: dict[int, tuple[int, int]]) -> np.ndarray:
-    """Draws squares of 26 pixels, by instance their left and top; masks (4, H, W) of what is visible."""
+    """Draws squares of 26 pixels, given left and top by instance. Returns visible masks (4, H, W)."""
     picture = np.full((HEIGHT, WIDTH, 3), BACKGROUND, dtype=np.uint8)
     masks = np.zeros((4, HEIGHT, WIDTH), dtype=bool)
     for instance, (left, top) in boxes.items():
@@ -58,7 +58,7 @@ def paint(path: Path, boxes: dict[int, tuple[int, int]]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Four instances that move; one enters late, one leaves, two cross."""
+    """Four moving instances: one enters late, one leaves, two cross."""
     folder = tmp_path_factory.mktemp("video")
     names, masks = [], []
     for t in range(LENGTH):
@@ -122,7 +122,7 @@ def config(crop: tuple[str, tuple[float, float]], flip: str, augmentations: list
 
 
 def check(clip: dict[str, Any], depth: int) -> None:
-    """Masks show what the picture shows, boxes are tight, and ids follow the instance through the frames."""
+    """Checks that masks match the pixels, boxes are tight, and an instance keeps its id in all frames."""
     shapes = {tuple(picture.shape) for picture in clip["image"]}
     assert len(shapes) == 1 and len(clip["image"]) == len(clip["instances"]) == clip["length"] == 3
     first = clip["instances"][0]
@@ -146,7 +146,7 @@ def check(clip: dict[str, Any], depth: int) -> None:
             inside = shrink(mask, depth)
             if inside.any():
                 assert (nearest(colors[inside]) == label).mean() > 0.99, "the picture shows something else"
-        # And where no mask is, no instance is: the rest is grey, or black from outside.
+        # Outside the masks there is no instance: only grey, or black from beyond the image.
         outside = colors[shrink(~masks.any(0), depth)]
         if clip_shows_all(clip):
             assert (np.ptp(outside, axis=1) < 100).mean() > 0.99, "an instance without a mask"
@@ -162,11 +162,11 @@ def shrink(mask: np.ndarray, depth: int) -> np.ndarray:
 
 
 def nearest(colors: np.ndarray) -> np.ndarray:
-    """The instance whose colour points the same way, whatever its brightness."""
+    """Returns the instance with the most similar hue, whatever the brightness."""
     centred = colors - colors.mean(1, keepdims=True)
-    wanted = COLORS - COLORS.mean(1, keepdims=True)
-    norms = np.linalg.norm(centred, axis=1, keepdims=True) * np.linalg.norm(wanted, axis=1)
-    return (centred @ wanted.T / np.maximum(norms, 1e-6)).argmax(1)
+    reference = COLORS - COLORS.mean(1, keepdims=True)
+    norms = np.linalg.norm(centred, axis=1, keepdims=True) * np.linalg.norm(reference, axis=1)
+    return (centred @ reference.T / np.maximum(norms, 1e-6)).argmax(1)
 
 
 common = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -1,4 +1,4 @@
-"""Which frames a training clip holds."""
+"""Selection of the frames of a training clip."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_every_frame_is_equally_often_the_reference() -> None:
     assert all(850 < count < 1150 for count in counts.values())
 
 
-def test_shuffled_clips_come_in_any_order() -> None:
+def test_shuffled_clips_have_any_order() -> None:
     sampler = ClipSampler(3, 10, shuffle=True)
     orders = {tuple(np.argsort(sampler(30))) for _ in range(200)}
     assert len(orders) == 6
 
 
-def test_the_nearest_frames_join_where_candidates_are_too_few() -> None:
+def test_the_nearest_frames_are_added_if_there_are_too_few_candidates() -> None:
     sampler = ClipSampler(3, frame_range=0)
     clips = [sampler(9) for _ in range(100)]
     assert all(max(clip) - min(clip) == 2 for clip in clips)

@@ -1,4 +1,4 @@
-"""COCO under the categories of a video dataset."""
+"""COCO with the categories of a video dataset."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def annotation(id_: int, image: int, category: int, **values: Any) -> dict[str, 
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """Writes a COCO dataset of three images and the given annotations: JSON and folder."""
+    """Writes a COCO dataset of three images with the given annotations; returns JSON and folder."""
     folder = tmp_path / "coco" / "train2017"
 
     def write(*annotations: dict[str, Any], **changes: Any) -> tuple[Path, Path]:
@@ -146,7 +146,7 @@ def test_malformed_files(coco: Callable, changes: dict[str, Any], message: str) 
 
 def test_missing_files_and_targets(coco: Callable, tmp_path: Path) -> None:
     json_file, folder = coco(annotation(5, 1, PERSON))
-    with pytest.raises(InputError, match="no categories of 'coco'; known are ytvis_2019, ytvis_2021, ovis"):
+    with pytest.raises(InputError, match="no categories of 'coco'; available: ytvis_2019, ytvis_2021, ovis"):
         load_coco_as_ytvis(json_file, folder, "coco")
     with pytest.raises(InputError, match="cannot read the folder"):
         load_coco_as_ytvis(json_file, tmp_path / "none", "ovis")

@@ -1,4 +1,4 @@
-"""Dataset names: published ones in both layouts on disk, and names that hold paths."""
+"""Dataset names: published datasets in both layouts on disk, and names that contain paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PUBLISHED += ("ovis_train", "ovis_val", "coco2ytvis2019_train", "coco2ytvis2021_
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty $DETECTRON2_DATASETS; names are registered anew before and after."""
+    """An empty $DETECTRON2_DATASETS; names are registered again before and after a test."""
 
     def forget() -> None:
         for name in BUILTIN_DATASETS:
@@ -39,14 +39,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def install(toy: Any, root: Path, json_file: str, frames: str) -> None:
-    """The toy's validation set at the place of a published one."""
+    """Puts the toy validation set where a published dataset would be."""
     (root / json_file).parent.mkdir(parents=True, exist_ok=True)
     (root / json_file).write_bytes(toy.val.read_bytes())
     (root / frames).parent.mkdir(parents=True, exist_ok=True)
     (root / frames).symlink_to(toy.frames)
 
 
-def test_importing_reads_nothing_and_says_nothing(tmp_path: Path) -> None:
+def test_importing_reads_no_files_and_prints_nothing(tmp_path: Path) -> None:
     program = (
         "import seqformer.data; from detectron2.data import DatasetCatalog as c; "
         f"assert all(n in c for n in {PUBLISHED}), c.list()"
@@ -98,19 +98,19 @@ def test_published_categories_have_their_colors(toy: Any, root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_missing_datasets_are_one_line(root: Path, name: str) -> None:
+def test_missing_datasets_are_reported_in_one_line(root: Path, name: str) -> None:
     with pytest.raises(InputError) as resolved:
         resolve_datasets([name])
     with pytest.raises(InputError) as read:
         DatasetCatalog.get(name)
     assert str(resolved.value) == str(read.value)
     assert str(read.value).startswith(f"dataset '{name}': no file '{root}/")
-    assert str(read.value).endswith("set DETECTRON2_DATASETS to the folder of datasets")
+    assert str(read.value).endswith("set DETECTRON2_DATASETS to the folder that contains your datasets")
     assert "\n" not in str(read.value)
 
 
-def test_missing_datasets_of_detectron2_are_one_line() -> None:
-    """Its names are bound to a folder on import, below which these tests have nothing."""
+def test_missing_datasets_of_detectron2_are_reported_in_one_line() -> None:
+    """Detectron2 binds its names to a folder on import, so the fixture cannot replace that folder."""
     json_file = MetadataCatalog.get("coco_2017_train").json_file
     if Path(json_file).is_file():
         pytest.skip("COCO is installed here")
@@ -118,7 +118,7 @@ def test_missing_datasets_of_detectron2_are_one_line() -> None:
         resolve_datasets(["coco_2017_train"])
 
 
-def test_names_that_others_registered_stay_theirs(toy: Any, root: Path) -> None:
+def test_names_registered_by_others_are_kept(toy: Any, root: Path) -> None:
     DatasetCatalog.remove("ovis_val")
     MetadataCatalog.remove("ovis_val")
     register_ytvis_instances("ovis_val", {}, toy.train, toy.frames)
@@ -127,7 +127,7 @@ def test_names_that_others_registered_stay_theirs(toy: Any, root: Path) -> None:
     assert len(DatasetCatalog.get("ovis_val")) == 3
 
 
-def test_names_that_hold_paths(toy: Any, tmp_path: Path) -> None:
+def test_names_that_contain_paths(toy: Any, tmp_path: Path) -> None:
     names = resolve_datasets([f"ytvis:{toy.train}:{toy.frames}", f"ytvis:{toy.val}:{toy.frames}"])
     assert names == (f"{toy.train.parent.name}_train", f"{toy.train.parent.name}_val")
     assert [len(DatasetCatalog.get(name)) for name in names] == [3, 1]
@@ -143,7 +143,7 @@ def test_names_that_hold_paths(toy: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("coco_vis", "no dataset 'coco_vis'; known are ytvis_2019_train"),
+        ("coco_vis", "no dataset 'coco_vis'; available: ytvis_2019_train"),
         ("ytvis:only.json", "write ytvis:JSON_FILE:FOLDER_OF_FRAMES"),
         ("ytvis:/nowhere/a.json:/nowhere", "no file '/nowhere/a.json'"),
     ],

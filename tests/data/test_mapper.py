@@ -1,4 +1,4 @@
-"""What the model is trained on: invariants of the mapper's clips."""
+"""Invariants of the clips that the model is trained on."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def videos(toy: Any) -> list[dict[str, Any]]:
 
 
 def plain_mapper(num_frames: int = 8) -> YTVISDatasetMapper:
-    """All frames in order, as they are."""
+    """Returns all frames in order, without augmentation."""
     return YTVISDatasetMapper(
         T.AugmentationList([]), image_format="RGB", clip_sampler=ClipSampler(num_frames, 100)
     )
 
 
-def test_clips_hold_together(cfg: CfgNode, videos: list[dict[str, Any]]) -> None:
+def test_clips_are_consistent(cfg: CfgNode, videos: list[dict[str, Any]]) -> None:
     cfg.INPUT.CROP.merge_from_list(["ENABLED", True, "TYPE", "relative_range", "SIZE", [0.5, 0.5]])
     cfg.INPUT.AUGMENTATIONS = ["brightness"]
     mapper = YTVISDatasetMapper(cfg)
@@ -87,7 +87,7 @@ def test_clips_hold_together(cfg: CfgNode, videos: list[dict[str, Any]]) -> None
     assert videos == before, "the dataset was changed"
 
 
-def test_masks_and_classes_are_the_annotations(videos: list[dict[str, Any]]) -> None:
+def test_masks_and_classes_match_the_annotations(videos: list[dict[str, Any]]) -> None:
     for video in videos:
         clip = plain_mapper()(video)
         classes = {a["id"]: a["category_id"] for frame in video["annotations"] for a in frame}
@@ -125,7 +125,7 @@ def test_test_videos_are_whole(cfg: CfgNode, videos: list[dict[str, Any]]) -> No
     assert [tuple(image.shape) for image in video["image"]] == [(3, 36, 48)] * 8
 
 
-def test_crowds_are_left_out(videos: list[dict[str, Any]]) -> None:
+def test_crowds_are_dropped(videos: list[dict[str, Any]]) -> None:
     video = copy.deepcopy(videos[0])
     classes = {a["id"]: a["category_id"] for frame in video["annotations"] for a in frame}
     crowd = next(iter(classes))
@@ -136,7 +136,7 @@ def test_crowds_are_left_out(videos: list[dict[str, Any]]) -> None:
     assert plain_mapper()(video)["instances"][0].gt_classes.tolist() == list(classes.values())
 
 
-def test_clips_without_instances_are_drawn_again(videos: list[dict[str, Any]]) -> None:
+def test_clips_without_instances_are_sampled_again(videos: list[dict[str, Any]]) -> None:
     video = copy.deepcopy(videos[0])
     video["annotations"][:4] = [[]] * 4
     mapper = plain_mapper(num_frames=1)
@@ -146,7 +146,7 @@ def test_clips_without_instances_are_drawn_again(videos: list[dict[str, Any]]) -
     assert mapper(video | {"annotations": [[]] * 8}) is None
 
 
-def test_clips_share_memory_when_handed_over(cfg: CfgNode, videos: list[dict[str, Any]]) -> None:
+def test_clips_share_memory_between_processes(cfg: CfgNode, videos: list[dict[str, Any]]) -> None:
     clip = YTVISDatasetMapper(cfg)(videos[0])
     assert len({image.untyped_storage().data_ptr() for image in clip["image"]}) == 1
     masks = [instances.gt_masks.tensor for instances in clip["instances"]]
@@ -163,7 +163,7 @@ def test_bad_frames_are_named(
     if damage == "truncated":
         path.write_bytes(Path(video["file_names"][2]).read_bytes()[:400])
     elif damage == "text":
-        path.write_text("not a picture")
+        path.write_text("not an image")
     elif damage == "size":
         Image.new("RGB", (32, 24)).save(path)
     else:

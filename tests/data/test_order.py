@@ -1,4 +1,4 @@
-"""The order of training samples: endless, fair, and the same however many processes share it."""
+"""The order of training samples: endless, fair, and the same for any number of processes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def items(order: TrainingOrder, count: int) -> list[tuple[int, int]]:
 
 
 @given(size=st.integers(1, 20), seed=st.integers(0, 2**31), batch=st.integers(1, 4))
-def test_every_sample_comes_once_an_epoch(size: int, seed: int, batch: int) -> None:
-    found = items(TrainingOrder([size], batch, seed), 3 * size * batch)
-    indices = [index for index, _ in found]
+def test_every_sample_is_used_once_per_epoch(size: int, seed: int, batch: int) -> None:
+    samples = items(TrainingOrder([size], batch, seed), 3 * size * batch)
+    indices = [index for index, _ in samples]
     for start in range(0, len(indices), size):
         assert sorted(indices[start : start + size]) == list(range(size))
-    assert len({seed for _, seed in found}) == len(found), "two clips share their random numbers"
+    assert len({seed for _, seed in samples}) == len(samples), "two clips share their random numbers"
 
 
 @given(
@@ -38,7 +38,7 @@ def test_every_sample_comes_once_an_epoch(size: int, seed: int, batch: int) -> N
     done=st.integers(0, 7),
     seed=st.integers(0, 2**31),
 )
-def test_order_goes_on_where_it_ended(
+def test_order_resumes_where_it_stopped(
     sizes: list[int], ratios: bool, groups: bool, done: int, seed: int
 ) -> None:
     def order() -> TrainingOrder:
@@ -69,7 +69,7 @@ def test_processes_share_each_batch(monkeypatch: pytest.MonkeyPatch, world_size:
     assert [item for step in zip(*shares, strict=True) for item in step] == whole
 
 
-def test_a_batch_holds_one_group() -> None:
+def test_a_batch_contains_one_group() -> None:
     groups = np.array([0, 1, 1, 0, 1])
     indices = [index for index, _ in items(TrainingOrder([5], 4, seed=0, groups=groups), 400)]
     batches = [groups[indices[start : start + 4]] for start in range(0, 400, 4)]
@@ -77,25 +77,25 @@ def test_a_batch_holds_one_group() -> None:
     assert all(60 < count < 100 for count in Counter(indices).values())
 
 
-def test_ratios_decide_and_not_sizes() -> None:
+def test_ratios_override_sizes() -> None:
     indices = [index for index, _ in items(TrainingOrder([10, 1000], 1, seed=0, ratios=(3, 1)), 4000)]
     first = [index for index in indices if index < 10]
     assert 2850 < len(first) < 3150
     assert max(Counter(first).values()) - min(Counter(first).values()) <= 1
 
 
-def test_a_subset_is_a_share_of_each_dataset() -> None:
+def test_a_subset_is_a_fraction_of_each_dataset() -> None:
     indices = {index for index, _ in items(TrainingOrder([10, 20], 1, seed=0, subset=0.5), 300)}
     assert len(indices) == 15 and len([index for index in indices if index < 10]) == 5
 
 
 @pytest.mark.parametrize("ratios", [(1,), (1, 0), (1, -1), (1, 1, 1)])
-def test_ratios_that_do_not_fit(ratios: tuple[float, ...]) -> None:
+def test_bad_ratios_are_refused(ratios: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="TRAIN_RATIOS must have a number above 0 for each of 2 datasets"):
         TrainingOrder([3, 4], 1, seed=0, ratios=ratios)
 
 
-def test_batches_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_that_processes_cannot_share_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     with pytest.raises(InputError, match="IMS_PER_BATCH 3 must be a multiple of the number of processes, 2"):
         TrainingOrder([3], 3, seed=0)
@@ -105,7 +105,7 @@ def draw() -> tuple[float, float, float]:
     return random.random(), np.random.rand(), torch.rand(1).item()
 
 
-def test_own_random_numbers_leave_the_others_alone() -> None:
+def test_own_random_numbers_do_not_change_others() -> None:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     expected = draw()
     random.setstate(states[0])
@@ -132,7 +132,7 @@ def test_derived_seeds_depend_on_every_number() -> None:
     assert len(seeds) == 5 and all(0 <= seed < 2**32 for seed in seeds)
 
 
-def test_another_sample_takes_the_place_of_one_without_a_clip() -> None:
+def test_a_sample_without_a_clip_is_replaced() -> None:
     def mapper(record: dict[str, Any]) -> tuple[int, float] | None:
         return (record["id"], np.random.rand()) if record["id"] == 2 else None
 
@@ -141,6 +141,6 @@ def test_another_sample_takes_the_place_of_one_without_a_clip() -> None:
     assert clips[0, 7] == clips[0, 7] and clips[0, 7] != clips[0, 8]
 
 
-def test_no_sample_gives_a_clip() -> None:
-    with pytest.raises(InputError, match="100 samples in a row gave no clip"):
+def test_no_sample_has_a_clip() -> None:
+    with pytest.raises(InputError, match="100 samples in a row had no clip"):
         TrainingClips([{}], lambda record: None)[0, 0]

@@ -1,4 +1,4 @@
-"""PhotoVIS of cut-outs made here: what is annotated is what is seen, and it is the same every time."""
+"""PhotoVIS with synthetic cut-outs: annotations match the pixels, and the output is reproducible."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ RENDERED = "d64569c089a3d59ab6e36cd0111e018b44e8f79cf485bf99b8c65b7d3847690e"
 
 
 def picture(height: int, width: int, channels: int) -> np.ndarray:
-    """Something with texture, by arithmetic alone."""
+    """Returns a textured image made by arithmetic alone."""
     y, x, c = np.ogrid[:height, :width, :channels]
     return ((x * 7 + y * 11 + c * 60 + x * y // 9) % 256).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a disc and a bar of red and two blue backgrounds, as packages would leave it."""
+    """A folder like that of unpacked packages, with a red disc, a red bar and two blue backgrounds."""
     root = tmp_path_factory.mktemp("photographs")
     (root / STAMPS).mkdir(parents=True)
     y, x = np.mgrid[:120, :120]
@@ -72,15 +72,15 @@ def drawn(
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_masks_are_the_pixels_that_show_an_instance(material, number):
+def test_masks_match_the_pixels(material, number):
     frames, masks = drawn(material, "train", f"pixels {number}")
     assert frames.shape == (12, 96, 160, 3)
     assert masks.sum(0).max() == 1  # no pixel belongs to two
     red, blue = frames[..., 0].astype(int), frames[..., 2].astype(int)
-    clear = abs(red - blue) > 8  # not half and half
+    clear = abs(red - blue) > 8  # not an even mix
     annotated = masks.any(0)
     assert annotated.any()
-    # Posts and background are blue, instances red, brightened by 0.75 * 0.92 to 1.15 * 1.08 of their own.
+    # Posts and background are blue, instances red, with a gain of 0.75 * 0.92 to 1.15 * 1.08.
     assert ((red > blue) == annotated)[clear].mean() > 0.995
 
 
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_files(material, tmp_path):
     assert written["a"] != written["c"]
 
 
-def test_a_video_does_not_depend_on_how_many_there_are(material, tmp_path):
+def test_a_video_does_not_depend_on_the_number_of_videos(material, tmp_path):
     for name, count in (("one", 1), ("two", 2)):
         make_photo_vis(material, tmp_path / name, {"train": count}, height=48)
     one, two = (json.loads((tmp_path / name / "train.json").read_text()) for name in ("one", "two"))
@@ -129,7 +129,7 @@ def test_the_hard_split_has_more_look_alikes_and_longer_occlusions(material):
             seen = masks.any(axis=(2, 3))
             for frames in seen:
                 when = np.flatnonzero(frames)
-                if len(when):  # frames between the first and the last in which it is hidden
+                if len(when):  # frames between its first and last in which it is hidden
                     hidden.append((~frames[when[0] : when[-1]]).sum())
         return float(np.mean(alike)), float(np.mean(hidden))
 
@@ -138,7 +138,7 @@ def test_the_hard_split_has_more_look_alikes_and_longer_occlusions(material):
     assert hidden_hard > hidden > 0
 
 
-def test_the_registered_names_find_it(material, tmp_path, monkeypatch):
+def test_registered_names(material, tmp_path, monkeypatch):
     make_photo_vis(material, tmp_path / "photo_vis", {"val": 1, "hard": 1}, height=48)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for name in resolve_datasets(["photo_vis_val", "photo_vis_hard"]):
@@ -159,14 +159,14 @@ def test_no_individual_is_in_two_splits():
     splits = defaultdict(set)
     for cutout in cutouts:
         splits[cutout.individual].add(cutout.split)
-    assert {len(found) for found in splits.values()} == {1}
+    assert {len(names) for names in splits.values()} == {1}
     assert len({cutout.path for cutout in cutouts}) == len(cutouts) > 200
     for split in ("train", "val"):
         assert {c.label for c in cutouts if c.split == split} == set(range(len(CLASSES)))
     assert not set(_listed_backgrounds("train")) & set(_listed_backgrounds("val"))
 
 
-def test_missing_photographs_are_one_line(tmp_path, capsys):
+def test_missing_photographs_are_reported_in_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["--photographs", str(tmp_path), "--output", str(tmp_path / "out")])
     assert exit_.value.code == 2
@@ -203,7 +203,7 @@ def test_a_curve_is_smooth_and_between_its_points():
     assert abs(np.diff(values, 2)).max() < 0.01
 
 
-def test_points_in_common_lead_two_curves_to_one_place():
+def test_curves_with_common_points_meet():
     first = Curve([0.0, 1.0, 2.0, 5.0, 7.0], 4.0)
     second = Curve([9.0, 1.0, 2.0, 5.0, -3.0], 4.0)
     assert first(4.0) == pytest.approx(second(4.0))

@@ -1,4 +1,4 @@
-"""Images as clips: the warps, and what a clip of them holds."""
+"""Clips made of images: the warps and the instances."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = (120, 160)
 
 
 def mapper(num_frames: int = 5, image_format: str = "RGB") -> CocoClipDatasetMapper:
-    """Only the warps."""
+    """A mapper that only warps."""
     return CocoClipDatasetMapper(T.AugmentationList([]), image_format=image_format, num_frames=num_frames)
 
 
@@ -39,7 +39,7 @@ def record(tmp_path: Path, picture: np.ndarray) -> dict[str, Any]:
     masks = np.zeros((3, *SIZE), dtype=bool)
     masks[0, 40:80, 50:90] = True
     masks[1, 100:118, 5:40] = True
-    masks[2, 0:6, 0:6] = True  # in a corner, from which some warps take it away
+    masks[2, 0:6, 0:6] = True  # in a corner, so that some warps move it out of the image
     annotations = [
         {"id": 30 + n, "category_id": 2 * n, "segmentation": rle, "iscrowd": 0}
         for n, rle in enumerate(encode_masks(masks))
@@ -62,13 +62,13 @@ def test_one_frame_is_the_image_itself(record: dict[str, Any], picture: np.ndarr
     assert clip["length"] == 5 and clip["file_names"] == [record["file_name"]] * 5
 
 
-def test_the_image_comes_at_any_place(record: dict[str, Any], picture: np.ndarray) -> None:
+def test_the_image_is_at_any_position(record: dict[str, Any], picture: np.ndarray) -> None:
     frames = [[f.numpy().transpose(1, 2, 0) for f in mapper(3)(record)["image"]] for _ in range(30)]
     places = {place for clip in frames for place, frame in enumerate(clip) if np.array_equal(frame, picture)}
     assert places == {0, 1, 2}
 
 
-def test_instances_keep_their_ids_and_lose_them_where_warped_away(record: dict[str, Any]) -> None:
+def test_instances_keep_their_ids_unless_warped_away(record: dict[str, Any]) -> None:
     seen = set()
     for _ in range(40):
         clip = mapper()(record)
@@ -91,7 +91,7 @@ def test_images_with_too_few_or_too_many_instances(record: dict[str, Any], count
     assert mapper()(record) is None
 
 
-def test_as_many_instances_as_there_may_be(record: dict[str, Any]) -> None:
+def test_the_most_instances_allowed(record: dict[str, Any]) -> None:
     record["annotations"] = record["annotations"][:2] * 12 + record["annotations"][:1]
     clip = mapper(2)(record)
     masks = clip["instances"][1].gt_masks.tensor
@@ -99,7 +99,7 @@ def test_as_many_instances_as_there_may_be(record: dict[str, Any]) -> None:
     assert all(mask.equal(masks[n % 2]) for n, mask in enumerate(masks))
 
 
-def test_the_record_is_left_alone(record: dict[str, Any]) -> None:
+def test_the_record_is_not_changed(record: dict[str, Any]) -> None:
     before = copy.deepcopy(record)
     mapper()(record)
     assert record == before
@@ -109,7 +109,7 @@ def test_the_record_is_left_alone(record: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (lambda r: r.update(file_name="nowhere.png"), r"^image 5: file 'nowhere.png' cannot be read: "),
-        (lambda r: r.update(height=90), r"^image 5: file '.*' is 160x120 pixels, .* for 160x90"),
+        (lambda r: r.update(height=90), r"^image 5: file '.*' has 160x120 pixels, .* for 160x90"),
         (
             lambda r: r["annotations"][1].update(segmentation=[[1.0, 2.0, 3.0, 4.0]]),
             r"^image 5, file '.*', annotation 31: malformed polygon",
@@ -132,7 +132,7 @@ def test_bad_images_are_named(record: dict[str, Any], change: Any, message: str)
     assert "\n" not in str(error.value)
 
 
-def test_unknown_kind_of_pretraining() -> None:
+def test_unknown_pretraining_type() -> None:
     cfg = get_cfg()
     add_seqformer_config(cfg)
     cfg.INPUT.PRETRAIN_TYPE = "flow"

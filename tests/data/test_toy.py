@@ -1,4 +1,4 @@
-"""The toy dataset: the same for the same seed, with shapes that hide each other."""
+"""The toy dataset: reproducible from its seed, with shapes that occlude each other."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ def test_warps_stay_within_their_bounds() -> None:
     for _ in range(300):
         warp = Warp(height, width)
         center = np.array([[[width / 2, height / 2]]])
-        # Where the view's centre was, in the image: shift and perspective together.
+        # Position of the view's centre in the image, from shift and perspective together.
         source = cv2.perspectiveTransform(corners, np.linalg.inv(warp.matrix))
         moved = cv2.perspectiveTransform(center, warp.matrix)[0, 0] - center[0, 0]
         shifts.append(np.abs(moved) / (width, height))
@@ -31,7 +31,7 @@ def test_warps_stay_within_their_bounds() -> None:
     assert 50 < blurs < 100
 
 
-def test_a_warp_without_perspective_turns_and_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_warp_without_perspective_rotates_and_shifts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seqformer.data.warps._PERSPECTIVE", 0.0)
     for _ in range(100):
         warp = Warp(300, 500)
@@ -44,7 +44,7 @@ def test_a_warp_without_perspective_turns_and_shifts(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("bgr", [False, True])
-def test_colours_change_as_told(bgr: bool) -> None:
+def test_colours_change_as_specified(bgr: bool) -> None:
     warp = Warp(20, 20, bgr)
     warp.matrix, warp.blur = np.eye(3), None
     warp.hue, warp.saturation, warp.brightness = 0, 0, 30

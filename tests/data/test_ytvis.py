@@ -1,4 +1,4 @@
-"""YouTube-VIS JSON to dataset dicts: content, registration, and what bad files are told."""
+"""YouTube-VIS JSON to dataset dicts: content, registration, and errors for bad files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seqformer.formats.rle import decode_mask, rle_counts
 
 @pytest.fixture
 def edited(toy: Any, tmp_path: Path) -> Callable[[Callable[[dict], None]], Path]:
-    """Writes train.json after a change."""
+    """Writes a changed copy of train.json."""
 
     def write(change: Callable[[dict], None]) -> Path:
         data = json.loads(toy.train.read_text())
@@ -31,7 +31,7 @@ def edited(toy: Any, tmp_path: Path) -> Callable[[Callable[[dict], None]], Path]
     return write
 
 
-def test_videos_have_their_annotations_by_frame(toy: Any, edited: Callable) -> None:
+def test_annotations_are_listed_by_frame(toy: Any, edited: Callable) -> None:
     def hide(data: dict) -> None:
         data["annotations"][1]["segmentations"][3] = data["annotations"][1]["bboxes"][3] = None
 
@@ -48,15 +48,15 @@ def test_videos_have_their_annotations_by_frame(toy: Any, edited: Callable) -> N
     assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1, 3: 2}
     for annotation in data["annotations"]:
         for frame, segmentation in enumerate(annotation["segmentations"]):
-            found = [
+            actual = [
                 a
                 for a in videos[annotation["video_id"] - 1]["annotations"][frame]
                 if a["id"] == annotation["id"]
             ]
             if segmentation is None:
-                assert found == []
+                assert actual == []
             else:
-                assert found == [
+                assert actual == [
                     {
                         "id": annotation["id"],
                         "category_id": annotation["category_id"] - 1,
@@ -116,17 +116,20 @@ def _video(**values: Any) -> Callable[[dict], None]:
     [
         (
             _annotation(category_id=4),
-            "video 1, annotation 3: category_id 4 is not among the categories 1 to 3",
+            "video 1, annotation 3: category_id 4 is not one of the categories 1 to 3",
         ),
         (_annotation(category_id=None), "video 1, annotation 3: category_id None"),
         (_annotation(video_id=17), "video 17, annotation 3: there is no video with that id"),
         (_annotation(video_id=[1]), "there is no video with that id"),
         (
             _annotation(segmentations=[None]),
-            "video 1, annotation 3: 'segmentations' has 1 entries, the video 8",
+            "video 1, annotation 3: 'segmentations' has 1 entries, but the video has 8",
         ),
         (_annotation(segmentations=None), "video 1, annotation 3: 'segmentations' must be a list"),
-        (_annotation(bboxes=[None] * 9), "video 1, annotation 3: 'bboxes' has 9 entries, the video 8 frames"),
+        (
+            _annotation(bboxes=[None] * 9),
+            "video 1, annotation 3: 'bboxes' has 9 entries, but the video has 8 frames",
+        ),
         (
             _annotation(segmentations=[None, "x"] + [None] * 6),
             "video 1, annotation 3, frame 1: a segmentation",
@@ -175,7 +178,7 @@ def test_errors_name_file_video_and_annotation(
     ("content", "message"),
     [(None, "no file"), ("{", "is not JSON"), ("\udcff", "is not JSON"), ("[]", "not an object")],
 )
-def test_files_that_are_no_dataset(tmp_path: Path, content: str | None, message: str) -> None:
+def test_files_that_are_not_a_dataset(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "data.json"
     if content is not None:
         path.write_text(content, encoding="utf-8", errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""Memory that tensors no longer need stays with the process."""
+"""The process keeps memory that tensors have freed."""
 
 from __future__ import annotations
 

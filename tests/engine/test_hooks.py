@@ -1,4 +1,4 @@
-"""The hooks: which evaluation the best checkpoint is of, also over restarts; when metrics are written."""
+"""The hooks: the best checkpoint, also across restarts, and the steps at which metrics are written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch import nn
 from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.engine import BestCheckpoint, MetricsWriter
 
-SCORES = {1: 10.0, 3: 30.0, 5: 20.0, 7: math.nan, 9: 25.0}  # by the step before the evaluation
+SCORES = {1: 10.0, 3: 30.0, 5: 20.0, 7: math.nan, 9: 25.0}  # score by the step before the evaluation
 
 
 class Trainer(TrainerBase):
-    """Its weight is the number of steps done; evaluated every second step and at the end."""
+    """A trainer whose weight is the number of steps done. It evaluates every second step and at the end."""
 
     def __init__(self, folder: Path, scores: dict[int, float]):
         super().__init__()
@@ -34,7 +34,7 @@ class Trainer(TrainerBase):
 
 
 def best(folder: Path) -> tuple[float, float]:
-    """The weight and the value kept."""
+    """Returns weight and value of the best checkpoint."""
     weight = torch.load(folder / "model_best.pth", weights_only=True)["model"]["weight"].item()
     return weight, json.loads((folder / "model_best.json").read_text())["value"]
 
@@ -55,9 +55,9 @@ def test_a_resumed_training_knows_the_best_so_far(tmp_path: Path) -> None:
     assert best(tmp_path) == (4, 30.0)
 
 
-def test_evaluations_that_come_again_do_not_count_before(tmp_path: Path) -> None:
+def test_evaluations_that_will_be_repeated_do_not_count(tmp_path: Path) -> None:
     Trainer(tmp_path, SCORES).train(0, 5)
-    # From a checkpoint before the evaluation that was best, and with other data.
+    # Resume from a checkpoint before the best evaluation, with other data.
     Trainer(tmp_path, SCORES | {3: 5.0}).train(2, 10)
     assert best(tmp_path) == (10, 25.0)
 
@@ -69,7 +69,7 @@ def test_a_new_training_forgets_the_old_one(tmp_path: Path) -> None:
 
 
 class Steps(EventWriter):
-    """Records after which steps it is asked to write."""
+    """Records the steps after which it writes."""
 
     def __init__(self, trainer: TrainerBase):
         self.trainer = trainer
@@ -84,7 +84,7 @@ class Steps(EventWriter):
     [(0, 4, [0, 3, 7, 9, 10]), (5, 4, [5, 7, 9, 10]), (3, 4, [3, 7, 9, 10]), (8, 1, [8, 9, 10])],
 )
 def test_metrics_are_written_from_the_first_step_on(start: int, period: int, written: list[int]) -> None:
-    """Once for each step: the first, every period, the last; and after the training."""
+    """Once for each of these: the first step, every period, the last step, and after the training."""
     trainer = TrainerBase()
     trainer.run_step = lambda: None
     steps = Steps(trainer)

@@ -1,4 +1,4 @@
-"""The optimizer: rates and decay of parameters, and gradient clipping."""
+"""The optimizer: learning rate and weight decay of each parameter, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config(**solver: Any) -> CfgNode:
 
 
 class Network(nn.Module):
-    """Has a backbone, a norm and a frozen parameter."""
+    """A network with a backbone, a norm and a frozen parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def test_rates_and_decay_of_every_parameter(name: str, kind: type) -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_full_model_clipping_takes_one_norm(enabled: bool) -> None:
+def test_full_model_clipping_uses_one_norm(enabled: bool) -> None:
     network = Network()
     cfg = config(OPTIMIZER="SGD", MOMENTUM=0.0, BACKBONE_MULTIPLIER=1.0, WEIGHT_DECAY_NORM=0.0)
     cfg.SOLVER.WEIGHT_DECAY = 0.0
@@ -73,7 +73,7 @@ def test_full_model_clipping_takes_one_norm(enabled: bool) -> None:
     optimizer.zero_grad()
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # a norm of zero is none to divide by
+    optimizer.step()  # must not divide by a norm of zero
     assert all(parameter.isfinite().all() for parameter in trained)
 
 
@@ -87,7 +87,7 @@ def test_clipping_by_parameter(clip_type: str, expected: list[float]) -> None:
     optimizer = build_optimizer(cfg, network)
     network.head.bias.grad = torch.tensor([4.8, -1.4])
     network.norm.bias.grad = torch.tensor([0.3, 0.0])
-    optimizer.step()  # the other parameters have no gradient, as some of the published network
+    optimizer.step()  # other parameters have no gradient, as in the published network
     clipped = [*network.head.bias.grad.tolist(), network.norm.bias.grad[0].item()]
     assert clipped == pytest.approx(expected, rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""Whole trainings as commands: killed and resumed, in two processes, bad input, several test sets."""
+"""The training command: killed and resumed, in two processes, with bad input, with several test sets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Toy(NamedTuple):
     frames: Path
 
     def options(self, output: Path, *more: str) -> list[str]:
-        """Two datasets, drawn two to one, and a new line of metrics with every step."""
+        """Returns options for two datasets, mixed two to one, and a line of metrics for every step."""
         return [
             *("DATASETS.TRAIN", f"('ytvis:{self.train}:{self.frames}', 'ytvis:{self.val}:{self.frames}')"),
             *("DATASETS.TRAIN_RATIOS", "(2, 1)", "DATASETS.TEST", "()", "OUTPUT_DIR", str(output)),
@@ -62,17 +62,17 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def losses(output: Path) -> dict[int, list[dict[str, float]]]:
-    """Losses of every step; a step that was done again has several."""
-    found = defaultdict(list)
+    """Returns the losses of every step; repeated steps have several."""
+    steps = defaultdict(list)
     for line in (output / "metrics.json").read_text().splitlines():
         metrics = json.loads(line)
         if "total_loss" in metrics:
-            found[metrics["iteration"]].append({n: v for n, v in metrics.items() if "loss" in n})
-    return found
+            steps[metrics["iteration"]].append({n: v for n, v in metrics.items() if "loss" in n})
+    return steps
 
 
 def kill_at(step: int, arguments: list[str]) -> None:
-    """Runs a training that SIGKILL ends after a step, at whatever it is doing then."""
+    """Runs a training and kills it with SIGKILL at a random moment after a step."""
     training = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env=environment(),
@@ -109,8 +109,8 @@ def test_killed_training_resumes_to_the_same_losses(toy: Toy, tmp_path: Path) ->
     assert len({step[0]["total_loss"] for step in whole.values()}) == STEPS
     assert max(len(steps) for steps in killed.values()) == 2, "no step was done again"
     for step, expected in whole.items():
-        for found in killed[step]:
-            assert found == expected[0], f"step {step}"
+        for repeated in killed[step]:
+            assert repeated == expected[0], f"step {step}"
     final = [
         torch.load(tmp_path / name / "model_final.pth", weights_only=True) for name in ("whole", "killed")
     ]
@@ -122,8 +122,8 @@ def test_killed_training_resumes_to_the_same_losses(toy: Toy, tmp_path: Path) ->
 
 
 def test_two_processes_train_as_one_with_the_whole_batch(toy: Toy, tmp_path: Path) -> None:
-    # Statistics of a batch would differ, hence frozen norms.
-    # And AdamW would turn the sign of a gradient that is nearly zero into a step of full length.
+    # Norms are frozen, since batch statistics would differ.
+    # AdamW would turn the sign of a gradient that is nearly zero into a step of full length.
     more = ["SOLVER.IMS_PER_BATCH", "4", "MODEL.RESNETS.NORM", "FrozenBN", "SOLVER.MAX_ITER", "5"]
     more += ["SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01"]
     run(*TRAIN, *toy.options(tmp_path / "one", *more))
@@ -136,7 +136,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(toy: Toy, tmp_path: Pat
 
 
 def test_interrupted_processes_stop_after_the_same_step(toy: Toy, tmp_path: Path) -> None:
-    """SIGTERM as a cluster sends it before it ends a job: torchrun hands it on."""
+    """torchrun passes on SIGTERM, which clusters send before they end a job."""
     options = toy.options(tmp_path, "SOLVER.MAX_ITER", "100000")
     training = subprocess.Popen(
         [sys.executable, *TORCHRUN, "2", *TRAIN, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -146,9 +146,9 @@ def test_interrupted_processes_stop_after_the_same_step(toy: Toy, tmp_path: Path
         if "iter: 2 " in line:
             training.send_signal(signal.SIGTERM)
             break
-    said, errors = training.communicate(timeout=TIMEOUT)
-    assert said.count("Stopping after this step") == 1
-    assert errors.count("interrupted; --resume continues from the last checkpoint") == 2, errors
+    _, errors = training.communicate(timeout=TIMEOUT)
+    assert errors.count("Stopping after this step") == 1
+    assert errors.count("interrupted; continue from the last checkpoint with --resume") == 2, errors
     name = (tmp_path / "last_checkpoint").read_text()
     checkpoint = torch.load(tmp_path / name, weights_only=True)
     assert checkpoint["iteration"] == max(losses(tmp_path))
@@ -168,7 +168,7 @@ def test_bad_input_in_two_processes(toy: Toy, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def averaged(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A training with averaged weights and two test sets that has ended, and its options."""
+    """A finished training with averaged weights and two test sets, and its options."""
     output = tmp_path_factory.mktemp("averaged")
     options = toy.options(
         output,
@@ -182,7 +182,7 @@ def averaged(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 
 
 def results(output: Path) -> dict[str, list]:
-    """Results by test set."""
+    """Returns the results by test set."""
     return {
         path.parent.name: json.loads(path.read_text()) for path in output.glob("inference/*/results.json")
     }
@@ -193,15 +193,15 @@ def test_averaged_weights_are_evaluated_on_every_test_set(
 ) -> None:
     output, options = averaged
     expected = results(output)
-    assert sorted(len({r["video_id"] for r in found}) for found in expected.values()) == [2, 5]
+    assert sorted(len({r["video_id"] for r in entries}) for entries in expected.values()) == [2, 5]
     weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
     for average in (True, False):
         folder = tmp_path / str(average)
         more = ["OUTPUT_DIR", str(folder), "SOLVER.EMA.ENABLED", str(average)]
         said = run(*TRAIN, "--eval-only", *options, *weights, *more).stdout
-        found = results(folder)
-        assert found.keys() == expected.keys()
-        for name, videos in found.items():
+        actual = results(folder)
+        assert actual.keys() == expected.keys()
+        for name, videos in actual.items():
             assert f"Evaluation results for {name} " in said
             assert videos and (videos == expected[name]) == average
 

@@ -15,7 +15,7 @@ Case = tuple[dict[str, Any], list[dict[str, Any]]]
 
 @pytest.fixture(scope="session")
 def random_case() -> Callable[[int], Case]:
-    """Ground truth and results by seed: boxes that drift, with gaps, crowds, ties, doubles and empty ones."""
+    """Ground truth and results by seed: drifting boxes with gaps, crowds, ties, duplicates, empty masks."""
 
     def make(seed: int) -> Case:
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What the test of several processes runs: the toy model on a toy dataset, with Detectron2's loop.
+"""The program of the test of several processes: the toy model on a toy dataset, in Detectron2's loop.
 
 ``torchrun --nproc_per_node 2 inference_program.py JSON FRAMES OUTPUT``, or with python as one process.
 """
@@ -21,7 +21,7 @@ from seqformer.evaluation import YTVISEvaluator
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "toy" / "seqformer_toy.yaml"
 SMALL = ["MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "48", "DATALOADER.NUM_WORKERS", "0"]
-# Untrained weights find nothing with a probability above the usual threshold.
+# Untrained weights predict nothing with a probability above the usual threshold.
 EVERYTHING = ["MODEL.SeqFormer.APPLY_CLS_THRES", "0.0"]
 
 

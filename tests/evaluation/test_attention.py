@@ -1,4 +1,4 @@
-"""Attention against ground truth, on a trace whose figures are known."""
+"""Attention figures of a trace with known values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqformer.inference import Trace
 HEIGHT, WIDTH, T = 50, 100, 4
 
 
-def track(left: int, hidden: tuple[int, ...] = ()) -> list:
+def tracklet(left: int, hidden: tuple[int, ...] = ()) -> list:
     """T masks of x from ``left`` on, 20 pixels wide, and y from 10 to 40."""
     masks = np.zeros((T, HEIGHT, WIDTH), dtype=bool)
     for t in set(range(T)) - set(hidden):
@@ -41,16 +41,16 @@ def trace() -> Trace:
         temporal_weights=temporal,
         class_probabilities=np.zeros((1, 2, 1), np.float32),
         queries=np.array([1, 0]),
-        segmentations=[track(20), track(70)],
+        segmentations=[tracklet(20), tracklet(70)],
     )
 
 
 def test_visible_and_hidden_frames(trace: Trace) -> None:
     measure = AttentionMeasure()
     never_seen = [None] * T
-    measure.update(trace, [track(45), track(20, hidden=(2, 3)), never_seen])
+    measure.update(trace, [tracklet(45), tracklet(20, hidden=(2, 3)), never_seen])
     figures = measure.figures()
-    assert (figures.instances, figures.found, figures.partly_hidden) == (2, 1, 1)
+    assert (figures.instances, figures.predicted, figures.partly_hidden) == (2, 1, 1)
     np.testing.assert_allclose(figures.weight_visible, [1.6], rtol=1e-5)
     np.testing.assert_allclose(figures.weight_hidden, [0.4], rtol=1e-5)
     # Frame 0 has one of two points inside, frame 1 none.
@@ -58,17 +58,17 @@ def test_visible_and_hidden_frames(trace: Trace) -> None:
     np.testing.assert_allclose(figures.weight_inside, [0.375], rtol=1e-5)
 
 
-def test_instances_that_are_always_visible_say_nothing_of_hidden_frames(trace: Trace) -> None:
+def test_always_visible_instances_have_no_hidden_frames(trace: Trace) -> None:
     measure = AttentionMeasure()
-    measure.update(trace, [track(20), track(70)])
+    measure.update(trace, [tracklet(20), tracklet(70)])
     figures = measure.figures()
-    assert (figures.instances, figures.found, figures.partly_hidden) == (2, 2, 0)
+    assert (figures.instances, figures.predicted, figures.partly_hidden) == (2, 2, 0)
     assert np.isnan(figures.weight_visible).all() and np.isnan(figures.weight_hidden).all()
     np.testing.assert_allclose(figures.points_inside, [3 / 16], rtol=1e-5)
 
 
-def test_what_is_not_found_is_not_measured(trace: Trace) -> None:
+def test_missed_instances_are_not_measured(trace: Trace) -> None:
     measure = AttentionMeasure()
-    measure.update(trace, [track(33)])
-    assert (measure.figures().instances, measure.figures().found) == (1, 0)
+    measure.update(trace, [tracklet(33)])
+    assert (measure.figures().instances, measure.figures().predicted) == (1, 0)
     assert np.isnan(measure.figures().points_inside).all()

@@ -1,4 +1,4 @@
-"""Detectron2's evaluator: from what the model returns to results.json and figures."""
+"""The evaluator: from model outputs to results.json and metrics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def toy(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def perfect_output(video: dict[str, Any]) -> dict[str, Any]:
-    """What a model without errors would return."""
+    """The outputs of a model that makes no mistakes."""
     masks: dict[int, torch.Tensor] = {}
     labels: dict[int, int] = {}
     for t, frame in enumerate(video["annotations"]):
@@ -55,14 +55,14 @@ def perfect_output(video: dict[str, Any]) -> dict[str, Any]:
 
 def test_perfect_model(toy: tuple[Path, Path], tmp_path: Path) -> None:
     evaluator = YTVISEvaluator(NAME, tmp_path / "out")
-    for _ in range(2):  # a second run starts afresh
+    for _ in range(2):  # a second run starts from scratch
         evaluator.reset()
         for video in load_ytvis_json(*toy):
             inputs = [{"video_id": video["video_id"], "length": 3}]
             evaluator.process(inputs, perfect_output(video))
         figures = evaluator.evaluate()["segm"]
     assert figures["AP"] == pytest.approx(100)
-    assert figures["identity_errors"] == 0
+    assert figures["id_switches"] == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"], "no submission"
     assert {name for name in figures if name.startswith("AP-")} == {"AP-circle", "AP-square", "AP-triangle"}
     annotations = json.loads(toy[0].read_text())["annotations"]
@@ -110,7 +110,7 @@ def test_a_video_result_is_taken_as_it_is(toy: tuple[Path, Path], tmp_path: Path
     assert written[0] == written[1] and json.loads(written[0])[1]["category_id"] == 3
 
 
-def test_without_annotations_there_are_results_but_no_figures(toy: tuple[Path, Path], tmp_path: Path) -> None:
+def test_results_without_annotations(toy: tuple[Path, Path], tmp_path: Path) -> None:
     data = json.loads(toy[0].read_text())
     del data["annotations"]
     toy[0].write_text(json.dumps(data))
@@ -140,7 +140,7 @@ def test_results_are_in_the_order_of_the_dataset(toy: tuple[Path, Path], tmp_pat
 
 
 def test_results_in_memory_do_not_grow_with_pixels(toy: tuple[Path, Path]) -> None:
-    """A video of 360p with ten masks is 35 MB of pixels a 15 frames; what stays is a few RLEs.
+    """15 frames of 360p with ten masks are 35 MB of pixels; only a few RLEs are kept.
 
     Masks of PyTorch are either still there or not; tracemalloc sees arrays of NumPy.
     """
@@ -166,7 +166,7 @@ def test_results_in_memory_do_not_grow_with_pixels(toy: tuple[Path, Path]) -> No
     assert pixels() is None, "the evaluator holds masks"
 
 
-def test_class_that_the_dataset_lacks(toy: tuple[Path, Path]) -> None:
+def test_class_that_is_not_in_the_dataset(toy: tuple[Path, Path]) -> None:
     evaluator = YTVISEvaluator(NAME)
     evaluator.reset()
     output = {

@@ -14,7 +14,7 @@ import sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision", "detectron2", "cv2", "av", "matplotlib"]))
 """
 EVALUATION = """
-from seqformer.evaluation import count_identity_errors, evaluate_ytvis
+from seqformer.evaluation import count_id_switches, evaluate_ytvis
 rle = {"size": [2, 2], "counts": "04"}
 entry = {"video_id": 1, "category_id": 1, "segmentations": [rle]}
 gt = {
@@ -23,7 +23,7 @@ gt = {
     "annotations": [{"id": 1, "iscrowd": 0, **entry}],
 }
 results = [{"score": 0.5, **entry}]
-print(round(evaluate_ytvis(gt, results)["AP"]), count_identity_errors(gt, results).errors)
+print(round(evaluate_ytvis(gt, results)["AP"]), count_id_switches(gt, results).switches)
 """
 
 

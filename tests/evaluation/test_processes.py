@@ -1,4 +1,4 @@
-"""Inference spread over real processes gives the files of one."""
+"""Inference in several processes writes the same files as in one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from seqformer.data.toy import make_toy_dataset
 
 PROGRAM = Path(__file__).with_name("inference_program.py")
-TIMEOUT = 300  # seconds; a run takes a few
+TIMEOUT = 300  # seconds; a run needs only a few
 
 
 def run(json_file: Path, frames: Path, output: Path, processes: int) -> list[str]:
-    """What the processes say."""
+    """Runs the program and returns its output."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [sys.executable, *(launcher if processes > 1 else []), str(PROGRAM)]
     done = subprocess.run(
@@ -29,7 +29,7 @@ def run(json_file: Path, frames: Path, output: Path, processes: int) -> list[str
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
-    """Three videos, so that one process has two of them and the other one; then the same unannotated."""
+    """Three videos, so that the processes have two and one; with annotations and without."""
     json_file, _, frames = make_toy_dataset(tmp_path, num_train=3, num_val=0, length=2, size=(48, 64))
     assert run(json_file, frames, tmp_path / "one", 1) == ["process 0 of 1: ['segm']"]
     said = run(json_file, frames, tmp_path / "two", 2)

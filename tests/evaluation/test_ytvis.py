@@ -1,4 +1,4 @@
-"""The metric: against the official figures, and against a slow version that follows the protocol's text."""
+"""AP compared with the official code's values and with a slow reference of the protocol."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def slow_evaluate(gt: dict[str, Any], results: list[dict[str, Any]]) -> dict[str
         return float(np.mean(pixels)) if pixels else 0.0
 
     def match(video: int, category: int, low: float, high: float, threshold: float, limit: int) -> tuple:
-        """Of one video: (score, right, ignored) for every detection, and how many instances count."""
+        """Returns (score, right, ignored) of every prediction of a video, and the number of instances."""
         mine = (video, category)
         truths = [a for a in gt["annotations"] if (a["video_id"], a["category_id"]) == mine]
         found = [r for r in results if (r["video_id"], r["category_id"]) == mine]
@@ -110,7 +110,7 @@ def slow_evaluate(gt: dict[str, Any], results: list[dict[str, Any]]) -> dict[str
     return figures
 
 
-def track(video: int, category: int, pixels: int, frames: int = 2, **values: Any) -> dict[str, Any]:
+def tracklet(video: int, category: int, pixels: int, frames: int = 2, **values: Any) -> dict[str, Any]:
     """A block of that many pixels, 20 high, from the left edge of a 100x1000 frame."""
     masks = np.zeros((frames, 100, 1000), dtype=bool)
     masks[:, :20, : pixels // 20] = True
@@ -158,7 +158,7 @@ def test_slow_version_agrees(random_case: Callable, seed: int, forms: bool) -> N
 
 
 def in_form(mask: dict[str, Any] | None, number: int) -> Any:
-    """The same mask, as compressed or uncompressed RLE, or, since the cases' masks are boxes, a polygon."""
+    """The same mask as compressed or uncompressed RLE, or as a polygon, because these masks are boxes."""
     if mask is None:
         return [None, []][number % 2]
     if number % 3 == 0:
@@ -173,8 +173,8 @@ def in_form(mask: dict[str, Any] | None, number: int) -> Any:
 
 
 def test_perfect_results() -> None:
-    gt = ground_truth(track(1, 1, 500), track(1, 2, 20000))
-    results = [track(1, 1, 500, score=0.3), track(1, 2, 20000, score=0.2)]
+    gt = ground_truth(tracklet(1, 1, 500), tracklet(1, 2, 20000))
+    results = [tracklet(1, 1, 500, score=0.3), tracklet(1, 2, 20000, score=0.2)]
     figures = evaluate_ytvis(gt, results)
     assert [figures[name] for name in ("AP", "AR1", "APs", "APm")] == pytest.approx([100] * 4)
     assert math.isnan(figures["APl"])
@@ -182,37 +182,39 @@ def test_perfect_results() -> None:
 
 
 def test_no_results_and_no_instances() -> None:
-    figures = evaluate_ytvis(ground_truth(track(1, 1, 500)), [])
+    figures = evaluate_ytvis(ground_truth(tracklet(1, 1, 500)), [])
     assert figures["AP"] == figures["AR100"] == 0
     assert figures["per_category"]["one"] == 0 and math.isnan(figures["per_category"]["two"])
-    nothing = evaluate_ytvis(ground_truth(), [track(1, 1, 500, score=0.5)])
+    nothing = evaluate_ytvis(ground_truth(), [tracklet(1, 1, 500, score=0.5)])
     assert all(math.isnan(nothing[name]) for name in METRICS)
 
 
 def test_overlap_is_over_space_and_time() -> None:
-    """Right in 6 of 8 frames and absent in 2: IoU 0.75, so six of ten thresholds are met."""
-    result = track(1, 1, 500, frames=8, score=1.0)
+    """Correct in 6 of 8 frames and absent in 2: IoU 0.75, which reaches six of ten thresholds."""
+    result = tracklet(1, 1, 500, frames=8, score=1.0)
     result["segmentations"][:2] = [None, None]
-    figures = evaluate_ytvis(ground_truth(track(1, 1, 500, frames=8), frames=8), [result])
+    figures = evaluate_ytvis(ground_truth(tracklet(1, 1, 500, frames=8), frames=8), [result])
     assert (figures["AP"], figures["AP75"]) == pytest.approx((60, 100))
 
 
-def test_areas_given_in_the_file_decide_the_range() -> None:
-    gt = ground_truth(track(1, 1, 500) | {"areas": [None, 300.0**2]})
-    figures = evaluate_ytvis(gt, [track(1, 1, 500, score=1.0)])
+def test_areas_in_the_file_determine_the_range() -> None:
+    gt = ground_truth(tracklet(1, 1, 500) | {"areas": [None, 300.0**2]})
+    figures = evaluate_ytvis(gt, [tracklet(1, 1, 500, score=1.0)])
     assert figures["APl"] == pytest.approx(100) and math.isnan(figures["APs"])
 
 
 def test_equal_scores_keep_the_order_of_the_file() -> None:
-    gt = ground_truth(track(1, 1, 500))
-    right, wrong = track(1, 1, 500, score=0.5), track(1, 1, 5000, score=0.5)
+    gt = ground_truth(tracklet(1, 1, 500))
+    right, wrong = tracklet(1, 1, 500, score=0.5), tracklet(1, 1, 5000, score=0.5)
     assert evaluate_ytvis(gt, [right, wrong])["AP"] == pytest.approx(100)
     assert evaluate_ytvis(gt, [wrong, right])["AP"] == pytest.approx(50)
 
 
-def test_at_most_a_hundred_results_of_a_class_count() -> None:
-    wrong = [track(1, 1, 9000, score=0.9) for _ in range(100)]
-    assert evaluate_ytvis(ground_truth(track(1, 1, 500)), [*wrong, track(1, 1, 500, score=0.1)])["AP"] == 0
+def test_at_most_a_hundred_results_per_class_count() -> None:
+    wrong = [tracklet(1, 1, 9000, score=0.9) for _ in range(100)]
+    assert (
+        evaluate_ytvis(ground_truth(tracklet(1, 1, 500)), [*wrong, tracklet(1, 1, 500, score=0.1)])["AP"] == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_at_most_a_hundred_results_of_a_class_count() -> None:
         ({"category_id": 3}, "results: video 1, result 0: there is no category 3"),
         ({"score": None}, "'score' must be a finite number, not None"),
         ({"score": math.nan}, "'score' must be a finite number, not nan"),
-        ({"segmentations": [None]}, "'segmentations' has 1 entries, the video 2 frames"),
+        ({"segmentations": [None]}, "'segmentations' has 1 entries, but the video has 2 frames"),
         ({"segmentations": None}, "'segmentations' must be a list"),
         (
             {"segmentations": [None, {"size": [100, 1000], "counts": [7]}]},
@@ -237,16 +239,16 @@ def test_at_most_a_hundred_results_of_a_class_count() -> None:
 )
 def test_malformed_results_are_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        evaluate_ytvis(ground_truth(), [track(1, 1, 500, score=0.5) | change])
+        evaluate_ytvis(ground_truth(), [tracklet(1, 1, 500, score=0.5) | change])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"category_id": 7}, "video 1, annotation 1: category_id 7 is not among the categories 1 to 2"),
+        ({"category_id": 7}, "video 1, annotation 1: category_id 7 is not one of the categories 1 to 2"),
         ({"video_id": 7}, "video 7, annotation 1: there is no video with that id"),
         ({"id": "a"}, "video 1, annotation a: ids must be integers, each used once"),
-        ({"areas": [1]}, "video 1, annotation 1: 'areas' has 1 entries, the video 2 frames"),
+        ({"areas": [1]}, "video 1, annotation 1: 'areas' has 1 entries, but the video has 2 frames"),
         ({"areas": [1, "x"]}, "video 1, annotation 1, frame 1: an area must be a number of pixels, not 'x'"),
         ({"segmentations": [None]}, "video 1, annotation 1: 'segmentations' has 1 entries"),
         (
@@ -256,7 +258,7 @@ def test_malformed_results_are_named(change: dict[str, Any], message: str) -> No
     ],
 )
 def test_malformed_annotations_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    gt = ground_truth(track(1, 1, 500) | {"id": 1} | change)
+    gt = ground_truth(tracklet(1, 1, 500) | {"id": 1} | change)
     with pytest.raises(InputError, match=f"ground truth: {message}"):
         evaluate_ytvis(gt, [])
     path = tmp_path / "gt.json"
@@ -268,7 +270,7 @@ def test_malformed_annotations_are_named(tmp_path: Path, change: dict[str, Any],
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"annotations": None}, "ground truth: no annotations, so there is nothing to compare with"),
+        ({"annotations": None}, "ground truth: no annotations to compare with"),
         ({"annotations": 1}, "ground truth: 'annotations' must be a list of objects"),
         ({"videos": [{"id": 1}]}, "ground truth: video 1: 'height' must be a positive integer"),
         ({"categories": [{"id": 1}]}, "ground truth: a category needs an integer 'id' and a 'name'"),
@@ -299,14 +301,14 @@ def test_files_and_their_content_give_the_same(random_case: Callable, tmp_path: 
 
 def test_command(tmp_path: Path) -> None:
     gt, results = tmp_path / "gt.json", tmp_path / "results.json"
-    gt.write_text(json.dumps(ground_truth(track(1, 1, 500))))
-    results.write_text(json.dumps([track(1, 1, 500, score=0.5)]))
+    gt.write_text(json.dumps(ground_truth(tracklet(1, 1, 500))))
+    results.write_text(json.dumps([tracklet(1, 1, 500, score=0.5)]))
     command = [sys.executable, "-m", "seqformer.evaluation", str(gt)]
     done = subprocess.run([*command, str(results)], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.splitlines()[2].split("|")[1].strip() == "100"
     assert done.stdout.splitlines()[-4:-2] == ["| one        | 100.00 |", "| two        |      - |"]
-    assert done.stdout.splitlines()[-1].startswith("identity errors: 0; 1 of 1 instances covered")
+    assert done.stdout.splitlines()[-1].startswith("ID switches: 0; 1 of 1 instances covered")
     done = subprocess.run([*command, str(tmp_path / "gone.json")], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == f"error: no file '{tmp_path / 'gone.json'}'"

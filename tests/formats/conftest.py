@@ -1,4 +1,4 @@
-"""A small dataset of videos with known masks, on disk and as arrays, for round trips through formats."""
+"""A small dataset with known masks, on disk and as arrays, for round trips through formats."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MadeVideos:
 
     Attributes:
         root: frames are in root/frames/NAME/00000.jpg and so on.
-        masks: by video: (T, HEIGHT, WIDTH) bool of every object.
-        categories: by video: the category of every object, "car" or "person".
+        masks: (T, HEIGHT, WIDTH) bool of every object, by video.
+        categories: the category of every object, "car" or "person", by video.
     """
 
     root: Path
@@ -56,7 +56,7 @@ class MadeVideos:
         return dataset
 
     def write(self) -> tuple[Path, Path]:
-        """dataset.json, and a results.json that finds everything, each object with its own score."""
+        """Writes dataset.json, and a results.json that has every object with its own score."""
         paths, dataset = (self.root / "dataset.json", self.root / "results.json"), self.dataset()
         write_ytvis(paths[0], dataset)
         places = [(a.video.id, a.category, a.masks) for a in dataset.annotations]
@@ -67,14 +67,14 @@ class MadeVideos:
         return paths
 
     def checked(self, dataset: Dataset) -> Dataset:
-        """The dataset after writing and reading it; nothing may be wrong with it."""
+        """Writes a dataset, checks that it has no problems, and returns it as read back."""
         path = self.root / "converted.json"
         write_ytvis(path, dataset)
         assert check_dataset(path, self.frames)[1] == []
         return read_ytvis(path)
 
     def assert_same(self, dataset: Dataset, categories: dict[str, list[str]] | None = None) -> None:
-        """The dataset has these videos with these instances, in any order."""
+        """Asserts that a dataset has these videos and instances, in any order."""
         found: dict[str, list[tuple[str, bytes]]] = {
             str(Path(video.names[0]).parent).removesuffix("/img1"): [] for video in dataset.videos.values()
         }
@@ -98,7 +98,7 @@ class MadeVideos:
 
 @pytest.fixture
 def made(tmp_path: Path) -> MadeVideos:
-    """Video "a" of 3 frames and "b" of 2, with 2 objects each; the second of "a" is gone in the middle."""
+    """Video "a" of 3 frames and "b" of 2, with 2 objects each; in "a" the second is hidden in the middle."""
     videos = MadeVideos(tmp_path / "made")
     for name, length in (("a", 3), ("b", 2)):
         folder = videos.frames / name

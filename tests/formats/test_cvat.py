@@ -1,4 +1,4 @@
-"""CVAT for video 1.1: masks and polygons, frames left out, and what is refused."""
+"""CVAT for video 1.1: masks and polygons, gaps in tracks, and errors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def box(frame: int, left: float, top: float, right: float, bottom: float) -> str
 
 @pytest.fixture
 def read(frames: Path, tmp_path: Path) -> Callable[..., Dataset]:
-    """Reads XML texts, each a task; nothing may be wrong with the dataset."""
+    """Reads XML texts, one per task, and checks that the dataset has no problems."""
 
     def read(*texts: str, fill_boxes: bool = False) -> Dataset:
         paths = []
@@ -87,7 +87,7 @@ def read(frames: Path, tmp_path: Path) -> Callable[..., Dataset]:
 
 
 def drawn(dataset: Dataset) -> list[tuple[str, np.ndarray]]:
-    """Category and (T, H, W) bool of every instance, in the order of categories and pixels."""
+    """Category and masks (T, H, W) of every instance, sorted by category and pixels."""
     instances = []
     for annotation in dataset.annotations:
         masks = np.zeros((LENGTH, HEIGHT, WIDTH), dtype=bool)
@@ -98,7 +98,7 @@ def drawn(dataset: Dataset) -> list[tuple[str, np.ndarray]]:
 
 
 def test_every_frame_has_its_own_shape(read: Callable) -> None:
-    """As CVAT exports: keyframes and what it interpolated between them, here along a curve."""
+    """CVAT exports keyframes and the shapes it interpolated between them, here along a curve."""
     lefts = [2, 3, 6, 10]
     shapes = [rectangle(t, left, 3, left + 8, 9, keyframe=int(t in (0, 3))) for t, left in enumerate(lefts)]
     shapes.append(rectangle(4, 10, 3, 18, 9, outside=1))
@@ -110,7 +110,7 @@ def test_every_frame_has_its_own_shape(read: Callable) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_left_out_frames_are_interpolated(read: Callable) -> None:
+def test_gaps_are_interpolated(read: Callable) -> None:
     shapes = [
         rectangle(1, 2, 3, 10, 9),
         rectangle(3, 6, 5, 16, 13, occluded=1),
@@ -124,7 +124,7 @@ def test_left_out_frames_are_interpolated(read: Callable) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_objects_that_come_back_and_stay(read: Callable) -> None:
+def test_objects_that_reappear_and_stay(read: Callable) -> None:
     shapes = [
         rectangle(0, 1, 1, 7, 7),
         rectangle(1, 1, 1, 7, 7, outside=1),
@@ -135,7 +135,7 @@ def test_objects_that_come_back_and_stay(read: Callable) -> None:
     assert found[5, 1:7, 11:17].all()
 
 
-def test_masks_hold_until_the_next(read: Callable) -> None:
+def test_masks_are_repeated_until_the_next(read: Callable) -> None:
     rng = np.random.default_rng(0)
     first, second = rng.random((5, 7)) < 0.5, rng.random((8, 3)) < 0.5
     shapes = [mask(0, first, 3, 4), mask(2, second, 30, 10), mask(3, second, 30, 10, outside=1)]
@@ -196,19 +196,19 @@ WITHOUT_META = "<annotations></annotations>"
         (xml(labels=()), "the task has no labels"),
         (xml(meta="<frame_filter>skip 2</frame_filter>"), "frame_filter 'skip 2' is not step=NUMBER"),
         (xml(meta="<start_frame>x</start_frame>"), "'x' is not a number of frames"),
-        (xml().replace("<size>6<", "<size>7<"), "task_0.xml' has 7 frames, '"),
+        (xml().replace("<size>6<", "<size>7<"), "task_0.xml' has 7 frames, but '"),
         (xml(track(SQUARE, label="cow")), "track 0: there is no label 'cow'"),
         (xml(track(box(2, 1, 1, 5, 5), id_=3)), "track 3, frame 2: a box is not a mask: draw a polygon"),
         (xml(track('<polyline frame="1" points="1,1;2,2"/>')), "track 0, frame 1: a polyline is not a mask"),
         (xml(track(rectangle(6, 1, 1, 7, 7))), "track 0, frame 6: the task has no such frame"),
-        (xml(track(SQUARE, SQUARE)), "track 0, frame 0: the track has two shapes there"),
+        (xml(track(SQUARE, SQUARE)), "track 0, frame 0: the track has two shapes in this frame"),
         (xml(track('<polygon frame="0" points="1,1;2,2"/>')), "track 0, frame 0: malformed polygon"),
         (xml(track('<polygon frame="0" points="1,1;2"/>')), "frame 0: the points of a polygon must be x,y"),
         (xml(track('<polygon frame="0" points="1,nan;2,1"/>')), "frame 0: the points of a polygon"),
         (xml(track('<polygon points="1,1;2,2;3,1"/>')), "'frame' of a polygon is not a number"),
         (
             xml(track(SQUARE, '<polygon frame="2" points="1,1;9,1;9,9"/>')),
-            "track 0, frame 1: no shape, and those before and after have different numbers of",
+            "track 0, frame 1: no shape, and the shapes before and after have different numbers of",
         ),
         (xml(track(mask(0, np.ones((3, 3), bool), 38, 0))), "window of 3x3 pixels at 38, 0 is not inside"),
         (
@@ -217,7 +217,7 @@ WITHOUT_META = "<annotations></annotations>"
         ),
     ],
 )
-def test_refused(read: Callable, text: str, message: str) -> None:
+def test_errors(read: Callable, text: str, message: str) -> None:
     with pytest.raises(InputError) as raised:
         read(text)
     assert message in str(raised.value) and "task_0.xml" in str(raised.value)

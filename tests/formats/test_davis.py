@@ -1,4 +1,4 @@
-"""DAVIS and YouTube-VOS: made videos come back as they were, from both sides; bad files are named."""
+"""DAVIS and YouTube-VOS: round trips of datasets and results, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_youtube_vos_categories(made: Any) -> None:
     made.assert_same(made.checked(dataset))
 
 
-def test_frames_without_a_png_are_left_out(made: Any) -> None:
+def test_frames_without_a_png_are_dropped(made: Any) -> None:
     annotations = write_pngs(made, "P")
     (annotations / "a" / "00001.png").unlink()
     dataset = made.checked(read_davis(annotations, made.frames))
@@ -106,10 +106,10 @@ def broken_davis(what: str, made: Any, annotations: Path) -> Path | None:
     ("what", "message"),
     [
         ("colour", r"b/00001.png' is in colour \(mode RGB\): ids must be"),
-        ("size", "b/00001.png' is 41x24 pixels, its frame 40x24"),
+        ("size", "b/00001.png' is 41x24 pixels, but its frame is 40x24"),
         ("unreadable", "b/00001.png' cannot be read: cannot identify"),
         ("frame", "b/00001.png' has no frame in "),
-        ("frame size", "b/00001.jpg' is 41x24 pixels, '.*b/00000.jpg' is 40x24"),
+        ("frame size", "b/00001.jpg' is 41x24 pixels, but '.*b/00000.jpg' is 40x24"),
         ("frame unreadable", "b/00001.jpg' cannot be read"),
         ("no PNGs", "Annotations/b': no PNGs"),
         ("no videos", "no videos found"),
@@ -135,13 +135,13 @@ def written(dataset_json: Path, results_json: Path) -> Path:
     return folder
 
 
-def test_results_come_back(made: Any) -> None:
+def test_round_trip_of_results(made: Any) -> None:
     folder = written(*made.write())
     made.assert_same(made.checked(read_davis(folder / "Annotations", made.frames, folder / "meta.json")))
 
 
-def test_category_ids_come_back(made: Any) -> None:
-    """Names are not in the order of ids, ids have gaps, and one category has no instance."""
+def test_round_trip_of_category_ids(made: Any) -> None:
+    """Names are not sorted by id, ids have gaps, and one category has no instance."""
     paths = made.write()
     data, results = (json.loads(path.read_text()) for path in paths)
     names = [(1, "red"), (2, "blue"), (4, "none"), (9, "green")]
@@ -175,5 +175,5 @@ def test_too_many_instances_for_a_picture(made: Any) -> None:
         pixel = {"size": [24, 40], "counts": [n, 1, 959 - n]}
         content.append(content[0] | {"segmentations": [pixel, None, None]})
     results.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="video 1: 258 instances, but a PNG holds 255"):
+    with pytest.raises(InputError, match="video 1: 258 instances, but a PNG can hold 255"):
         written(dataset, results)

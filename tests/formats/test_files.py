@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there."""
+"""Atomic writing of files and folders, and reading of JSON."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_unwritable_places(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 100_000, '{"a": \udcff}'])
-def test_no_json(tmp_path: Path, content: str) -> None:
+def test_invalid_json(tmp_path: Path, content: str) -> None:
     path = tmp_path / "data.json"
     path.write_text(content, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(InputError, match=f"'{path}' is not JSON"):

@@ -13,14 +13,14 @@ from seqformer.formats.files import natural_order
 from seqformer.formats.frames import list_pictures, pictures_in
 
 
-def test_numbers_count_in_names() -> None:
+def test_natural_order() -> None:
     names = ["10.png", "9.png", "a2/1", "a10/1", "A3/1", "a3/1", "frame01.png", "frame1.png", "b"]
     expected = ["9.png", "10.png", "a2/1", "A3/1", "a3/1", "a10/1", "b", "frame01.png", "frame1.png"]
     for order in (names, names[::-1]):
         assert sorted(order, key=natural_order) == expected
 
 
-def test_what_is_a_picture(tmp_path: Path) -> None:
+def test_list_pictures(tmp_path: Path) -> None:
     for name in ("10.TIFF", "9.ppm", "._9.ppm", "notes.txt"):
         (tmp_path / name).touch()
     assert [path.name for path in pictures_in(tmp_path)] == ["9.ppm", "10.TIFF"]

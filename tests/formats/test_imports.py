@@ -1,4 +1,4 @@
-"""formats/ reads and writes files where neither PyTorch nor Detectron2 is installed."""
+"""formats/ can be imported without PyTorch and Detectron2."""
 
 from __future__ import annotations
 

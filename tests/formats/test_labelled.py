@@ -1,4 +1,4 @@
-"""Results as instances by video: which are kept, what is in front, and what cannot be written."""
+"""Results grouped by video: which instances are kept, which are in front, and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def edit(path: Path, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_higher_scores_are_in_front_and_low_ones_are_left_out(made: Any) -> None:
+def test_higher_scores_are_in_front_and_low_ones_are_dropped(made: Any) -> None:
     def change(results: list) -> None:
         everywhere = [{"size": [24, 40], "counts": [0, 960]}] * 3
         results.append(results[0] | {"score": 0.85, "segmentations": everywhere})
@@ -38,7 +38,7 @@ def test_higher_scores_are_in_front_and_low_ones_are_left_out(made: Any) -> None
     assert (picture[~made.masks["a"][0][0]] == 6).all()
 
 
-def test_one_instance_under_two_categories_is_kept_once(made: Any) -> None:
+def test_instance_with_two_categories_is_kept_once(made: Any) -> None:
     dataset, results = made.write()
     edit(results, lambda r: r.append(r[0] | {"category_id": 2, "score": 0.95}))
     _, (video, _) = read_labelled(dataset, results)
@@ -70,10 +70,10 @@ def set_names(*names: str) -> Callable[[dict], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_names("b/0.jpg", "c/0.jpg"), "video 2: its frames must be in one folder"),
-        (set_names("../b/0.jpg", "../b/1.jpg"), "video 2: its frames must be in one folder below"),
-        (set_names("/b/0.jpg", "/b/1.jpg"), "video 2: its frames must be in one folder below"),
-        (set_names("a/0.jpg", "a/1.jpg"), "video 2: its frames are in the folder of video 1, 'a'"),
+        (set_names("b/0.jpg", "c/0.jpg"), "video 2: all frames must be in one subfolder"),
+        (set_names("../b/0.jpg", "../b/1.jpg"), "video 2: all frames must be in one subfolder"),
+        (set_names("/b/0.jpg", "/b/1.jpg"), "video 2: all frames must be in one subfolder"),
+        (set_names("a/0.jpg", "a/1.jpg"), "video 2: shares the folder 'a' with video 1"),
         (set_names("b/0.jpg", "b/0.png"), "video 2: two frames have the same name"),
         (lambda data: data["videos"].pop(), "results.json: video 2, result 2: there is no video 2"),
         (lambda data: data["categories"].pop(), "result 1: there is no category 2"),

@@ -1,4 +1,4 @@
-"""MOTS: made videos come back as they were, from both sides; bad lines and pictures are named."""
+"""MOTS: round trips of datasets and results, and errors that name the line or picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDS = {name: id_ for id_, name in CLASSES.items()}
 
 
 def number(made: Any, start: int) -> None:
-    """Frames as MOTS has them: numbers from ``start``."""
+    """Renames the frames to MOTS's numbers, from ``start``."""
     for folder in made.frames.iterdir():
         for path in sorted(folder.iterdir(), reverse=True):
             path.rename(folder / f"{int(path.stem) + start:06d}.jpg")
@@ -95,7 +95,7 @@ def test_ignored_regions(made: Any, form: str) -> None:
     made.assert_same(made.checked(dropped))
 
 
-def test_class_ids_stay(made: Any) -> None:
+def test_class_ids_are_kept(made: Any) -> None:
     number(made, 0)
     root = made.root / "mots"
     root.mkdir()
@@ -117,10 +117,10 @@ def error(made: Any, annotations: Path, classes: dict[int, str] = CLASSES) -> st
         ("0 1000 1 24 40", "line 1: a line must be: frame, object, class, height, width, RLE"),
         ("0 x 1 24 40 0", "line 1: a line must be"),
         ("9 1000 1 24 40 P^1", "line 1: there is no frame 9"),
-        ("0 3000 3 24 40 P^1", "line 1: object 3000 is of class 3; known are 1 (car), 2 (person)"),
+        ("0 3000 3 24 40 P^1", "line 1: object 3000 has class 3; known classes are 1 (car), 2 (person)"),
         (
             "0 1000 1 23 40 hl0",
-            "line 1: frame 0, object 1000: the mask's size is [23, 40], the frame's [24, 40]",
+            "line 1: frame 0, object 1000: the mask's size is [23, 40], but the frame's is [24, 40]",
         ),
         ("0 1000 1 24 40 11", "line 1: frame 0, object 1000: malformed RLE: the runs cover 2 pixels"),
         ("0 1000 1 24 40 0Pn0\n0 1000 1 24 40 0Pn0", "line 2: frame 0, object 1000: 1000 appears twice"),
@@ -141,18 +141,18 @@ def test_broken_pngs(made: Any) -> None:
     annotations = write_pngs(made)
     png = annotations / "b" / "000000.png"
     Image.fromarray(np.full((24, 40), 3001, dtype=np.uint16)).save(png)
-    assert "b/000000.png': object 3001 is of class 3" in error(made, annotations)
+    assert "b/000000.png': object 3001 has class 3" in error(made, annotations)
     Image.fromarray(np.zeros((20, 40), dtype=np.uint16)).save(png)
     assert "b/000000.png' is 40x20 pixels" in error(made, annotations)
     png = png.rename(annotations / "b" / "000009.png")
     assert "b/000009.png' has no frame" in error(made, annotations)
     png.rename(annotations / "b" / "last.png")
-    assert "its name must be the number" in error(made, annotations)
+    assert "the file name must be the frame number" in error(made, annotations)
     assert "no NAME.txt" in error(made, made.frames / "b")
     assert "two categories have the same name" in error(made, annotations, {1: "car", 2: "car"})
 
 
-def test_results_come_back(made: Any) -> None:
+def test_round_trip_of_results(made: Any) -> None:
     folder = made.root / "mots"
     write_mots(read_labelled(*made.write())[1], folder)
     lines = (folder / "a.txt").read_text().splitlines()
@@ -164,7 +164,7 @@ def test_results_come_back(made: Any) -> None:
 
 
 def labelled(made: Any, *names: str, video: int) -> list[LabelledVideo]:
-    """The made videos with results, one of them with other names of frames."""
+    """The videos and their results, with the frames of one video renamed."""
     dataset = made.dataset()
     dataset.videos[video].names = list(names)
     paths = made.write()

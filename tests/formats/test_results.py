@@ -1,4 +1,4 @@
-"""results.json is whole or not there."""
+"""results.json is written atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks as RLE: conversion, and refusal of what is malformed."""
+"""Masks as RLE: conversion, and errors for malformed masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seqformer.formats.rle import decode_mask, encode_masks, mask_areas, rle_cou
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
-    """Readable run lengths: columns first, background first."""
+    """Slow, readable run lengths: column-major, background first."""
     runs, value = [0], 0
     for pixel in mask.flatten(order="F"):
         if pixel != value:
@@ -82,7 +82,7 @@ def test_encode_masks_gives_none_for_empty_frames() -> None:
         ({"size": [4, 5], "counts": "ooooooooooo0"}, "not a compressed"),
         ({"size": [4, 5], "counts": ""}, "empty"),
         ({"size": [4, 5], "counts": 7}, "string or a list"),
-        ({"size": [5, 4], "counts": [20]}, r"size is \[5, 4\], the frame's \[4, 5\]"),
+        ({"size": [5, 4], "counts": [20]}, r"size is \[5, 4\], but the frame's is \[4, 5\]"),
         ({"size": 20, "counts": [20]}, "size is 20"),
         ({"counts": [20]}, "size is None"),
         ({"size": [4, 5]}, "must be a list of polygons"),
@@ -127,15 +127,15 @@ def test_random_strings_never_reach_pycocotools_unchecked(counts: str) -> None:
 
 def test_space_time_iou_counts_pixels_of_all_frames() -> None:
     rng = np.random.default_rng(0)
-    tracks = rng.random((5, 4, 9, 8)) < 0.4
-    tracks[1, 2] = tracks[3] = False
-    encoded = [encode_masks(track) for track in tracks]
-    found = space_time_iou(encoded[:2], encoded)
-    assert found.shape == (2, 5) and found[0, 0] == found[1, 1] == 1 and found[0, 3] == 0
+    tracklets = rng.random((5, 4, 9, 8)) < 0.4
+    tracklets[1, 2] = tracklets[3] = False
+    encoded = [encode_masks(masks) for masks in tracklets]
+    iou = space_time_iou(encoded[:2], encoded)
+    assert iou.shape == (2, 5) and iou[0, 0] == iou[1, 1] == 1 and iou[0, 3] == 0
     for a in range(2):
         for b in range(5):
-            shared, either = (tracks[a] & tracks[b]).sum(), (tracks[a] | tracks[b]).sum()
-            assert found[a, b] == pytest.approx(shared / either)
-    np.testing.assert_array_equal(mask_areas(encoded[1]), tracks[1].sum((1, 2)))
+            intersection, union = (tracklets[a] & tracklets[b]).sum(), (tracklets[a] | tracklets[b]).sum()
+            assert iou[a, b] == pytest.approx(intersection / union)
+    np.testing.assert_array_equal(mask_areas(encoded[1]), tracklets[1].sum((1, 2)))
     assert space_time_iou(encoded[3:4], encoded[3:4]) == 0
     assert space_time_iou([], encoded).shape == (0, 5)

@@ -1,3 +1,5 @@
+"""Final frames on disk: round trip, killed processes and full disks."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -23,7 +25,7 @@ def spooled(path: Path) -> Path:
     return path
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     assert list(read_spool(spooled(tmp_path / "frames"))) == FRAMES
 
 
@@ -33,7 +35,7 @@ def test_a_killed_process_leaves_whole_frames(tmp_path: Path) -> None:
     assert list(read_spool(path)) == FRAMES[:2]
 
 
-def test_goes_on_behind_the_frames_to_keep(tmp_path: Path) -> None:
+def test_continues_after_the_kept_frames(tmp_path: Path) -> None:
     path = spooled(tmp_path / "frames")
     with ResultSpool(path, keep=2) as spool:
         assert list(read_spool(path)) == FRAMES[:2]
@@ -52,9 +54,9 @@ def test_bad_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_full_disk_is_reported(tmp_path: Path) -> None:
     with ResultSpool(tmp_path / "frames") as spool:
-        whole, spool._file = spool._file, open("/dev/full", "a")  # noqa: SIM115  its close fails, too
+        whole, spool._file = spool._file, open("/dev/full", "a")  # noqa: SIM115  closing it fails as well
         with pytest.raises(InputError, match="No space left"):
             spool.write(FRAMES[0])
         spool._file = whole

@@ -1,4 +1,4 @@
-"""YouTube-VIS JSON: whatever is read, there are problems and no crashes; what is written comes back."""
+"""YouTube-VIS JSON: any malformed content is reported without a crash; round trips."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DATA = {
 
 
 def places(value: Any, path: tuple = ()) -> Iterator[tuple]:
-    """Where something can be put in place of what is there."""
+    """Yields the path of every value, so that a test can replace it."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in items:
         yield (*path, key)
@@ -59,7 +59,7 @@ ANYTHING = st.recursive(
 )
 
 
-def test_what_is_right() -> None:
+def test_valid_content() -> None:
     dataset = parse_dataset(DATA, "data.json", refuse)
     assert dataset.names == {1: "one", 5: "two"}
     assert [(v.id, v.names, v.length) for v in dataset.videos.values()] == [
@@ -95,7 +95,7 @@ def test_every_problem_is_a_line(place: tuple, value: Any) -> None:
         assert len(annotation.masks) == annotation.video.length
 
 
-def test_what_is_written_comes_back(tmp_path: Path) -> None:
+def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "data.json"
     dataset = parse_dataset(DATA, "data.json")
     write_ytvis(path, dataset)
@@ -103,13 +103,13 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
     annotation = dataset.annotations[1]
     annotation.boxes, annotation.areas = back.annotations[1].boxes, back.annotations[1].areas
     assert back == dataset
-    assert (annotation.boxes, annotation.areas) == ([[1.0, 0.0, 2.0, 2.0]], [3.0]), "those of the mask"
+    assert (annotation.boxes, annotation.areas) == ([[1.0, 0.0, 2.0, 2.0]], [3.0]), "computed from the mask"
     dataset.annotations = None
     write_ytvis(path, dataset)
     assert read_ytvis(path) == dataset
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_no_object() -> None:
+def test_content_must_be_an_object() -> None:
     with pytest.raises(InputError, match="data.json: not an object with 'videos' and 'categories'"):
         parse_dataset([], "data.json", [].append)

@@ -10,7 +10,7 @@ from PIL import Image
 from seqformer.errors import InputError
 from seqformer.inference.frames import check_tensor_layout, to_rgb_array
 
-FRAME = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # both layouts fit
+FRAME = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # fits both layouts
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ FRAME = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)  # 
         (torch.from_numpy(FRAME).permute(2, 0, 1), "CHW"),
     ],
 )
-def test_the_same_frame_in_any_form(frame: object, layout: str) -> None:
+def test_all_forms_give_the_same_array(frame: object, layout: str) -> None:
     found = to_rgb_array(frame, layout)
     assert found.dtype == np.uint8 and np.array_equal(found, FRAME)
 
 
 def test_a_layout_is_not_guessed() -> None:
-    """A tensor of three rows fits both, and is what the caller says."""
+    """A tensor with three rows fits both layouts; the caller chooses."""
     tensor = torch.from_numpy(FRAME)
     assert np.array_equal(to_rgb_array(tensor, "CHW"), FRAME.transpose(1, 2, 0))
     with pytest.raises(InputError, match=r"`tensor_layout` must be one of CHW, HWC, not 'NCHW'"):
@@ -60,7 +60,7 @@ def test_a_layout_is_not_guessed() -> None:
         (np.zeros((0, 5, 3), np.uint8), "a frame of 5x0 pixels is empty"),
     ],
 )
-def test_anything_else_is_refused(frame: object, what: str) -> None:
+def test_invalid_frames(frame: object, what: str) -> None:
     with pytest.raises(InputError, match=what) as error:
         to_rgb_array(frame)
     if "mode" not in what and "empty" not in what:
@@ -73,7 +73,7 @@ def test_anything_else_is_refused(frame: object, what: str) -> None:
     tensor=st.booleans(),
     layout=st.sampled_from(["CHW", "HWC"]),
 )
-def test_what_is_not_refused_is_a_frame(shape: list[int], dtype: str, tensor: bool, layout: str) -> None:
+def test_accepted_frames_are_valid(shape: list[int], dtype: str, tensor: bool, layout: str) -> None:
     frame = np.zeros(shape, dtype=dtype)
     try:
         found = to_rgb_array(torch.from_numpy(frame) if tensor else frame, layout)

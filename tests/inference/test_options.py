@@ -24,7 +24,7 @@ from seqformer.tracking import MotionOptions
         ({"motion": MotionOptions(weight=0.5), "clip_length": 1}, "`clip_length` must be at least 2"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
+def test_invalid_options(options: dict, message: str) -> None:
     with pytest.raises(InputError) as error:
         InferenceOptions(**options)
     assert str(error.value).startswith(message)
@@ -32,8 +32,8 @@ def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
         replace(InferenceOptions(), **options)
 
 
-def test_what_options_mean() -> None:
+def test_derived_options() -> None:
     plain = InferenceOptions()
-    assert (plain.by_motion, plain.most_results, plain.num_drawn) == (False, None, 10)
+    assert (plain.by_motion, plain.max_results, plain.num_candidates) == (False, None, 10)
     other = InferenceOptions(protocol="pairs", duplicate_iou=0.5, motion=MotionOptions(weight=0.1))
-    assert (other.by_motion, other.most_results, other.num_drawn) == (True, 10, 20)
+    assert (other.by_motion, other.max_results, other.num_candidates) == (True, 10, 20)

@@ -37,7 +37,7 @@ def test_original_protocol_takes_the_best_pairs() -> None:
 
 
 def test_queries_of_the_best_pairs_come_best_first() -> None:
-    """Whatever their indices; figures show the first few."""
+    """Figures show the first few, so they must not be sorted by index."""
     probabilities = torch.tensor([[0.1, 0.5], [0.9, 0.7], [0.0, 0.2], [0.6, 0.8]])
     chosen = select_queries(probabilities, InferenceOptions(protocol="pairs", num_instances=5))
     assert chosen.tolist() == [1, 3, 0]
@@ -54,7 +54,7 @@ def test_masks_at_the_output_size() -> None:
     assert (columns.min(), columns.max() + 1) == (8, 24)
 
 
-def test_of_instances_that_show_one_object_the_most_probable_is_kept() -> None:
+def test_most_probable_of_duplicates_is_kept() -> None:
     masks = torch.full((4, 2, 10, 10), -5.0)
     masks[0, :, :5] = 5.0
     masks[1, :, :6] = 5.0  # IoU 5/6 with the first in both frames
@@ -67,15 +67,15 @@ def test_of_instances_that_show_one_object_the_most_probable_is_kept() -> None:
     assert without_duplicates(probabilities, masks, 0.6, 2).tolist() == [1, 2]
 
 
-def test_the_next_best_queries_take_the_places_of_duplicates() -> None:
+def test_next_best_queries_replace_duplicates() -> None:
     probabilities = torch.arange(30.0, 0, -1)[:, None] / 30
     assert select_queries(probabilities, InferenceOptions()).tolist() == list(range(10))
     options = InferenceOptions(duplicate_iou=0.5)
     assert select_queries(probabilities, options).tolist() == list(range(20))
 
 
-def test_duplicates_of_a_clip_are_no_results() -> None:
-    """All queries are the same one, so all draw the same object."""
+def test_duplicates_of_a_clip_are_dropped() -> None:
+    """All queries are equal, so all predict the same object."""
     found = []
     for most in (1.0, 0.5):
         model = tiny_model(DUPLICATE_IOU=most, APPLY_CLS_THRES=0.0, CLIP_MATCHING=True, CLIP_LENGTH=2)

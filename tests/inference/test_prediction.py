@@ -1,4 +1,4 @@
-"""The public API as a user meets it: a model by name, a video by its path, results drawn and saved."""
+"""The public API: load a model by name, predict a video by path, draw and save the results."""
 
 from __future__ import annotations
 
@@ -43,10 +43,11 @@ def test_the_shipped_model_by_name_and_by_file(predictor: VideoPredictor) -> Non
         other = VideoPredictor.from_pretrained(model, opts=SMALL)
         state = other.model.state_dict()
         differ = [n for n, tensor in predictor.model.state_dict().items() if not tensor.equal(state[n])]
-        assert differ == ["detr.detr.training_query_embed.weight"], "which no file holds"
+        # The only tensor that weights files do not have, so it may be initialised differently.
+        assert set(differ) <= {"detr.detr.training_query_embed.weight"}
 
 
-def test_a_video_by_its_path_gives_what_its_frames_give(predictor: VideoPredictor, tmp_path: Path) -> None:
+def test_path_and_frames_give_the_same_result(predictor: VideoPredictor, tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     encode(path, T, height=HEIGHT, width=WIDTH)
     by_path = predictor(path)
@@ -58,13 +59,13 @@ def test_a_video_by_its_path_gives_what_its_frames_give(predictor: VideoPredicto
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ytvis19/none",), "no config 'ytvis19/none'; known are .*ytvis19/seqformer_R50"),
-        (("ytvis19/seqformer_R50",), "no weights come with 'ytvis19/seqformer_R50'"),
+        (("ytvis19/none",), "no config 'ytvis19/none'; available: .*ytvis19/seqformer_R50"),
+        (("ytvis19/seqformer_R50",), "no weights are shipped for 'ytvis19/seqformer_R50'"),
         (("other.safetensors",), "weights 'other.safetensors' need a config: give `config_file`"),
-        ((None, "config.yaml"), "`config_file` is for a weights file"),
+        ((None, "config.yaml"), "`config_file` needs a weights file"),
     ],
 )
-def test_models_that_are_not_there(arguments: tuple, message: str) -> None:
+def test_missing_models(arguments: tuple, message: str) -> None:
     model, config_file = (*arguments, None)[:2]
     with pytest.raises(InputError, match=message):
         VideoPredictor.from_pretrained(model, config_file=config_file)
@@ -73,7 +74,7 @@ def test_models_that_are_not_there(arguments: tuple, message: str) -> None:
 def test_a_weights_file_with_its_config(tmp_path: Path) -> None:
     save_file({}, tmp_path / "empty.safetensors")
     config = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
-    with pytest.raises(InputError, match="weights and config do not fit: the file lacks"):
+    with pytest.raises(InputError, match="weights and config do not match: the file lacks"):
         VideoPredictor.from_pretrained(tmp_path / "empty.safetensors", config_file=config)
 
 
@@ -107,7 +108,7 @@ def test_results_are_saved(result: VideoPrediction, tmp_path: Path) -> None:
         "00001.jpg",
         "00002.jpg",
     ]
-    with pytest.raises(InputError, match="give them as `frames`"):
+    with pytest.raises(InputError, match="pass them as `frames`"):
         result.save(tmp_path / "nothing.mp4")
     assert not (tmp_path / "nothing.mp4").exists()
 

@@ -18,7 +18,7 @@ from seqformer.inference import VideoPredictor
 
 @pytest.fixture(scope="module")
 def cfg(tmp_path_factory: pytest.TempPathFactory) -> CfgNode:
-    """A tiny model with random weights whose classes are likely enough to give results."""
+    """A tiny model with random weights and class probabilities high enough for results."""
     torch.manual_seed(0)
     model = tiny_model()
     for head in model.network.detr.class_embed:
@@ -55,8 +55,8 @@ def test_agrees_with_the_model_on_the_resized_frames(cfg: CfgNode) -> None:
                 assert np.array_equal(mask_codec.decode(rle), mask)
 
 
-def test_frames_are_taken_in_one_by_one(cfg: CfgNode) -> None:
-    """Masks leave before all frames have come, so a long video is never whole in memory."""
+def test_frames_are_processed_one_by_one(cfg: CfgNode) -> None:
+    """Masks are final before all frames were read, so a long video is never in memory as a whole."""
     taken = []
 
     def source():
@@ -97,8 +97,8 @@ def test_frames_in_any_form_give_the_same_result(cfg: CfgNode) -> None:
     assert np.array_equal(traces[0].boxes, traces[1].boxes)
 
 
-def test_other_frames_are_refused(cfg: CfgNode) -> None:
-    """Not taken as if they were uint8 RGB, which gave wrong scores."""
+def test_invalid_frames(cfg: CfgNode) -> None:
+    """They were treated as uint8 RGB and gave wrong scores."""
     predictor, frames = VideoPredictor(cfg), make_frames(2)
     for wrong in (frames[1] / 255, frames[1][..., :1], frames[1][..., 0], frames[1].astype(np.uint16)):
         with pytest.raises(InputError, match="frame 1: array of"):

@@ -1,4 +1,4 @@
-"""Frames one by one give what the whole video gives, as early as promised."""
+"""Streaming gives the same results as the whole video, with the documented latency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqformer.tracking import MotionOptions
 
 
 class KeepSize:
-    """In the place of Detectron2's resize: frames as they are."""
+    """Replaces Detectron2's resize and keeps frames as they are."""
 
     def get_transform(self, frame: np.ndarray) -> KeepSize:
         return self
@@ -35,7 +35,7 @@ def model() -> SeqFormer:
 
 
 def make_frames(count: int) -> list[np.ndarray]:
-    """Noise that changes slowly, so that some instances are followed and others are not."""
+    """Slowly changing noise, so that some instances are tracked and others are not."""
     noise = np.random.default_rng(0).random((count + 4, 40, 56, 3))
     smooth = np.stack([noise[t : t + 4].mean(0) for t in range(count)])
     return list((255 * smooth).astype(np.uint8))
@@ -102,7 +102,7 @@ def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips,
 
 @pytest.mark.parametrize(("length", "stride"), [(3, 1), (4, 2), (3, 3)])
 def test_latency(model, length: int, stride: int) -> None:
-    """A frame is final with the last frame of the first clip that begins with it or later."""
+    """A frame is final with the last frame of the first clip that begins at or after it."""
     predictor, _ = stream(model, length, stride)
     final = []
     for t, frame in enumerate(make_frames(10)):
@@ -136,7 +136,7 @@ def test_every_instance_ends_once_and_is_not_seen_again(model, motion: float) ->
     ("length", "stride", "pause", "motion"),
     [(3, 1, 6, 0.0), (4, 3, 8, 0.0), (3, 1, 2, 0.0), (3, 1, 6, 0.7), (4, 3, 8, 0.7)],
 )
-def test_goes_on_with_the_same_ids(model, tmp_path, length, stride, pause, motion) -> None:
+def test_resuming_keeps_ids(model, tmp_path, length, stride, pause, motion) -> None:
     frames = make_frames(12)
     predictor, options = stream(model, length, stride, motion=motion)
     whole_run = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
@@ -181,8 +181,8 @@ def test_nothing_comes_after_the_end(model, tmp_path) -> None:
     assert len(predictor.finish()) == 2, "what goes on from a saved state has not ended"
 
 
-def test_a_frame_that_is_none_of_its_kind(model) -> None:
-    """The message counts frames; those before are not lost."""
+def test_invalid_frame(model) -> None:
+    """The message gives the frame number, and earlier frames are not lost."""
     predictor, _ = stream(model, 3, 1)
     frames = make_frames(3)
     results = [result for frame in frames for result in predictor.push(frame)]
@@ -200,6 +200,6 @@ def test_a_frame_that_is_none_of_its_kind(model) -> None:
         ({"tensor_layout": "HW"}, "`tensor_layout` must be one of CHW, HWC"),
     ],
 )
-def test_senseless_arguments_are_refused(model, arguments: dict, message: str) -> None:
+def test_invalid_arguments(model, arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         StreamingPredictor(model.network, model.options, resize=KeepSize(), **arguments)

@@ -1,4 +1,4 @@
-"""A pass over a video decodes the clips of the plan, and its results are those of the readable versions."""
+"""Inference decodes the planned clips, and its results agree with the slow references."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_inference_decodes_the_clips_of_the_definition(num_frames, length, strid
 def test_a_videos_result_is_the_readable_versions(
     monkeypatch, num_frames: int, length: int, stride: int, max_live: int
 ) -> None:
-    """From frames to scores, labels and masks, with the clips that the network gave."""
+    """Compares scores, labels and masks, given the network's output for each clip."""
     clips = []
 
     def assign(store: InstanceStore, clip: ClipInstances) -> list[int]:
@@ -64,7 +64,7 @@ def test_a_videos_result_is_the_readable_versions(
 
 @pytest.mark.parametrize("clips", [False, True])
 def test_every_frame_is_encoded_once(clips: bool) -> None:
-    """However many clips hold it."""
+    """Even if several clips contain it."""
     model = tiny_model(CLIP_MATCHING=clips, CLIP_LENGTH=3)
     encoded = []
     encode = model.network.encode
@@ -75,7 +75,7 @@ def test_every_frame_is_encoded_once(clips: bool) -> None:
 
 
 @pytest.mark.parametrize("clips", [False, True])
-def test_how_many_frames_come_at_a_time_changes_nothing(clips: bool) -> None:
+def test_results_do_not_depend_on_batches_of_frames(clips: bool) -> None:
     model = tiny_model(CLIP_MATCHING=clips, CLIP_LENGTH=3, CLIP_STRIDE=2, APPLY_CLS_THRES=0.009)
     images = list(torch.rand(8, 3, 40, 56) * 255)
     results = []

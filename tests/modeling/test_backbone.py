@@ -16,7 +16,7 @@ LEVELS = ["res3", "res4", "res5"]
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "swin_tiny_patch4_window7_224"])
-def test_timm_models_give_strides_8_to_32(name: str) -> None:
+def test_timm_models_return_strides_8_to_32(name: str) -> None:
     backbone = TimmBackbone(name, out_features=LEVELS).eval()
     features = backbone(torch.rand(1, 3, 224, 224))
     shapes = backbone.output_shape()
@@ -33,7 +33,7 @@ def test_timm_batch_norm_is_frozen() -> None:
 
 
 @torch.no_grad()
-def test_timm_features_are_those_of_timm() -> None:
+def test_features_equal_those_of_timm() -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     model = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=[2, 3, 4])
@@ -77,10 +77,10 @@ def test_timm_weights_from_a_file(tmp_path: Path) -> None:
         ("nonsense", "", "no model 'nonsense'"),
         ("vit_tiny_patch16_224", "", "not those of res3, res5"),
         ("resnet18", "missing.pth", "no file 'missing.pth'"),
-        ("resnet18", "broken.pth", "cannot be read into 'resnet18'"),
+        ("resnet18", "broken.pth", "cannot be loaded into 'resnet18'"),
     ],
 )
-def test_timm_says_what_is_wrong(
+def test_bad_timm_options_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, weights: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

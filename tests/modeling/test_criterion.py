@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from itertools import permutations
-
 import pytest
 import torch
 
 from seqformer.modeling.criterion import Criterion, LayerPrediction, dice_loss
-from seqformer.modeling.matcher import HungarianMatcher, VideoTargets, giou_loss
+from seqformer.modeling.matcher import HungarianMatcher, VideoTargets
 
 WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_mask": 2.0, "loss_dice": 5.0}
 
@@ -15,31 +13,6 @@ def make_targets(instances: int, frames: int = 2) -> VideoTargets:
     boxes = torch.rand(frames, instances, 4) * 0.3 + 0.2
     masks = (torch.rand(instances, frames, 6, 8) > 0.5).float()
     return VideoTargets(torch.randint(0, 3, (instances,)), boxes, masks)
-
-
-def test_giou_loss_of_known_boxes() -> None:
-    box = torch.tensor([0.5, 0.5, 0.2, 0.2])
-    beside = torch.tensor([0.8, 0.5, 0.2, 0.2])  # apart by 0.1: hull 0.5 x 0.2, union 0.08
-    losses = giou_loss(box.expand(3, 4), torch.stack((box, beside, torch.zeros(4))))
-    torch.testing.assert_close(losses[:2], torch.tensor([0.0, 1 + 0.2]))
-    assert losses[2].isfinite()
-
-
-def test_matching_is_the_cheapest_of_all_assignments() -> None:
-    matcher = HungarianMatcher()
-    targets = make_targets(3)
-    logits, boxes = torch.randn(5, 3), torch.rand(2, 5, 4) * 0.4 + 0.1
-
-    def cost(query: int, instance: int) -> float:
-        p = logits[query, targets.classes[instance]].sigmoid()
-        focal = 0.25 * (1 - p) ** 2 * -p.log() - 0.75 * p**2 * -(1 - p).log()
-        distance = (boxes[:, query] - targets.boxes[:, instance]).flatten().norm()
-        giou = 1 - giou_loss(boxes[:, query], targets.boxes[:, instance])
-        return (2 * focal + 5 * distance - 2 * giou.mean()).item()
-
-    best = min(permutations(range(5), 3), key=lambda qs: sum(cost(q, i) for i, q in enumerate(qs)))
-    queries, instances = matcher(logits, boxes, targets)
-    assert dict(zip(instances.tolist(), queries.tolist(), strict=True)) == dict(enumerate(best))
 
 
 def test_every_group_of_queries_is_matched_with_all_instances() -> None:

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from networks import tiny_model
 
-from seqformer.modeling.layers import MSDeformAttn, inverse_sigmoid
-from seqformer.modeling.mask_head import dynamic_masks, dynamic_parameters
-from seqformer.modeling.network import EncodedFrames
-from seqformer.modeling.position_encoding import sine_position_encoding
+from seqformer.errors import InputError
+from seqformer.modeling.network import EncodedFrames, Transformer
 
 
 @torch.no_grad()
@@ -46,8 +42,8 @@ def test_videos_of_a_batch_do_not_mix() -> None:
 
 
 @torch.no_grad()
-def test_padding_does_not_show_in_queries() -> None:
-    """What lies in padded cells of memory cannot be sampled."""
+def test_padding_does_not_affect_queries() -> None:
+    """Padded cells of memory are never sampled."""
     model = tiny_model()
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     assert frames.padding_mask.any()
@@ -57,7 +53,7 @@ def test_padding_does_not_show_in_queries() -> None:
 
 
 @torch.no_grad()
-def test_groups_of_queries_know_nothing_of_each_other() -> None:
+def test_groups_of_queries_are_independent() -> None:
     model = tiny_model(QUERY_GROUPS=3, DROPOUT=0.0)
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     alone = model.network.decode(frames, 2)
@@ -74,57 +70,53 @@ def test_groups_of_queries_know_nothing_of_each_other() -> None:
         assert not torch.equal(all_groups.boxes[:, :, 300:], other.boxes[:, :, 300:])
 
 
-def test_dynamic_masks_agree_with_plain_convolutions() -> None:
-    n, t, c, h, w = 3, 2, 4, 5, 6
-    features = torch.randn(t, c, h, w, dtype=torch.float64)
-    parameters = torch.randn(n, dynamic_parameters(c), dtype=torch.float64)
-    reference = torch.rand(n, t, 2, dtype=torch.float64) * 40
-    y, x = torch.meshgrid(torch.arange(h) * 8.0 + 4, torch.arange(w) * 8.0 + 4, indexing="ij")
-    drawn = dynamic_masks(features, parameters, reference)
-    assert drawn.shape == (n, t, 2 * h, 2 * w)
-    for i in range(n):
-        w1, w2, w3, b1, b2, b3 = parameters[i].split([(c + 2) * 8, 64, 8, 8, 8, 1])
-        for j in range(t):
-            dx, dy = reference[i, j, 0] - x, reference[i, j, 1] - y
-            hidden = torch.cat((torch.stack((dx, dy)), features[j])).flatten(1)
-            for weight, bias in ((w1, b1), (w2, b2)):
-                hidden = (weight.view(8, -1) @ hidden + bias[:, None]).relu()
-            logits = (w3.view(1, 8) @ hidden + b3).view(h, w)
-            # Twice as large, cells' centres kept: odd cells lie on the coarse ones, even between two.
-            torch.testing.assert_close(drawn[i, j, 1::2, 1::2], logits, rtol=1e-5, atol=1e-5)
-            between = (logits[:, :-1] + logits[:, 1:]) / 2
-            torch.testing.assert_close(drawn[i, j, 1::2, 2::2], between, rtol=1e-5, atol=1e-5)
+@torch.no_grad()
+def test_frames_are_normalised_and_padded() -> None:
+    """Frames can have any dtype and size; the network gets (x - mean) / std, padded with zeros."""
+    network = tiny_model().network
+    images = [torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8), torch.rand(3, 33, 70) * 255]
+    seen = []
+    network.detr.features, features = lambda *x: (seen.extend(x), features(*x))[1], network.detr.features
+    frames = network.encode(images)
+    batch, sizes = seen
+    assert batch.shape == (2, 3, 64, 96) and sizes.tolist() == frames.sizes.tolist() == [[60, 40], [70, 33]]
+    mean, std = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)
+    for padded, image in zip(batch, images, strict=True):
+        height, width = image.shape[-2:]
+        for channel in range(3):
+            expected = (image[channel].float() - mean[channel]) / std[channel]
+            torch.testing.assert_close(padded[channel, :height, :width], expected)
+        assert not padded[:, height:].any() and not padded[:, :, width:].any()
 
 
-def test_position_encoding_counts_unpadded_cells() -> None:
-    mask = torch.zeros(1, 4, 6, dtype=torch.bool)
-    mask[:, 3:] = True
-    mask[:, :, 4:] = True
-    encoded = sine_position_encoding(mask, 8)
-    assert encoded.shape == (1, 4, 6, 8)
-    y = (2 - 0.5) / 3 * 2 * math.pi  # second of three rows
-    x = (1 - 0.5) / 4 * 2 * math.pi  # first of four columns
-    periods = [1.0, 1.0, 10000**0.5, 10000**0.5]
-    expected = [f(v / p) for v in (y, x) for p, f in zip(periods, (math.sin, math.cos) * 2, strict=True)]
-    torch.testing.assert_close(encoded[0, 1, 0], torch.tensor(expected), rtol=1e-4, atol=1e-5)
+def test_means_are_not_part_of_checkpoints() -> None:
+    """They still move with the network to another dtype or device."""
+    model = tiny_model()
+    assert not [name for name in model.state_dict() if "pixel" in name]
+    assert model.double().network.pixel_mean.dtype == torch.float64
+    assert model.device == model.network.device == torch.device("cpu")
 
 
-def test_initial_offsets_point_outwards() -> None:
-    attention = MSDeformAttn(dim=64, num_levels=2, num_heads=8, num_points=3)
-    attention.reset_parameters()
-    offsets = attention.sampling_offsets.bias.detach().view(8, 2, 3, 2)
-    assert torch.equal(offsets[:, 0], offsets[:, 1])
-    for point in range(3):
-        torch.testing.assert_close(offsets[:, 0, point].abs().amax(-1), torch.full((8,), point + 1.0))
-    assert len({tuple(o) for o in offsets[:, 0, 0].round(decimals=3).tolist()}) == 8
-
-
-def test_inverse_sigmoid() -> None:
-    x = torch.tensor([0.2, 0.5, 0.9])
-    torch.testing.assert_close(inverse_sigmoid(x).sigmoid(), x)
-    assert inverse_sigmoid(torch.tensor([0.0, 1.0])).isfinite().all()
-
-
-def test_width_must_divide_by_heads() -> None:
-    with pytest.raises(ValueError, match="not divisible"):
-        MSDeformAttn(dim=65, num_levels=1, num_heads=8, num_points=1)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dim": 48}, "`dim` must be a multiple of 32"),
+        ({"num_heads": 3}, "`dim` must be a multiple of 32 and of `num_heads`, not 64"),
+        ({"num_levels": 2}, "`num_levels` must be at least 3"),
+        ({"decoder_layers": 0}, "`decoder_layers` must be at least 1"),
+    ],
+)
+def test_invalid_sizes_are_refused(arguments: dict, message: str) -> None:
+    sizes = {
+        "dim": 64,
+        "num_heads": 4,
+        "feedforward_dim": 96,
+        "dropout": 0.0,
+        "num_levels": 4,
+        "encoder_layers": 1,
+        "encoder_points": 2,
+        "decoder_layers": 1,
+        "decoder_points": 2,
+    }
+    with pytest.raises(InputError, match=message):
+        Transformer(**{**sizes, **arguments})

@@ -1,4 +1,4 @@
-"""Arguments for the operators of deformable attention, and how exactly their results must agree."""
+"""Arguments for the deformable attention operators, and the tolerance of their results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 MARGIN = 0.15
-"""Distance of locations from cells' centres, in cells: gradients jump there, and rounding may cross them."""
+"""Distance of locations from cell centres, in cells. Gradients jump there; rounding must not cross them."""
 
 
 def make_inputs(
@@ -21,7 +21,7 @@ def make_inputs(
     dtype: torch.dtype = torch.float64,
     location_dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, ...]:
-    """Arguments of ``ms_deform_attn``; some locations lie outside of the levels."""
+    """Returns arguments of ``ms_deform_attn``, with some locations outside the levels."""
     cells = [h * w for h, w in shapes]
     location_dtype = location_dtype or dtype
     samples = (images, queries, heads, len(shapes), points)
@@ -35,7 +35,7 @@ def make_inputs(
 
 
 def make_locations(shapes: list[tuple[int, int]], samples: tuple[int, ...]) -> Tensor:
-    """(N, Q, M, L, P, 2) in float64, up to 1.5 cells outside of a level, ``MARGIN`` from cells' centres."""
+    """Returns (N, Q, M, L, P, 2) float64, at most 1.5 cells outside a level, ``MARGIN`` from cell centres."""
     sizes = torch.tensor(shapes, dtype=torch.float64).view(-1, 2).flip(1)[:, None]  # L, 1, xy
     centres = (torch.rand(*samples, 2, dtype=torch.float64) * (sizes + 3)).floor() - 1.5
     between = MARGIN + (1 - 2 * MARGIN) * torch.rand(*samples, 2, dtype=torch.float64)
@@ -43,9 +43,9 @@ def make_locations(shapes: list[tuple[int, int]], samples: tuple[int, ...]) -> T
 
 
 def make_fused_inputs(shapes: list[tuple[int, int]], size: int, **options) -> tuple[Tensor, ...]:
-    """Arguments of ``ms_deform_attn_fused`` with points (size 2) or boxes (size 4).
+    """Returns arguments of ``ms_deform_attn_fused`` with points (size 2) or boxes (size 4).
 
-    Rounded references and offsets still keep away from cells' centres if levels have up to 30 cells a side.
+    If levels have at most 30 cells a side, rounded references and offsets stay away from cell centres.
     """
     value, spatial_shapes, starts, _, weights = make_inputs(shapes, **options)
     n, q, _, levels, points = weights.shape
@@ -64,9 +64,9 @@ def in_double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(t.double() if t.is_floating_point() else t for t in inputs)
 
 
-def assert_agrees(found: Tensor, wanted: Tensor) -> None:
-    """That every number is the float64 ``wanted``, computed in float32 (or float64) and rounded once."""
-    slack = 1e-12 if found.dtype == torch.float64 else 2e-5
-    rounding = torch.finfo(found.dtype).eps / 2
-    scale = max(wanted.abs().max().item(), 1) if wanted.numel() else 1
-    torch.testing.assert_close(found.double(), wanted, atol=slack * scale, rtol=rounding)
+def assert_agrees(actual: Tensor, expected: Tensor) -> None:
+    """Checks ``actual`` against float64 ``expected``, as if computed in float32 or 64 and rounded once."""
+    slack = 1e-12 if actual.dtype == torch.float64 else 2e-5
+    rounding = torch.finfo(actual.dtype).eps / 2
+    scale = max(expected.abs().max().item(), 1) if expected.numel() else 1
+    torch.testing.assert_close(actual.double(), expected, atol=slack * scale, rtol=rounding)

@@ -1,4 +1,4 @@
-"""The operator's C++: the CUDA kernels' functors on this processor, the CPU kernels under sanitizers."""
+"""The operators' C++: functors of the CUDA kernels run on the CPU, and CPU kernels run with sanitizers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def functors(csrc: Path, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDL
 
 
 def run(functors: ctypes.CDLL, inputs: tuple[Tensor, ...], **tensors: Tensor) -> None:
-    """Runs the functors; ``tensors`` are those that the direction reads or writes besides."""
+    """Runs the functors. ``tensors`` are the other inputs and outputs of the pass."""
     value, shapes, starts, locations, weights = inputs
     n, cells, heads, channels = value.shape
     _, queries, _, levels, points = weights.shape
@@ -94,22 +94,22 @@ def test_cuda_functors_agree_with_the_reference(functors, problem: dict, dtype: 
     location_dtype = torch.float32 if mixed and half else dtype
     inputs = make_inputs(**problem, dtype=dtype, location_dtype=location_dtype)
     exact = [t.clone().requires_grad_() if t.is_floating_point() else t for t in in_double(inputs)]
-    wanted = ms_deform_attn_reference(*exact)
+    expected = ms_deform_attn_reference(*exact)
 
-    output = torch.empty(wanted.shape, dtype=dtype)
+    output = torch.empty(expected.shape, dtype=dtype)
     run(functors, inputs, output=output)
-    assert_agrees(output, wanted.detach())
+    assert_agrees(output, expected.detach())
 
-    grad_output = torch.randn(wanted.shape).to(dtype)
-    wanted.backward(grad_output.double())
+    grad_output = torch.randn(expected.shape).to(dtype)
+    expected.backward(grad_output.double())
     sums = torch.float64 if dtype == torch.float64 else torch.float32
-    found = {
+    grads = {
         "grad_value": torch.zeros(inputs[0].shape, dtype=sums),
         "grad_locations": torch.empty_like(inputs[3]),
         "grad_weights": torch.empty_like(inputs[4]),
     }
-    run(functors, inputs, grad_output=grad_output, **found)
-    for tensor, argument in zip(found.values(), (exact[0], exact[3], exact[4]), strict=True):
+    run(functors, inputs, grad_output=grad_output, **grads)
+    for tensor, argument in zip(grads.values(), (exact[0], exact[3], exact[4]), strict=True):
         assert_agrees(tensor, argument.grad)
 
 

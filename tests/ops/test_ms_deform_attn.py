@@ -61,7 +61,7 @@ sizes = st.integers(1, 6)
 
 @st.composite
 def problems(draw: st.DrawFn) -> dict:
-    """Keywords of ``make_inputs``; half precision has locations of its own type or in float32."""
+    """Draws keyword arguments of ``make_inputs``; half precision has locations of its dtype or float32."""
     problem = {
         "shapes": draw(st.lists(st.tuples(sizes, sizes), min_size=1, max_size=4)),
         "images": draw(st.integers(1, 3)),
@@ -97,7 +97,7 @@ def test_agrees_with_the_reference_on_any_problem(problem: dict, form: str, seed
 
 
 def gradients(function, inputs: tuple[Tensor, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """Of a sum of the output weighted in ``dtype``, with respect to all floating-point inputs."""
+    """Returns gradients of a weighted sum (in ``dtype``) of the output for all floating-point inputs."""
     inputs = tuple(t.clone().requires_grad_() if t.is_floating_point() else t for t in inputs)
     output = function(*inputs)
     weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
@@ -112,16 +112,16 @@ def test_gradients_agree_with_the_reference_on_any_problem(problem: dict, form: 
     inputs = make(**problem)
     right = gradients(reference, in_double(inputs), problem["dtype"])
     arguments = [t for t in inputs if t.is_floating_point()]
-    for found in (gradients(f, inputs, problem["dtype"]) for f in (function, reference)):
-        for gradient, wanted, argument in zip(found, right, arguments, strict=True):
+    for actual in (gradients(f, inputs, problem["dtype"]) for f in (function, reference)):
+        for gradient, expected, argument in zip(actual, right, arguments, strict=True):
             assert gradient.dtype == argument.dtype
-            assert_agrees(gradient, wanted)
+            assert_agrees(gradient, expected)
 
 
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_fused_gradients_are_those_of_the_sampled_cells(dtype: torch.dtype, size: int) -> None:
-    """Locations rounded to half precision would lie between other cells, where the gradient is another."""
+    """Locations rounded to half precision could be between other cells, where the gradient differs."""
     value, shapes, starts, reference, offsets, logits = make_fused_inputs(
         [(30, 40)], size, queries=200, dtype=dtype
     )
@@ -134,12 +134,12 @@ def test_fused_gradients_are_those_of_the_sampled_cells(dtype: torch.dtype, size
     )
     clear = (cells - cells.round()).abs() > 1e-3
     assert (clear & (cells.floor() != rounded.floor())).sum() > 5
-    found = gradients(ms_deform_attn_fused, inputs, dtype)
-    wanted = gradients(ms_deform_attn_fused_reference, exact, dtype)
-    assert_agrees(found[2][clear], wanted[2][clear])
+    actual = gradients(ms_deform_attn_fused, inputs, dtype)
+    expected = gradients(ms_deform_attn_fused_reference, exact, dtype)
+    assert_agrees(actual[2][clear], expected[2][clear])
 
 
-def test_gradients_by_differences() -> None:
+def test_gradients_agree_with_finite_differences() -> None:
     value, shapes, starts, locations, weights = make_inputs([(4, 3), (2, 2)])
     tensors = [t.requires_grad_() for t in (value, locations, weights)]
     assert torch.autograd.gradcheck(
@@ -148,7 +148,7 @@ def test_gradients_by_differences() -> None:
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_gradients_of_the_fused_form_by_differences(size: int) -> None:
+def test_gradients_of_the_fused_form_agree_with_finite_differences(size: int) -> None:
     value, shapes, starts, reference, offsets, logits = make_fused_inputs([(4, 3), (2, 2)], size, queries=2)
     tensors = [t.requires_grad_() for t in (value, reference, offsets, logits)]
     assert torch.autograd.gradcheck(
@@ -192,7 +192,7 @@ def test_empty_inputs(empty: dict) -> None:
     assert all((g == 0).all() for g in gradients(ms_deform_attn_fused, fused))
 
 
-def test_views_are_taken() -> None:
+def test_non_contiguous_inputs() -> None:
     inputs = make_inputs([(5, 7), (2, 3)], channels=32)
     views = []
     for t in inputs:
@@ -203,15 +203,15 @@ def test_views_are_taken() -> None:
         else:
             views.append(t)
     assert torch.equal(ms_deform_attn(*views), ms_deform_attn(*inputs))
-    for found, wanted in zip(
+    for actual, expected in zip(
         gradients(ms_deform_attn, tuple(views)), gradients(ms_deform_attn, inputs), strict=True
     ):
-        assert torch.equal(found, wanted)
+        assert torch.equal(actual, expected)
 
 
 @compiled
 @pytest.mark.parametrize("size", [None, 2, 4])
-def test_pytorch_s_own_check(size: int | None) -> None:
+def test_opcheck(size: int | None) -> None:
     if size is None:
         op, inputs = torch.ops.seqformer.ms_deform_attn.default, make_inputs(LEVELS)
     else:
@@ -221,14 +221,14 @@ def test_pytorch_s_own_check(size: int | None) -> None:
 
 
 @compiled
-def test_pytorch_s_own_check_of_backward() -> None:
+def test_opcheck_of_backward() -> None:
     inputs = make_inputs(LEVELS, dtype=torch.float32)
     grad_output = torch.randn_like(ms_deform_attn(*inputs))
     torch.library.opcheck(torch.ops.seqformer.ms_deform_attn_backward.default, (grad_output, *inputs))
 
 
 class Attention(nn.Module):
-    """Something that uses both forms."""
+    """A module that uses both forms."""
 
     def forward(self, value, shapes, starts, reference, offsets, logits):
         fused = ms_deform_attn_fused(value, shapes, starts, reference, offsets, logits)
@@ -241,8 +241,8 @@ def test_compiles_as_one_graph(backend: str) -> None:
     inputs = make_fused_inputs(LEVELS, 4, dtype=torch.float32)
     module = torch.compile(Attention(), fullgraph=True, backend=backend)
     torch.testing.assert_close(module(*inputs), Attention()(*inputs))
-    for found, wanted in zip(gradients(module, inputs), gradients(Attention(), inputs), strict=True):
-        torch.testing.assert_close(found, wanted)
+    for actual, expected in zip(gradients(module, inputs), gradients(Attention(), inputs), strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 @compiled
@@ -293,7 +293,7 @@ def replaced(index: int, change) -> tuple[Tensor, ...]:
         (0, lambda t: t.long(), "value must be float32"),
         (0, lambda t: t[0], r"value must be \(N, S, M, D\)"),
         (0, lambda t: t[:, 1:], "spatial_shapes has more cells than value, which has 29"),
-        (0, lambda t: torch.cat((t, t), 1), "spatial_shapes has 30 cells together, and value has 60"),
+        (0, lambda t: torch.cat((t, t), 1), "spatial_shapes has 30 cells in total, but value has 60"),
         (1, lambda t: t.int(), "spatial_shapes must be int64"),
         (1, lambda t: t.flatten(), r"spatial_shapes must be \(L, 2\)"),
         (1, lambda t: -t, "spatial_shapes: level 0 is -6x-4"),
@@ -301,19 +301,19 @@ def replaced(index: int, change) -> tuple[Tensor, ...]:
         (2, lambda t: t + 1, "level_start_index: level 0 starts at 1, not at 0"),
         (2, lambda t: t[:1], r"level_start_index must be \(L,\)"),
         (2, lambda t: t.double(), "level_start_index must be int64"),
-        (3, lambda t: t.float(), "sampling_locations must be Double as value is; not Float"),
+        (3, lambda t: t.float(), "sampling_locations must be Double like value, not Float"),
         (3, lambda t: t[..., 0], r"sampling_locations must be \(N, Q, M, L, P, 2\)"),
         (3, lambda t: t[:1], r"sampling_locations must be \(N, Q, M, L, P, 2\) with N = 2"),
         (4, lambda t: t[:, :3], r"attention_weights must be \(N, Q, M, L, P\) = \[2, 4, 2, 2, 2\]"),
     ],
 )
-def test_unfit_arguments_are_named(index: int, change, message: str) -> None:
+def test_bad_arguments_are_named(index: int, change, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         torch.ops.seqformer.ms_deform_attn(*replaced(index, change))
 
 
 @compiled
-def test_unfit_arguments_of_the_other_operators_are_named() -> None:
+def test_bad_arguments_of_the_other_operators_are_named() -> None:
     inputs = make_inputs(LEVELS)
     with pytest.raises(RuntimeError, match=r"grad_output must be \(N, Q, M \* D\) = \(2, 4, 6\)"):
         torch.ops.seqformer.ms_deform_attn_backward(torch.zeros(2, 4, 5, dtype=torch.float64), *inputs)
@@ -364,8 +364,8 @@ def test_cuda_agrees_with_the_reference(dtype: torch.dtype, form: str) -> None:
     inputs = make([(20, 30), (10, 15)], queries=77, channels=32, dtype=dtype)
     on_device = tuple(t.cuda() for t in inputs)
     assert_agrees(function(*on_device).cpu(), reference(*in_double(inputs)))
-    found = gradients(function, on_device, dtype)
-    for a, b in zip(found, gradients(reference, in_double(inputs), dtype), strict=True):
+    actual = gradients(function, on_device, dtype)
+    for a, b in zip(actual, gradients(reference, in_double(inputs), dtype), strict=True):
         assert_agrees(a.cpu(), b)
 
 

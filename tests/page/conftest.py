@@ -20,7 +20,7 @@ _FLAGS = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """Headless Chromium, one for a module.
+    """Headless Chromium, one per module.
 
     Without it a test is skipped, or fails if SEQFORMER_REQUIRE_BROWSER is 1.
     """

@@ -1,4 +1,4 @@
-"""A page: what it holds, and what it does in a real browser."""
+"""The page: its data, and its behaviour in a real browser."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from seqformer.video import VideoReader, VideoWriter
 from seqformer.visualization import instance_color
 
 T, HEIGHT, WIDTH, FPS = 12, 96, 128, 10
-GREY = 16  # by which a frame is brighter than the one before
+GREY = 16  # difference in brightness of consecutive frames
 
 
 def frames() -> list[np.ndarray]:
-    """Grey frames, each so much brighter than the last that its number can be read off any pixel."""
+    """Grey frames whose brightness encodes the frame number."""
     return [np.full((HEIGHT, WIDTH, 3), 30 + GREY * t, dtype=np.uint8) for t in range(T)]
 
 
 def predictor(folder: Path, **seqformer: object) -> VideoPredictor:
-    """A small model of random weights whose points and weights differ, as after training."""
+    """A small model with random weights whose points and attention weights differ, as after training."""
     torch.manual_seed(0)
     cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=20, **seqformer)
     cfg.INPUT.MIN_SIZE_TEST = 64
@@ -61,7 +61,7 @@ def square(left: int) -> dict:
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoPredictor, ClipTracer, list[int]]:
-    """A clip-matched video, and the instances that are traced in all frames, or in most."""
+    """A video tracked by clips, and the instances that are traced in all or most frames."""
     made = predictor(tmp_path_factory.mktemp("model"), CLIP_MATCHING=True, CLIP_LENGTH=4, CLIP_STRIDE=1)
     with ClipTracer(made.network, points=24) as tracer:
         made(frames(), observer=tracer)
@@ -71,7 +71,7 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> tuple[VideoPredictor, Cl
 
 @pytest.fixture(scope="module")
 def page(traced: tuple[VideoPredictor, ClipTracer, list[int]], tmp_path_factory) -> Path:
-    """Three instances with known masks: one in all frames, one in the first five, one with a low score."""
+    """Three instances with known masks: in all frames, in the first five, and with a low score."""
     _, tracer, ids = traced
     first = [square(40) if t < 5 else None for t in range(T)]
     tracklets = [
@@ -98,17 +98,17 @@ def test_frames_are_traced_in_the_clip_whose_middle_is_nearest(traced) -> None:
     made, tracer, _ = traced
     assert len(tracer.frames) == T
     for t, instances in enumerate(tracer.frames):
-        wanted = min(max(t - 2, 0), T - 4)
-        assert any(abs(instance.clip.start - wanted) <= 1 for instance in instances.values())
+        expected = min(max(t - 2, 0), T - 4)
+        assert any(abs(instance.clip.start - expected) <= 1 for instance in instances.values())
         for instance in instances.values():
             start = instance.clip.start
             assert start <= t < start + 4
             np.testing.assert_allclose(instance.clip.weights.sum(1), 1, atol=1e-5)
-            assert (np.diff(instance.points[..., 2]) <= 0).all(), "the heaviest first"
+            assert (np.diff(instance.points[..., 2]) <= 0).all(), "highest weights first"
             assert (instance.kept > 0).all() and (instance.kept <= 1 + 1e-5).all()
 
 
-def test_a_clips_trace_is_that_of_its_frames_alone(traced) -> None:
+def test_trace_of_a_clip_equals_trace_of_its_frames(traced) -> None:
     made, tracer, _ = traced
     clip = made.trace(frames()[3:7], with_masks=False)
     found = 0
@@ -125,7 +125,7 @@ def test_a_clips_trace_is_that_of_its_frames_alone(traced) -> None:
     assert found
 
 
-def test_tracing_changes_no_result_and_leaves_no_hook(tmp_path) -> None:
+def test_tracing_does_not_change_results_or_leave_hooks(tmp_path) -> None:
     made = predictor(tmp_path, CLIP_MATCHING=True, CLIP_LENGTH=4)
     before = made(frames()[:6])
     with ClipTracer(made.network) as tracer:
@@ -151,8 +151,8 @@ def test_outlines_cover_the_mask_and_keep_holes() -> None:
     cv2.circle(mask, (40, 30), 7, 0, -1)
     drawn = np.zeros((120, 160), np.uint8)
     cv2.drawContours(drawn, mask_outline(mask, (60, 80)), -1, 1, -1)
-    wanted = cv2.resize(mask, (160, 120), interpolation=cv2.INTER_NEAREST)
-    overlap = (drawn & wanted).sum() / (drawn | wanted).sum()
+    expected = cv2.resize(mask, (160, 120), interpolation=cv2.INTER_NEAREST)
+    overlap = (drawn & expected).sum() / (drawn | expected).sum()
     assert overlap > 0.95
     assert drawn[60, 80] == 0, "the hole"
 
@@ -190,7 +190,7 @@ def test_bad_pages(tmp_path) -> None:
     assert not (tmp_path / "out.html").exists()
 
 
-def test_text_in_the_page_is_text(page: Path) -> None:
+def test_text_is_escaped(page: Path) -> None:
     content = page.read_text()
     assert "<title>A &lt;video&gt; · SeqFormer</title>" in content
     assert "<b>dog" not in content
@@ -221,7 +221,7 @@ class Page:
         return WebDriverWait(self.browser, 30, 0.05).until(lambda _: self.js(f"return {code}"), code)
 
     def settled(self) -> Page:
-        """Waits until the wanted frame is drawn."""
+        """Waits until the requested frame is drawn."""
         self.wait("stage.dataset.frame !== undefined && Number(stage.dataset.frame) === state.frame")
         return self
 
@@ -244,7 +244,7 @@ class Page:
         return self.js("return state.frame")
 
     def pixel(self, x: float, y: float) -> np.ndarray:
-        """RGB of the stage at a place in the video's pixels."""
+        """RGB of the stage at a position in pixels of the video."""
         code = (
             f"const s = stage.width / width, at = [Math.round({x} * s), Math.round({y} * s)];"
             "return [...stage.getContext('2d').getImageData(...at, 1, 1).data]"
@@ -252,7 +252,7 @@ class Page:
         return np.array(self.js(code)[:3])
 
     def drawn_frame(self) -> int:
-        """The frame's number, read off a pixel that nothing is drawn on."""
+        """The frame number, decoded from a pixel that nothing is drawn on."""
         return round((self.pixel(64, 4).mean() - 30) / GREY)
 
     def rows(self) -> list[str]:
@@ -260,9 +260,9 @@ class Page:
         return self.js(code)
 
     def assert_quiet(self) -> None:
-        """Nothing on the console, and no request but for the file itself."""
+        """Checks that the console is empty and that only the file was requested."""
         console = [entry["message"] for entry in self.browser.get_log("browser")]
-        # Advice on the tests' own reading of pixels.
+        # A hint about how the tests read pixels.
         assert [message for message in console if "willReadFrequently" not in message] == []
         messages = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
         urls = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
@@ -272,7 +272,7 @@ class Page:
 
 @pytest.fixture
 def opened(browser, page: Path):
-    """The page anew; whatever a test does with it, it must stay quiet."""
+    """The freshly loaded page; it must log nothing during the test."""
     opened = Page(browser, page).open()
     yield opened
     opened.assert_quiet()
@@ -309,8 +309,8 @@ def test_masks_have_the_instances_colours_where_they_are(opened: Page, traced) -
     for t in (0, 9):
         opened.slide("scrub", t)
         grey = 30 + GREY * t
-        wanted = 0.55 * grey + 0.45 * np.array(instance_color(ids[0]))
-        assert np.abs(opened.pixel(20, 60) - wanted).max() < 14
+        expected = 0.55 * grey + 0.45 * np.array(instance_color(ids[0]))
+        assert np.abs(opened.pixel(20, 60) - expected).max() < 14
         is_second = np.abs(opened.pixel(50, 60) - grey).max() > 20
         assert is_second == (t < 5), "the second is in the first five frames"
         assert np.abs(opened.pixel(90, 60) - grey).max() < 14, "below the threshold"
@@ -344,7 +344,7 @@ def test_solo(opened: Page, traced) -> None:
     assert np.abs(opened.pixel(20, 60) - 30).max() > 20
 
 
-def test_every_layer_has_points_of_its_own(opened: Page) -> None:
+def test_every_layer_has_its_own_points(opened: Page) -> None:
     opened.click("#instances li:first-child button")
     opened.js("toggle('masks'); toggle('boxes'); window.picture = () => stage.toDataURL()")
     pictures = []
@@ -361,7 +361,7 @@ def test_every_layer_has_points_of_its_own(opened: Page) -> None:
     assert len(set(boxes)) == 3
 
 
-def test_the_page_has_the_traces_numbers(opened: Page, traced) -> None:
+def test_numbers_of_the_page_agree_with_the_trace(opened: Page, traced) -> None:
     _, tracer, ids = traced
     wanted = tracer.frames[6][ids[0]]
     record = opened.js("return recordOf(0, 6)")
@@ -420,7 +420,7 @@ def test_keyboard(opened: Page) -> None:
     opened.wait("state.frame > 2")
 
 
-def test_what_screen_readers_are_told(opened: Page) -> None:
+def test_screen_reader_text(opened: Page) -> None:
     opened.click("#next")
     assert opened.js("return $('live').textContent").startswith("Frame 1 of 12. cat #")
     assert opened.js("return $('scrub').getAttribute('aria-valuetext')") == "frame 1, 0.1 seconds"
@@ -458,7 +458,7 @@ def test_the_shipped_model(browser, repository, tmp_path, capsys) -> None:
     opened.assert_quiet()
 
 
-def test_the_demo_refuses(tmp_path, capsys) -> None:
+def test_invalid_command_lines(tmp_path, capsys) -> None:
     source = str(encode(tmp_path / "in.mp4", 3))
     other = str(encode(tmp_path / "in2.mp4", 3))
     (tmp_path / "file").touch()

@@ -10,7 +10,7 @@ from seqformer.tracking import ClipInstances, fits_one_clip, plan_clips
 
 
 @given(length=st.integers(1, 40), clip_length=st.integers(1, 12), stride=st.integers(1, 12))
-def test_the_plan_is_that_of_the_definition(length: int, clip_length: int, stride: int) -> None:
+def test_clips_follow_the_definition(length: int, clip_length: int, stride: int) -> None:
     expected = [
         range(start, min(start + clip_length, length)) for start in clip_starts(length, clip_length, stride)
     ]
@@ -22,7 +22,7 @@ def test_the_plan_is_that_of_the_definition(length: int, clip_length: int, strid
     clip_length=st.integers(1, 9),
     stride=st.integers(1, 9),
 )
-def test_a_video_that_comes_in_parts_has_the_same_clips(steps, clip_length: int, stride: int) -> None:
+def test_clips_do_not_depend_on_how_frames_arrive(steps, clip_length: int, stride: int) -> None:
     seen, start, clips = 0, 0, []
     for step in steps:
         seen += step

@@ -23,11 +23,11 @@ LENGTH = 3
 
 
 def make_tracker(
-    length: int = LENGTH, max_live: int = 0, limit: int = 10, duplicate_iou: float = 0.5, **options: float
+    length: int = LENGTH, max_active: int = 0, limit: int = 10, duplicate_iou: float = 0.5, **options: float
 ) -> Tracker:
     motion = MotionOptions(**{"weight": 0.7, "memory": 4, **options})
     assign = partial(assign_by_motion, options=motion, duplicate_iou=duplicate_iou, limit=limit)
-    return Tracker(InstanceStore(length, max_live, motion), assign)
+    return Tracker(InstanceStore(length, max_active, motion), assign)
 
 
 def person(x: float, y: int = 2, height: int = 10) -> torch.Tensor:
@@ -45,14 +45,14 @@ def clip(start: int, *masks: list[torch.Tensor], scores: tuple[float, ...] = ())
 
 
 def crossing(start: int) -> ClipInstances:
-    """Two people who walk towards each other and on; the first mask is always of the one more to the left."""
+    """Two people who walk past each other; the first mask is always the one further left."""
     frames = range(start, start + LENGTH)
     places = [sorted((2 + 2 * t, 42 - 2 * t)) for t in frames]
     return clip(start, [person(a) for a, _ in places], [person(b) for _, b in places])
 
 
 def test_people_who_cross_keep_their_ids() -> None:
-    """Masks that change the person agree with those of the next clip; movement says who is who."""
+    """Masks that drift to the other person agree with the next clip; only motion tells them apart."""
     by_overlap = Tracker(InstanceStore(LENGTH), assign_by_overlap)
     by_movement = make_tracker()
     ids = {by_overlap: [], by_movement: []}
@@ -60,38 +60,38 @@ def test_people_who_cross_keep_their_ids() -> None:
         for m, found in ids.items():
             found.append(m.update(crossing(start)))
             m.store.pop_final(start + 1, 8)
-    assert ids[by_overlap][-1] == [0, 1], "the left is still the first, though somebody else"
+    assert ids[by_overlap][-1] == [0, 1], "an ID switch"
     assert ids[by_movement][0] == [0, 1]
     assert ids[by_movement][-1] == [1, 0]
 
 
 def walk(missed: range, memory: int) -> list[int | None]:
-    """Ids of somebody who is not found in the clips of ``missed``, beside somebody who stands."""
-    found, m = [], make_tracker(memory=memory)
+    """Ids of a walking person, next to a standing one, whom the clips in ``missed`` do not detect."""
+    walker, m = [], make_tracker(memory=memory)
     for start in range(16):
         standing = [person(40)] * LENGTH
         walking = [person(2 + 2 * t) for t in range(start, start + LENGTH)]
         ids = m.update(clip(start, standing, *([] if start in missed else [walking])))
         assert ids[0] == 0
-        found.append(ids[1] if len(ids) > 1 else None)
+        walker.append(ids[1] if len(ids) > 1 else None)
         m.store.pop_final(start + 1, 8)
         assert len(m.store.clips) <= LENGTH
-    return found
+    return walker
 
 
 @pytest.mark.parametrize(("missed", "expected"), [(3, 1), (4, 1), (5, 2)])
-def test_is_found_again_where_movement_leads(missed: int, expected: int) -> None:
-    found = walk(range(5, 5 + missed), memory=5)
-    assert found == [1] * 5 + [None] * missed + [expected] * (11 - missed)
+def test_lost_instance_is_recovered_where_motion_leads(missed: int, expected: int) -> None:
+    ids = walk(range(5, 5 + missed), memory=5)
+    assert ids == [1] * 5 + [None] * missed + [expected] * (11 - missed)
 
 
-def test_overlap_is_remembered_in_any_case() -> None:
-    """As without movement, an instance is live while its masks and a new clip share frames."""
+def test_overlap_works_without_memory() -> None:
+    """As without motion, an instance is active while its masks share frames with a new clip."""
     assert set(walk(range(5, 6), memory=0)) == {1, None}
 
 
 def test_a_more_probable_duplicate_does_not_take_the_id() -> None:
-    """Nor does it begin an instance; the instance goes on with its own masks."""
+    """It does not add an instance either; the instance keeps its own masks."""
     m = make_tracker()
     own = [person(20)] * LENGTH
     shifted = [person(21)] * LENGTH  # IoU 0.6
@@ -101,8 +101,8 @@ def test_a_more_probable_duplicate_does_not_take_the_id() -> None:
     assert m.update(clip(2, elsewhere, own, scores=(0.9, 0.8))) == [1, 0]
 
 
-def test_two_who_end_up_with_the_same_masks_are_one() -> None:
-    """One goes behind another and is not found; the query that followed her follows him as well."""
+def test_only_one_of_two_instances_with_the_same_masks_continues() -> None:
+    """She walks behind him and is not detected; her query predicts his mask."""
     m = make_tracker()
     him = [person(20)] * LENGTH
     assert m.update(clip(0, him)) == [0]
@@ -113,10 +113,10 @@ def test_two_who_end_up_with_the_same_masks_are_one() -> None:
     assert m.update(clip(4, him, him, scores=(0.8, 0.9)))[:2] in ([0, None], [None, 0])
     m.store.pop_final(5, 8)
     passed = [person(32 - 3 * t) for t in range(6, 6 + LENGTH)]
-    assert m.update(clip(6, him, passed)) == [0, 1], "she is found again"
+    assert m.update(clip(6, him, passed)) == [0, 1], "she is recovered"
 
 
-def test_improbable_and_excess_instances_are_left_out() -> None:
+def test_improbable_and_excess_instances_are_dropped() -> None:
     people = [[person(x)] * LENGTH for x in (0, 10, 20, 30)]
     m = make_tracker(limit=2)
     assert m.update(clip(0, *people, scores=(0.3, 0.09, 0.8, 0.5))) == [None, None, 0, 1]
@@ -131,13 +131,13 @@ def test_improbable_and_excess_instances_are_left_out() -> None:
     assert not m.store.instances
 
 
-def test_a_bound_on_live_instances_holds_for_remembered_ones() -> None:
-    m = make_tracker(max_live=1, memory=9)
+def test_limit_of_active_instances_includes_lost_ones() -> None:
+    m = make_tracker(max_active=1, memory=9)
     assert m.update(clip(0, [person(2)] * LENGTH)) == [0]
     for start in range(1, 5):
         m.update(clip(start))
         m.store.pop_final(start + 1, 8)
-    assert list(m.store.instances) == [0], "remembered, though no clip holds it"
+    assert list(m.store.instances) == [0], "active, although no clip contains it"
     assert m.update(clip(5, [person(30)] * LENGTH)) == [1]
     assert list(m.store.pop_retired()) == [0]
     assert m.update(clip(6, [person(2)] * LENGTH, [person(30)] * LENGTH)) == [2, 1]
@@ -145,7 +145,7 @@ def test_a_bound_on_live_instances_holds_for_remembered_ones() -> None:
 
 
 def random_clips(seed: int, count: int, stride: int = 1) -> list[ClipInstances]:
-    """People who walk about, of whom each clip finds some."""
+    """Walking people, some of whom each clip detects."""
     g = torch.Generator().manual_seed(seed)
     place, speed = torch.rand(6, generator=g) * 40, torch.rand(6, generator=g) * 4 - 2
     clips = []
@@ -160,7 +160,7 @@ def random_clips(seed: int, count: int, stride: int = 1) -> list[ClipInstances]:
 
 
 def drifting_clips(seed: int, num_frames: int, length: int, stride: int) -> list[ClipInstances]:
-    """Rectangles that move, vanish for a while and come back; clips miss some and double others."""
+    """Rectangles that move, vanish and reappear; clips miss some and duplicate others."""
     g = torch.Generator().manual_seed(seed)
     size, objects = (14, 26), 5
     place = torch.rand(objects, 2, generator=g) * torch.tensor([20.0, 9.0])
@@ -195,7 +195,7 @@ def drifting_clips(seed: int, num_frames: int, length: int, stride: int) -> list
 def test_agrees_with_the_readable_version(
     seed, num_frames, length, stride, memory, duplicate_iou, limit
 ) -> None:
-    """Which instance every one of a clip is, and which are left out."""
+    """The ids of every clip are the same, and the same instances are dropped."""
     clips = drifting_clips(seed, num_frames, length, min(stride, length))
     options = MotionOptions(weight=0.7, memory=memory)
     tracker = make_tracker(length, limit=limit, duplicate_iou=duplicate_iou, memory=memory)
@@ -208,7 +208,7 @@ def test_agrees_with_the_readable_version(
 
 
 def test_the_random_problems_have_all_cases() -> None:
-    """Continued, begun, left out and found again: otherwise the agreement above would say little."""
+    """Some instances are continued, new, dropped and recovered in these problems."""
     continued = begun = left_out = again = 0
     for seed in range(20):
         clips = drifting_clips(seed, 16, 3, 1)
@@ -229,8 +229,8 @@ def test_the_random_problems_have_all_cases() -> None:
 
 @settings(max_examples=20)
 @given(seed=st.integers(0, 1000), stride=st.integers(1, 3), late=st.integers(1, 3))
-def test_when_frames_are_handed_out_changes_nothing(seed: int, stride: int, late: int) -> None:
-    """At once, or only some clips later; what follows is the same."""
+def test_results_do_not_depend_on_when_frames_are_popped(seed: int, stride: int, late: int) -> None:
+    """At once, or some clips later."""
     at_once, at_leisure = make_tracker(), make_tracker()
     for number, c in enumerate(random_clips(seed, 10, stride)):
         assert at_once.update(c) == at_leisure.update(c)
@@ -259,7 +259,7 @@ def test_every_instance_retires_once_and_the_state_does_not_grow(seed: int) -> N
     assert sorted(retired) == sorted(masks) == list(range(m.store.new_id()))
 
 
-def test_goes_on_from_a_saved_state(tmp_path) -> None:
+def test_continues_from_a_saved_state(tmp_path) -> None:
     saved, whole = make_tracker(), make_tracker()
     for number, c in enumerate(random_clips(3, 14)):
         if number == 7:
@@ -274,7 +274,7 @@ def test_goes_on_from_a_saved_state(tmp_path) -> None:
 
 @pytest.mark.parametrize(("length", "stride"), [(3, 1), (3, 3), (2, 1), (20, 1)])
 def test_a_whole_video(length: int, stride: int) -> None:
-    """What the observer sees are the instances that are followed, and all of them are results."""
+    """The observer gets the tracked instances, and all of them are results."""
     model = tiny_model(
         CLIP_MATCHING=True,
         CLIP_LENGTH=length,
@@ -284,7 +284,7 @@ def test_a_whole_video(length: int, stride: int) -> None:
         APPLY_CLS_THRES=0.0,
     )
     with torch.no_grad():
-        model.network.detr.class_embed[-1].bias += 3  # probable enough to be followed
+        model.network.detr.class_embed[-1].bias += 3  # probable enough to be tracked
         model.network.controller.layers[-1].bias[-1] = 1
     seen, frames, ended = set(), 0, []
     inference = VideoInference(

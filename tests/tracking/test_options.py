@@ -23,7 +23,7 @@ from seqformer.tracking import MotionOptions
         ({"window": True}, "`window` must be an integer, not True"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict, message: str) -> None:
+def test_invalid_options(options: dict, message: str) -> None:
     with pytest.raises(InputError) as error:
         MotionOptions(**options)
     assert str(error.value).startswith(message)

@@ -15,7 +15,7 @@ FRAMES = [
 
 
 def test_tracklets_at_any_time() -> None:
-    """Instances that ended have their final scores, the others those so far; every list is of one length."""
+    """Ended instances have their final scores, others the current ones; all lists have the same length."""
     builder = TrackletBuilder()
     made = []
     for frame in FRAMES:
@@ -31,15 +31,15 @@ def test_tracklets_at_any_time() -> None:
     assert made[2].tracklets[0].segmentations is made[2].tracklets[1].segmentations
 
 
-def test_one_at_a_time_they_are_the_same() -> None:
+def test_iterating_gives_the_same_tracklets() -> None:
     for most in (None, 2):
         builder = TrackletBuilder(most)
         builder.add(FRAMES)
         assert list(builder.tracklets((2, 2))) == builder.result((2, 2)).tracklets
 
 
-def test_the_best_few_come_best_first() -> None:
-    builder = TrackletBuilder(most=2)
+def test_limited_tracklets_are_sorted_by_score() -> None:
+    builder = TrackletBuilder(limit=2)
     builder.add(FRAMES)
     found = [(t.instance_id, t.label, t.score) for t in builder.result((2, 2)).tracklets]
     assert found == [(2, 0, 0.7), (0, 0, 0.6)]
@@ -56,7 +56,7 @@ def test_classes_have_names(names: list[str], expected: list[str]) -> None:
     assert {t.size for t in tracklets} == {(2, 2)}
 
 
-def test_an_instance_that_ended_without_having_been_visible() -> None:
+def test_instance_that_was_never_visible() -> None:
     builder = TrackletBuilder()
     builder.add([FrameResult(0, [], [EndedInstance(3, [(0, 0.9)]), EndedInstance(4, [])])])
     assert builder.result((2, 2)).tracklets == [Tracklet(3, 0, 0.9, [None], "class 0", (2, 2))]

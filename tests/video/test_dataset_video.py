@@ -1,4 +1,4 @@
-"""Videos of a dataset and others, opened in the same way."""
+"""Opening videos of datasets and other videos."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dataset(tmp_path: Path) -> Path:
     return path
 
 
-def test_frames_of_a_dataset_come_in_its_order(tmp_path: Path, dataset: Path) -> None:
+def test_frames_are_in_the_order_of_the_dataset(tmp_path: Path, dataset: Path) -> None:
     video = open_dataset_video(dataset=dataset, images=tmp_path, video_id=2)
     assert (video.video.id, video.video.length, video.fps, video.problem) == (2, T, None, None)
     assert video.dataset.names == {1: "person"}
@@ -41,14 +41,14 @@ def test_a_video_without_a_dataset(tmp_path: Path) -> None:
     assert open_dataset_video(tmp_path / "a.mp4", video_id=7).video.id == 7
 
 
-def test_a_damaged_video_has_the_frames_that_can_be_read(tmp_path: Path) -> None:
+def test_readable_frames_of_a_damaged_video(tmp_path: Path) -> None:
     video = open_dataset_video(cut(encode(tmp_path / "a.mp4", 40, noise=True), 0.5))
     assert 10 <= video.video.length <= 25
     assert video.problem.startswith(f"{video.video.length} of 40 frames")
     assert len(video.pick(range(video.video.length))) == video.video.length
 
 
-def test_what_does_not_fit(tmp_path: Path, dataset: Path) -> None:
+def test_mismatches(tmp_path: Path, dataset: Path) -> None:
     other = encode(tmp_path / "a.mp4", 3)
     for arguments, message in (
         ({}, "no frames: give `inputs`, or `dataset`, `images` and `video_id`"),
@@ -62,3 +62,9 @@ def test_what_does_not_fit(tmp_path: Path, dataset: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             open_dataset_video(**arguments)
+
+
+def test_a_stream_can_be_read_only_once(tmp_path: Path, address: str) -> None:
+    encode(tmp_path / "a.ts", T)
+    with pytest.raises(InputError, match="'a' can be read only once: give a video file or pictures"):
+        open_dataset_video(f"{address}/a.ts")

@@ -1,4 +1,4 @@
-"""Streams that come once: over HTTP from this process, and what goes wrong with them."""
+"""Live streams, over HTTP from this process, and their errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_stream_that_stops(tmp_path, address):
         assert len(found) < 60
 
 
-def test_damaged_packets_are_left_out(tmp_path, address):
+def test_damaged_packets_are_skipped(tmp_path, address):
     path = encode(tmp_path / "a.ts", 40, noise=True)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) * 6 // 10] = random.randbytes(len(data) * 6 // 10 - len(data) // 2)
@@ -61,12 +61,12 @@ def test_frames_that_change_size(tmp_path, address, reader):
 
 
 @pytest.mark.parametrize("name", ["camera:9", "http://127.0.0.1:1/none", "rtsp://127.0.0.1:1/none"])
-def test_what_cannot_be_opened(name):
+def test_addresses_that_cannot_be_opened(name):
     with pytest.raises(InputError, match=f"'{name}' cannot be opened: "):
         open_source(name)
 
 
-def test_no_video_and_nothing_at_all(tmp_path, address):
+def test_streams_without_video(tmp_path, address):
     (tmp_path / "empty.ts").touch()
     (tmp_path / "text.ts").write_text("no video")
     for name in ("empty.ts", "text.ts", "missing.ts"):

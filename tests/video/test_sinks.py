@@ -1,4 +1,4 @@
-"""Writers: what they write can be read again, and a failure leaves nothing."""
+"""Writers: their output can be read again, and a failure leaves no files."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_failure_leaves_nothing(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_a_failure_keeps_what_was_there(tmp_path):
+def test_a_failure_keeps_existing_files(tmp_path):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"older")
     with pytest.raises(RuntimeError), VideoWriter(path, 96, 128, Fraction(10)) as writer:
@@ -123,5 +123,5 @@ def test_open_writer(tmp_path):
         assert isinstance(open_writer(tmp_path / folder, source), FrameFolderWriter)
     with pytest.raises(InputError, match="name an .mp4 file"):
         open_writer(tmp_path / "out.avi", source)
-    with pytest.raises(InputError, match="is the input itself"):
+    with pytest.raises(InputError, match="is the input"):
         open_writer(tmp_path / "in.mp4", source)

@@ -1,4 +1,4 @@
-"""Readers, on videos and pictures made for the purpose."""
+"""Readers, on generated videos and pictures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_properties_and_frames(tmp_path, name, codec, fps):
         assert_like(frame, wanted)
 
 
-def test_every_pass_starts_anew(tmp_path):
+def test_every_pass_starts_at_the_first_frame(tmp_path):
     with VideoReader(encode(tmp_path / "a.mp4", 12)) as video:
         first = next(iter(video))
         assert video.problem is None, "an unfinished pass says nothing about the file"
@@ -49,13 +49,13 @@ def test_every_pass_starts_anew(tmp_path):
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_rotated_video_is_upright(tmp_path, rotation):
     with VideoReader(encode(tmp_path / "a.mp4", 3, rotation=rotation)) as video:
-        upright = np.rot90(frames(3)[0], rotation // 90)  # the display matrix turns counterclockwise
+        upright = np.rot90(frames(3)[0], rotation // 90)  # the display matrix rotates counterclockwise
         assert (video.height, video.width) == upright.shape[:2]
         assert_like(next(iter(video)), upright)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_cut_off_video_gives_the_frames_that_decode(tmp_path, name):
+def test_truncated_video_yields_the_frames_that_decode(tmp_path, name):
     path = cut(encode(tmp_path / name, 40, noise=True), 0.5)
     with VideoReader(path) as video:
         assert video.length == 40
@@ -65,7 +65,7 @@ def test_cut_off_video_gives_the_frames_that_decode(tmp_path, name):
         assert "40 frames" in video.problem and str(path) in video.problem
 
 
-def test_damage_in_the_middle_leaves_the_rest(tmp_path):
+def test_frames_after_damage_are_read(tmp_path):
     path = encode(tmp_path / "a.mp4", 40, noise=True)
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) * 6 // 10] = random.randbytes(len(data) * 6 // 10 - len(data) // 2)
@@ -76,7 +76,7 @@ def test_damage_in_the_middle_leaves_the_rest(tmp_path):
         assert f"{count} of 40 frames" in video.problem
 
 
-def test_frames_hidden_by_an_edit_list_are_not_missed(tmp_path):
+def test_frames_hidden_by_an_edit_list_are_not_reported(tmp_path):
     whole = encode(tmp_path / "whole.mp4", 40, fps=Fraction(20))
     trimmed = tmp_path / "trimmed.mp4"
     with av.open(str(whole)) as source, av.open(str(trimmed), "w") as container:
@@ -135,7 +135,7 @@ def test_pictures_come_in_natural_order(tmp_path):
         assert source.problem is None
 
 
-def test_folder_glob_and_files_give_the_same(tmp_path):
+def test_folder_glob_and_files_are_equivalent(tmp_path):
     folder = pictures(tmp_path / "clip", 11)
     wanted = open_source(folder).paths
     assert open_source(str(folder / "*.png")).paths == wanted
@@ -154,7 +154,7 @@ def test_glob_of_one_video(tmp_path):
 
 def test_picture_is_upright(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     Image.fromarray(frames(1)[0]).save(tmp_path / "a.png", exif=exif)
     source = open_source(tmp_path / "a.png")
     assert (source.height, source.width) == (128, 96)
@@ -175,7 +175,7 @@ def test_broken_picture(tmp_path):
         open_source(tmp_path)
 
 
-def test_cut_off_picture(tmp_path):
+def test_truncated_picture(tmp_path):
     pictures(tmp_path, 3)
     cut(tmp_path / "frame1.png", 0.7)
     with pytest.raises(InputError, match="frame1.png"), open_source(tmp_path) as source:

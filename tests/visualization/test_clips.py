@@ -1,4 +1,4 @@
-"""Pictures of training clips: what is drawn where, and in which colours."""
+"""Pictures of training clips: positions and colours of what is drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = ["light", "dark"]
 
 
 def clip() -> dict:
-    """160 pixels high, so that labels leave room; the dark square is gone in the last frame."""
+    """160 pixels high, so that labels leave space; the dark square is not visible in the last frame."""
     video = two_moving_squares(size=160)
     return video | {"image": [image.to(torch.uint8) for image in video["image"]]}
 
@@ -31,7 +31,7 @@ def test_instances_are_tinted_in_their_colours_in_every_frame() -> None:
     assert not (drawn[:, 328:] == instance_color(1)).all(-1).any(), "what is not visible is not drawn"
 
 
-def test_channels_come_out_as_rgb() -> None:
+def test_output_is_rgb() -> None:
     plain = clip()
     turned = plain | {"image": [image.flip(0) for image in plain["image"]]}
     np.testing.assert_array_equal(draw_clip(plain, NAMES), draw_clip(turned, NAMES, "BGR"))

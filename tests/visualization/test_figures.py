@@ -1,4 +1,4 @@
-"""Figures: what is drawn, where, in which colours, and what is refused."""
+"""Figures: positions and colours of what is drawn, and errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ HEIGHT, WIDTH, T = 60, 80, 3
 
 
 def square(left: int, side: int = 20, hidden: tuple[int, ...] = ()) -> list:
-    """T masks of a square that moves right by 5 pixels a frame."""
+    """T masks of a square that moves right by 5 pixels per frame."""
     masks = np.zeros((T, HEIGHT, WIDTH), dtype=bool)
     for t in range(T):
         if t not in hidden:
@@ -84,13 +84,13 @@ def circles(figure: Figure) -> list[PathCollection]:
     return [c for axes in figure.axes for c in axes.collections if isinstance(c, PathCollection)]
 
 
-def test_sampling_points_lie_where_the_trace_says(trace: Trace) -> None:
+def test_positions_of_sampling_points(trace: Trace) -> None:
     shown = trace_row("", trace, ["person"], [1, 0]).instances
     figure = sampling_points_figure(grey_frames(), trace, shown, [1, 2])
     assert len(figure.axes) == 2 * T
     found = circles(figure)
     assert len(found) == 2 * T * 2
-    # In the order of rows, columns, instances; the first is instance 1, query 0.
+    # Ordered by rows, columns, instances; the first is instance 1, query 0.
     xy = trace.sampling_locations[0, 0, 0].reshape(-1, 2) * (WIDTH, HEIGHT)
     weights = trace.attention_weights[0, 0, 0].reshape(-1)
     order = np.argsort(weights)
@@ -111,7 +111,7 @@ def test_sampling_points_lie_where_the_trace_says(trace: Trace) -> None:
     assert (*box.get_xy(), box.get_width(), box.get_height()) == (30, 22.5, 20, 15)
 
 
-def test_one_level_alone(trace: Trace) -> None:
+def test_single_level(trace: Trace) -> None:
     shown = trace_row("", trace, ["person"], [0]).instances
     found = circles(sampling_points_figure(grey_frames(), trace, shown, [2], level=3))
     assert [len(collection.get_offsets()) for collection in found] == [4] * T
@@ -133,7 +133,7 @@ def test_temporal_weights_are_the_bars(trace: Trace) -> None:
     assert [label.get_text() for label in bars[1].get_xticklabels()] == ["4", "7", "9"]
 
 
-def test_of_many_frames_some_are_shown_and_all_have_bars(trace: Trace) -> None:
+def test_all_frames_have_bars_if_some_do_not_fit(trace: Trace) -> None:
     many = 50
     trace.temporal_weights = np.full((2, many, 4), 1 / many, np.float32)
     shown = [instance(0, [square(5)[0]] * many)]
@@ -144,7 +144,7 @@ def test_of_many_frames_some_are_shown_and_all_have_bars(trace: Trace) -> None:
     assert len(figure.axes) == 1 + 12
 
 
-def test_what_a_trace_does_not_have(trace: Trace) -> None:
+def test_layers_and_instances_that_do_not_exist(trace: Trace) -> None:
     shown = trace_row("", trace, ["person"], [0]).instances
     for make in (sampling_points_figure, temporal_weights_figure):
         with pytest.raises(InputError, match="no decoder layer 3: the model has 1 to 2"):
@@ -161,7 +161,7 @@ def picture(figure: Figure, axes: int) -> np.ndarray:
     return np.asarray(figure.axes[axes].images[0].get_array())
 
 
-def test_instances_have_their_colours_in_every_frame() -> None:
+def test_instances_keep_their_colours_in_all_frames() -> None:
     row = Row("ours", [instance(3, square(5)), instance(8, square(40, hidden=(1,)))])
     figure = instances_figure(grey_frames((0, 1)), [row], dpi=100, width=4)
     for column in range(2):
@@ -190,7 +190,7 @@ def test_labels_do_not_overlap(width: float) -> None:
     assert {to_rgb(patch.get_facecolor()) for patch in figure.axes[0].patches} == {rgb(i) for i in range(4)}
 
 
-def test_the_same_instance_has_the_same_colour_in_all_rows() -> None:
+def test_colours_match_between_rows() -> None:
     rows = [
         Row("ours", [instance(0, square(0)), instance(1, square(40))]),
         Row("other", [instance(0, square(42)), instance(1, square(20)), instance(2, square(1))]),
@@ -220,7 +220,7 @@ def test_differences_are_marked_and_outlines_are_not() -> None:
     assert box.left <= 40 and box.top <= 20 and box.right >= 60 and box.bottom >= 40
     assert box.left > 30 and box.right < 70
     assert difference_boxes(maps[0], maps[0]) == []
-    # The same place under another identity differs, too.
+    # The same mask with a different id is a difference.
     assert len(difference_boxes(maps[0], np.where(maps[0] == 1, 7, maps[0]))) == 1
 
     figure = instances_figure(grey_frames((0,)), rows, labels=False, mark_differences=True)
@@ -230,7 +230,7 @@ def test_differences_are_marked_and_outlines_are_not() -> None:
     assert not instances_figure(grey_frames((0,)), rows, labels=False).axes[1].patches
 
 
-def test_differences_that_touch_become_one() -> None:
+def test_touching_differences_are_merged() -> None:
     first = np.full((HEIGHT, WIDTH), -1)
     second = first.copy()
     second[10:20, 10:20] = 1
@@ -317,24 +317,27 @@ def test_results_of_one_video(tmp_path: Path) -> None:
     [
         ({}, "not a list"),
         ([1], "not a list"),
-        ([entry(square(5), video_id=2)], "no result is on video 1; it has results on: 2"),
-        ([entry(square(5)[:2])], "has 2 entries, the video 3 frames"),
-        ([entry([{"size": [30, 40], "counts": [1200]}] * T)], r"size is \[30, 40\], the frame's \[60, 80\]"),
+        ([entry(square(5), video_id=2)], "no results for video 1; there are results for: 2"),
+        ([entry(square(5)[:2])], "has 2 entries, but the video has 3 frames"),
+        (
+            [entry([{"size": [30, 40], "counts": [1200]}] * T)],
+            r"size is \[30, 40\], but the frame's is \[60, 80\]",
+        ),
         ([entry(square(5), score="high")], "'score' must be a finite number"),
         ([entry(square(5), category_id=None)], "'category_id' must be an integer"),
     ],
 )
-def test_results_that_do_not_fit(tmp_path: Path, content: object, message: str) -> None:
+def test_results_that_do_not_match(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_results_row("ours", write(tmp_path / "a.json", content), VIDEO, {}, 0.4)
 
 
-def test_a_method_may_find_nothing(tmp_path: Path) -> None:
+def test_a_method_without_results(tmp_path: Path) -> None:
     assert read_results_row("ours", write(tmp_path / "a.json", []), VIDEO, {}, 0.4).instances == []
     path = write(tmp_path / "a.json", [entry(square(5), video_id=2)])
     other = Video(2, VIDEO.names, HEIGHT, WIDTH)
     assert read_results_row("ours", path, VIDEO, {}, 0.4, {1: VIDEO, 2: other}).instances == []
-    with pytest.raises(InputError, match="no result is on video 1"):
+    with pytest.raises(InputError, match="no results for video 1"):
         read_results_row("ours", path, VIDEO, {}, 0.4, {1: VIDEO})
 
 

@@ -1,4 +1,4 @@
-"""Tracklets on the frames of their video."""
+"""Drawing tracklets on the frames of a video."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ NAMES = ["cat", "dog"]
 
 
 def masks(left: int) -> np.ndarray:
-    """(3, 96, 128) bool; nothing in the middle frame."""
+    """Masks (3, 96, 128), bool; the middle one is empty."""
     made = np.zeros((3, 96, 128), dtype=bool)
     made[:, 40:80, left : left + 20] = True
     made[1] = False
     return made
 
 
-def test_the_same_as_drawing_each_frame() -> None:
+def test_agrees_with_drawing_each_frame() -> None:
     first, second = masks(10), np.roll(masks(70), 1, axis=0)  # not in the last frame
     found = [Tracklet(4, 1, 0.9, encode_masks(first)), Tracklet(2, 0, 0.5, encode_masks(second))]
     drawn = list(draw_tracklets(frames(3), found, NAMES))
@@ -32,7 +32,7 @@ def test_the_same_as_drawing_each_frame() -> None:
     np.testing.assert_array_equal(drawn, expected)
 
 
-def test_a_frame_is_not_changed() -> None:
+def test_input_frame_is_not_modified() -> None:
     (frame,) = frames(1)
     (mask, *_) = encode_masks(masks(10))
     drawn = draw_frame(frame, [FrameInstance(0, 0, 0.9, mask)], NAMES)

@@ -1,4 +1,4 @@
-"""What draw_instances draws, and what it leaves alone."""
+"""draw_instances: what it draws, and what it does not modify."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GREY = 90
 
 
 def scene(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (240, 320)):
-    """A grey frame, and a mask for every (left, top, right, bottom)."""
+    """A grey frame, and one mask per (left, top, right, bottom)."""
     masks = np.zeros((len(boxes), *size), dtype=bool)
     for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
         mask[top:bottom, left:right] = True
@@ -24,13 +24,13 @@ def changed(drawn: np.ndarray) -> np.ndarray:
 
 
 def label_boxes(drawn: np.ndarray, masks: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """(left, top, width, height) of what is drawn away from the masks and their outlines."""
+    """Returns (left, top, width, height) of labels: what is drawn outside masks and outlines."""
     near = cv2.dilate(masks.any(axis=0).astype(np.uint8), np.ones((7, 7))).astype(bool)
     _, _, stats, _ = cv2.connectedComponentsWithStats((changed(drawn) & ~near).astype(np.uint8))
     return [tuple(map(int, row[:4])) for row in stats[1:]]
 
 
-def test_masks_are_tinted_and_the_rest_is_not():
+def test_only_masks_are_tinted():
     frame, masks = scene((100, 80, 180, 200))
     before = frame.copy()
     drawn = draw_instances(frame, masks, [3], ["person"], [0.93], opacity=0.4)
@@ -46,7 +46,7 @@ def test_masks_are_tinted_and_the_rest_is_not():
     assert not elsewhere.any()
 
 
-def test_a_hole_is_left_alone():
+def test_holes_are_not_tinted():
     frame, masks = scene((100, 80, 200, 200))
     masks[0, 110:170, 120:180] = False
     drawn = draw_instances(frame, masks, [0], ["person"], [0.9])
@@ -62,7 +62,7 @@ def test_the_higher_score_is_on_top():
         np.testing.assert_array_equal(drawn[150, 200], instance_color(7))
 
 
-def test_what_has_no_score_is_on_top_and_has_a_shorter_label():
+def test_instances_without_score_are_on_top():
     frame, masks = scene((60, 80, 160, 200), (120, 80, 220, 200))
     drawn = draw_instances(frame, masks, [4, 7], ["person"] * 2, [None, 0.9], opacity=1)
     np.testing.assert_array_equal(drawn[150, 140], instance_color(4))
@@ -80,7 +80,7 @@ def test_labels_stay_inside_and_apart():
     drawn = draw_instances(frame, masks, range(7), ["person"] * 7, [0.9 - 0.1 * i for i in range(7)])
     apart = cv2.connectedComponents((changed(drawn) & ~masks.any(axis=0)).astype(np.uint8))[0]
     assert apart > 4
-    # Every label is there in its own colour, with an area that nothing hides.
+    # Every label has a visible area in its own colour.
     areas = [int((drawn == np.array(instance_color(i))).all(axis=2).sum()) for i in range(7)]
     alone = []
     for i in range(7):
@@ -97,7 +97,7 @@ def test_frames_smaller_than_a_label(size):
     assert drawn.shape == frame.shape and changed(drawn).all()
 
 
-def test_letters_grow_with_the_frame():
+def test_font_size_scales_with_the_frame():
     heights = []
     for scale in (1, 3):
         frame, masks = scene(

@@ -1,9 +1,9 @@
 """SeqFormer (Wu et al., ECCV 2022): video instance segmentation on Detectron2.
 
-Importing the package registers the meta-architecture "SeqFormer", its backbones and the published datasets'
-names with Detectron2. OpenCV, PyAV, timm and matplotlib are imported by the functions that need them.
+Importing the package registers the meta-architecture "SeqFormer", its backbones and the published datasets
+with Detectron2. OpenCV, PyAV, timm and matplotlib are imported only by functions that need them.
 
-Example:
+Examples:
     >>> from seqformer import VideoPredictor
     >>> result = VideoPredictor.from_pretrained()("video.mp4")
     >>> [(t.class_name, t.score) for t in result.tracklets]
@@ -52,8 +52,8 @@ try:
     importlib.import_module("seqformer.meta_arch")
     importlib.import_module("seqformer.data")
 except ImportError as error:
-    # Formats, metrics and `seqformer env` do without PyTorch and Detectron2, so their absence is not an error
-    # here. It is one for everything else, below.
+    # Formats, metrics and `seqformer env` work without PyTorch and Detectron2, so this is not an error yet.
+    # __getattr__ raises it when something else is used.
     _incomplete = error
 
 

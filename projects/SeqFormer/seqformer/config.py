@@ -1,7 +1,6 @@
-"""Configuration keys of SeqFormer, added to Detectron2's defaults.
+"""SeqFormer's configuration keys, added to Detectron2's defaults.
 
-Names and defaults are those of the published Detectron2-style SeqFormer configs, so that their YAML
-files load unchanged.
+Names and defaults follow the published Detectron2-style SeqFormer configs, whose YAML files load unchanged.
 """
 
 from __future__ import annotations
@@ -25,54 +24,53 @@ def add_seqformer_config(cfg: CN) -> None:
     Args:
         cfg: a Detectron2 config, usually ``detectron2.config.get_cfg()``.
     """
-    # Clips as the dataset mapper samples them: frames in a clip, how far from the reference frame
-    # the others lie (in frames), the spacing of the candidates, and whether their order is kept.
-    cfg.INPUT.SAMPLING_FRAME_NUM = 1
-    cfg.INPUT.SAMPLING_FRAME_RANGE = 10
-    cfg.INPUT.SAMPLING_INTERVAL = 1
-    cfg.INPUT.SAMPLING_FRAME_SHUFFLE = False
-    # Clip augmentations besides resize, flip and crop: "brightness", "contrast", "saturation", "rotation".
+    # Frames of a training clip: a random reference frame and others near it.
+    cfg.INPUT.SAMPLING_FRAME_NUM = 1  # frames in a clip
+    cfg.INPUT.SAMPLING_FRAME_RANGE = 10  # greatest distance from the reference frame, in frames
+    cfg.INPUT.SAMPLING_INTERVAL = 1  # distances from the reference are multiples of this many frames
+    cfg.INPUT.SAMPLING_FRAME_SHUFFLE = False  # True shuffles the frames; False keeps their order in time
+    # Augmentations after crop, flip and resize: any of "brightness", "contrast", "saturation", "rotation".
     cfg.INPUT.AUGMENTATIONS = []
-    # Images as clips of random warps. Image datasets are known by their dicts and the frames of a clip share
-    # their crop, so COCO_PRETRAIN and PRETRAIN_SAME_CROP are here for published files and change nothing.
+    # Training on images turns each one into a clip of random warps; "affine" is the only type. COCO_PRETRAIN
+    # and PRETRAIN_SAME_CROP have no effect; published config files set them.
     cfg.INPUT.COCO_PRETRAIN = False
     cfg.INPUT.PRETRAIN_TYPE = "affine"
     cfg.INPUT.PRETRAIN_SAME_CROP = False
 
-    # How often a clip is of each dataset of DATASETS.TRAIN, in proportion, such as (3, 1). Empty: every
-    # video and image is drawn equally often.
+    # Relative number of clips from each dataset in DATASETS.TRAIN, such as (3, 1). By default every video and
+    # image is sampled equally often.
     cfg.DATASETS.TRAIN_RATIOS = ()
 
     cfg.MODEL.SeqFormer = CN()
     seqformer = cfg.MODEL.SeqFormer
     seqformer.NUM_CLASSES = 80
-    seqformer.NUM_OBJECT_QUERIES = 300
+    seqformer.NUM_OBJECT_QUERIES = 300  # instance queries of a clip
 
     # Transformer (paper, section 4.2).
-    seqformer.HIDDEN_DIM = 256
+    seqformer.HIDDEN_DIM = 256  # a multiple of 32 and of NHEADS
     seqformer.NHEADS = 8
     seqformer.DROPOUT = 0.1
     seqformer.DIM_FEEDFORWARD = 1024
     seqformer.ENC_LAYERS = 6
     seqformer.DEC_LAYERS = 6
-    seqformer.ENC_N_POINTS = 4
+    seqformer.ENC_N_POINTS = 4  # sampling points per head and level
     seqformer.DEC_N_POINTS = 4
-    seqformer.NUM_FEATURE_LEVELS = 4
+    seqformer.NUM_FEATURE_LEVELS = 4  # the backbone's 3, and coarser ones computed from them
 
-    # Computes encoder and decoder layers again in the backward pass instead of keeping what they computed.
+    # Recompute encoder and decoder layers in the backward pass: less memory, more time.
     seqformer.GRADIENT_CHECKPOINTING = False
-    # Sets of queries in training, each matched one to one by itself: more supervision a step
-    # (Group DETR, Chen et al., ICCV 2023). Afterwards only the first set is used. 1: as published.
+    # Groups of queries in training, each matched one to one on its own, for more supervision per step (Group
+    # DETR, Chen et al., ICCV 2023). Inference uses only the first group. 1: as published.
     seqformer.QUERY_GROUPS = 1
 
     # Loss weights and matching costs (paper, section 3.4).
-    seqformer.MASK_WEIGHT = 2.0
+    seqformer.MASK_WEIGHT = 2.0  # focal loss of the masks
     seqformer.DICE_WEIGHT = 5.0
     seqformer.GIOU_WEIGHT = 2.0
     seqformer.L1_WEIGHT = 5.0
     seqformer.CLASS_WEIGHT = 2.0
-    seqformer.DEEP_SUPERVISION = True
-    seqformer.MASK_STRIDE = 4
+    seqformer.DEEP_SUPERVISION = True  # losses on every decoder layer, not only the last
+    seqformer.MASK_STRIDE = 4  # pixels; both strides must be 4, the stride of the masks
     seqformer.MATCH_STRIDE = 4
     seqformer.FOCAL_ALPHA = 0.25
     seqformer.SET_COST_CLASS = 2.0
@@ -80,46 +78,47 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.SET_COST_GIOU = 2.0
 
     # Inference.
-    seqformer.MERGE_ON_CPU = True
-    seqformer.MULTI_CLS_ON = True
-    seqformer.APPLY_CLS_THRES = 0.05
-    # A video is one clip, or clips of CLIP_LENGTH frames begin every CLIP_STRIDE frames.
+    seqformer.MERGE_ON_CPU = True  # keep the masks of clips in main memory instead of on the GPU
+    seqformer.MULTI_CLS_ON = True  # every class above the threshold is a result, not only the best one
+    seqformer.APPLY_CLS_THRES = 0.05  # lowest class probability of a result
+    # False: a video is one clip. True: clips of CLIP_LENGTH frames start every CLIP_STRIDE frames, and their
+    # instances are matched.
     seqformer.CLIP_MATCHING = False
     seqformer.CLIP_LENGTH = 5
     seqformer.CLIP_STRIDE = 1
-    # Above 0 it decides, whatever CLIP_MATCHING is: a video is one clip if its encoded frames and masks take
-    # at most so many GB (1e9 bytes, beside what the model takes), and cut into clips otherwise, or where its
-    # length is not known, as that of a camera. The log says which, with the numbers. (CLIP_MATCHING itself
-    # cannot be "auto": a key has one type, and published files have True and False.)
+    # Above 0 this overrides CLIP_MATCHING: a video is one clip if its encoded frames and masks need at most
+    # this many GB (1e9 bytes) in addition to the model. Otherwise, or if its length is unknown (a camera), it
+    # is cut into clips. The log gives the decision and the numbers. (CLIP_MATCHING itself cannot be "auto": a
+    # key has one type, and published files set True or False.)
     seqformer.AUTO_MEMORY_GB = 0.0
-    # The most instances that clip matching follows at a time. Beyond it those end first that were not seen
-    # for the longest, among these the least probable; an ended instance that comes back is a new one.
-    # 0: all of the last CLIP_LENGTH clips, which find at most 10 each, so 10 * CLIP_LENGTH; with
-    # MOTION_WEIGHT of the last MOTION_MEMORY clips, if these are more, and at most the 20 that are drawn.
+    # Most instances that clip matching keeps active. Above the limit, the least recently visible are dropped,
+    # and among these the least probable; a dropped instance that reappears gets a new id. 0 sets no further
+    # limit: all instances of the last CLIP_LENGTH clips stay active, at most 10 * CLIP_LENGTH. With
+    # MOTION_WEIGHT these are the last MOTION_MEMORY clips if that is more, and a clip has up to 20 instances.
     seqformer.MAX_LIVE_INSTANCES = 0
-    # Of instances of a clip whose masks overlap by more than this IoU the most probable is kept, and the next
-    # best queries take the places of the others. 1.0 keeps all, as published: two queries that found one
-    # object then follow it as two instances. With MOTION_WEIGHT what continues an instance is kept, and none
-    # begins beside it.
+    # IoU threshold for duplicates: of a clip's instances whose masks overlap more than this, only the most
+    # probable is kept, and the next best queries replace the others. 1.0 keeps all, as published, so two
+    # queries on one object become two tracklets. With MOTION_WEIGHT, an instance that continues a tracklet is
+    # kept, and none that duplicates it starts a new one.
     seqformer.DUPLICATE_IOU = 1.0
-    # Clip matching by movement, too: how much it counts, from 0 (as published) to below 1, beside the overlap
-    # of masks in shared frames; and for how many clips an instance that is not found is looked for where its
-    # movement leads. For clips of a few frames, in which people who cross seem to change places.
+    # Clip matching by motion: the share of motion in the similarity of a pair, from 0 (overlap alone, as
+    # published) to below 1. It helps with clips of a few frames, where crossing people seem to swap places.
     seqformer.MOTION_WEIGHT = 0.0
+    # For how many clips a lost instance is searched for along its predicted path.
     seqformer.MOTION_MEMORY = 6
-    # A pair of instances that is less similar is not the same instance. One of a clip that is less probable
-    # is left out. How much its probability adds to the similarity of a pair.
+    # Lowest similarity of a pair that counts as the same instance, from 0 to 1.
     seqformer.MOTION_LEAST_SIMILARITY = 0.2
+    # Lowest class probability of an instance of a clip; less probable ones are ignored.
     seqformer.MOTION_LEAST_PROBABILITY = 0.1
+    # How much the class probability of an instance adds to the similarity of a pair.
     seqformer.MOTION_PROBABILITY_WEIGHT = 0.3
-    # If two instances are continued by masks whose IoU is higher, only one of them is.
+    # IoU threshold above which two masks that continue different instances are duplicates; one is dropped.
     seqformer.MOTION_SAME_IOU = 0.9
-    # A mask of fewer cells of 4x4 pixels does not tell where its instance is.
+    # A mask with fewer cells of 4x4 pixels is too small to locate its instance.
     seqformer.MOTION_LEAST_CELLS = 4
-    # A lost instance is looked for around where its motion leads, at most so far away, as a fraction of its
-    # extent.
+    # Greatest distance of a lost instance from its predicted place, in units of the longer side of its box.
     seqformer.MOTION_SEARCH_RADIUS = 0.4
-    # Frames before the last one of an instance over which its velocity is fitted.
+    # Number of last frames over which an instance's velocity is fitted.
     seqformer.MOTION_WINDOW = 5
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
     # (query, class) pairs, as in the original release.
@@ -128,58 +127,59 @@ def add_seqformer_config(cfg: CN) -> None:
     # Any timm model as a backbone (BACKBONE.NAME "build_timm_backbone").
     cfg.MODEL.TIMM = CN()
     cfg.MODEL.TIMM.NAME = "resnet50"
-    cfg.MODEL.TIMM.PRETRAINED = False
-    cfg.MODEL.TIMM.WEIGHTS = ""
+    cfg.MODEL.TIMM.PRETRAINED = False  # let timm download its weights
+    cfg.MODEL.TIMM.WEIGHTS = ""  # a file with the model's weights, .pth or .safetensors
     cfg.MODEL.TIMM.OUT_FEATURES = ["res3", "res4", "res5"]
 
-    # Swin Transformer (BACKBONE.NAME "build_swin_backbone"); the defaults are Swin-T's.
+    # Swin Transformer (BACKBONE.NAME "build_swin_backbone"). The defaults are Swin-T.
     cfg.MODEL.SWIN = CN()
     swin = cfg.MODEL.SWIN
-    swin.PRETRAIN_IMG_SIZE = 224
-    swin.PATCH_SIZE = 4
+    swin.PRETRAIN_IMG_SIZE = 224  # pixels
+    swin.PATCH_SIZE = 4  # pixels
     swin.EMBED_DIM = 96
     swin.DEPTHS = [2, 2, 6, 2]
     swin.NUM_HEADS = [3, 6, 12, 24]
-    swin.WINDOW_SIZE = 7
+    swin.WINDOW_SIZE = 7  # patches
     swin.MLP_RATIO = 4.0
     swin.QKV_BIAS = True
-    swin.QK_SCALE = None
+    swin.QK_SCALE = None  # None: 1 / sqrt(width of a head)
     swin.DROP_RATE = 0.0
     swin.ATTN_DROP_RATE = 0.0
     swin.DROP_PATH_RATE = 0.3
-    swin.APE = False
+    swin.APE = False  # absolute position embedding
     swin.PATCH_NORM = True
     swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    swin.USE_CHECKPOINT = False
+    swin.USE_CHECKPOINT = False  # recompute blocks in the backward pass: less memory, more time
 
-    cfg.SOLVER.OPTIMIZER = "ADAMW"
-    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1
-    # "full_model" clips the gradient of all parameters together (CLIP_GRADIENTS.CLIP_TYPE).
+    cfg.SOLVER.OPTIMIZER = "ADAMW"  # or "SGD"
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # the backbone's learning rate, relative to BASE_LR
+    # Detectron2's CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": the norm of all gradients together.
 
-    # Mixed precision (AMP.ENABLED) on GPUs: "float16", with scaled gradients, or "bfloat16". On a CPU it is
-    # always bfloat16.
+    # Mixed precision on GPUs (AMP.ENABLED): "float16", with gradient scaling, or "bfloat16". CPUs always use
+    # bfloat16.
     cfg.SOLVER.AMP.DTYPE = "float16"
-    # An exponential moving average of the weights, which evaluation then uses.
+    # Evaluate an exponential moving average of the weights.
     cfg.SOLVER.EMA = CN()
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
 
-    # Steps from one line of metrics to the next; a line has the medians over these steps.
+    # Steps between two lines of metrics; a line shows medians over these steps.
     cfg.LOG_PERIOD = 20
+    # Training on several processes tolerates parameters without a gradient; the published network has some.
     cfg.FIND_UNUSED_PARAMETERS = True
 
 
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
-    """Reads a config file and overrides keys of it.
+    """Reads a config file and overrides some of its keys.
 
-    A config that asks for CUDA where there is none gets the CPU.
+    If the config asks for CUDA and no GPU is available, the CPU is used.
 
     Args:
-        config_file: a YAML file, which may name others in ``_BASE_``.
+        config_file: a YAML file. Its ``_BASE_`` may name another one.
         opts: ``KEY VALUE KEY VALUE ...``.
 
     Raises:
-        InputError: if the file is missing or no YAML, a key is unknown, or a value has the wrong type.
+        InputError: if the file is missing or not YAML, a key is unknown, or a value has the wrong type.
     """
     cfg = get_cfg()
     add_seqformer_config(cfg)
@@ -199,7 +199,7 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
     ) as error:
         raise InputError(f"config file '{path}': {_one_line(error)}") from error
     if len(opts) % 2:
-        raise InputError(f"options come as KEY VALUE pairs, but '{opts[-1]}' has no value")
+        raise InputError(f"options must be KEY VALUE pairs, but '{opts[-1]}' has no value")
     try:
         cfg.merge_from_list(list(opts))
     except (KeyError, ValueError, AssertionError, AttributeError) as error:

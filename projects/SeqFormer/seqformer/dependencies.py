@@ -1,6 +1,6 @@
-"""Detectron2: whether it is there, how to get it, and how to import it quietly.
+"""Detectron2: whether it is installed, how to install it, and how to import it without warnings.
 
-No distribution that pip could find by name is sure to be Detectron2, so setup.cfg does not require one.
+setup.cfg does not require it, since no distribution on PyPI is certain to be Detectron2.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Detectron2 is not installed. Install it in one of two ways, into an environment 
 
 
 def has_detectron2() -> bool:
-    """Whether Detectron2 is installed; a mere folder of that name, such as its clone, does not count."""
+    """Whether Detectron2 is installed. A folder with that name, such as a clone of it, does not count."""
     spec = importlib.util.find_spec("detectron2")
     return spec is not None and spec.origin is not None
 
 
 def import_detectron2() -> None:
-    """Imports Detectron2's models without the deprecation warnings that this alone causes.
+    """Imports Detectron2's models without their deprecation warnings.
 
-    Detectron2 and fvcore call ``torch.jit.script`` at import, which newer PyTorch deprecates. A user of
-    SeqFormer can do nothing about it, so it is not shown; the filter lasts for this import only.
+    Detectron2 and fvcore call ``torch.jit.script``, which newer PyTorch deprecates, when they are imported.
+    Users can do nothing about that, so the warning is hidden, for this import only.
 
     Raises:
-        ModuleNotFoundError: Detectron2 is not installed; the message says how to get it.
+        ModuleNotFoundError: if Detectron2 is not installed; the message says how to install it.
     """
     if not has_detectron2():
         raise ModuleNotFoundError(HOW_TO_GET_DETECTRON2, name="detectron2")

@@ -1,4 +1,4 @@
-"""``python -m seqformer.env``: what is installed, what it runs on, and what to do about what is missing."""
+"""``python -m seqformer.env``: reports what is installed, the hardware, and how to fix what is missing."""
 
 from seqformer.cli.env import main
 

@@ -1,4 +1,4 @@
-"""What the user's input can do wrong, and how a command says so."""
+"""Errors in the user's input, and how commands report them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["InputError", "check_number", "exit_on_bad_input", "name_flags"]
 
 
 class InputError(ValueError):
-    """Input that cannot be used; the message says what is wrong, where, and what to do.
+    """Raised for input that cannot be used. The message says what is wrong, where, and what to do.
 
-    A message names an argument of the function in backquotes, such as `threshold`; see :func:`name_flags`.
+    Messages quote function arguments in backticks, such as `threshold`; see :func:`name_flags`.
     """
 
 
 @contextmanager
 def exit_on_bad_input() -> Iterator[None]:
-    """For ``main()`` functions: an :class:`InputError` becomes one line on stderr and exit code 2."""
+    """Turns an :class:`InputError` into one line on stderr and exit code 2; for ``main()`` functions."""
     try:
         yield
     except InputError as error:
@@ -31,10 +31,10 @@ def exit_on_bad_input() -> Iterator[None]:
 
 @contextmanager
 def name_flags(flags: Mapping[str, str]) -> Iterator[None]:
-    """An :class:`InputError` in its block names flags or config keys instead of the library's arguments.
+    """Replaces argument names in the message of an :class:`InputError` by flags or config keys.
 
     Args:
-        flags: by argument, such as ``{"threshold": "--confidence-threshold"}``.
+        flags: flag or key by argument, such as ``{"threshold": "--confidence-threshold"}``.
     """
     try:
         yield
@@ -53,24 +53,24 @@ def check_number(
     at_most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Checks the type and the bounds of an argument.
+    """Checks the type and bounds of an argument.
 
     Raises:
-        InputError: if ``value`` is not a number, or not an integer where one is wanted, or out of bounds.
+        InputError: if ``value`` is not a number (with ``integer``, not an integer) or is out of bounds.
 
-    Example:
+    Examples:
         >>> check_number("threshold", 0.5, at_least=0, at_most=1)
     """
     if isinstance(value, bool) or not isinstance(value, Integral if integer else Real):
-        wanted = "an integer" if integer else "a number"
-        raise InputError(f"`{argument}` must be {wanted}, not {value!r}")
+        kind = "an integer" if integer else "a number"
+        raise InputError(f"`{argument}` must be {kind}, not {value!r}")
     bounds = {
         "at least": (operator.ge, at_least),
         "above": (operator.gt, above),
         "at most": (operator.le, at_most),
         "below": (operator.lt, below),
     }
-    given = {words: bound for words, bound in bounds.items() if bound[1] is not None}
+    given = {words: (compare, bound) for words, (compare, bound) in bounds.items() if bound is not None}
     if not all(compare(value, bound) for compare, bound in given.values()):
-        wanted = " and ".join(f"{words} {bound:g}" for words, (_, bound) in given.items())
-        raise InputError(f"`{argument}` must be {wanted}, not {value}")
+        allowed = " and ".join(f"{words} {bound:g}" for words, (_, bound) in given.items())
+        raise InputError(f"`{argument}` must be {allowed}, not {value}")

@@ -1,4 +1,4 @@
-"""SeqFormer as a Detectron2 meta-architecture: from the dataset mapper's dicts to losses or results."""
+"""SeqFormer as a Detectron2 meta-architecture: dicts of the dataset mapper in, losses or results out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["SeqFormer"]
 
 _MASK_STRIDE = 4
 
-# Arguments and the keys of MODEL.SeqFormer that they come from.
+# Arguments and their keys in MODEL.SeqFormer.
 _TRANSFORMER_KEYS = {
     "dim": "HIDDEN_DIM",
     "num_heads": "NHEADS",
@@ -74,10 +74,10 @@ class SeqFormer(nn.Module):
     """Segments, classifies and tracks all instances of a video (Wu et al., ECCV 2022).
 
     Args:
-        network: the network, whose parameters carry their published names below ``detr``.
+        network: the network. Its parameters keep their published names under ``detr``.
         criterion: matching and losses.
-        options: how a video is cut into clips, and which queries are results.
-        deep_supervision: losses on every decoder layer instead of only the last.
+        options: how a video is cut into clips, and which queries become results.
+        deep_supervision: compute losses on every decoder layer instead of only the last.
     """
 
     @configurable
@@ -129,15 +129,15 @@ class SeqFormer(nn.Module):
 
     @property
     def network(self) -> SeqFormerNetwork:
-        """The network under the name that code reads; checkpoints call it ``detr``."""
+        """The network. It is stored as ``detr``, its name in checkpoints."""
         return self.detr
 
     def encode(self, images: list[Tensor]) -> EncodedFrames:
-        """Normalises, pads and encodes frames, (3, h, w) each, values 0 to 255."""
+        """Normalises, pads and encodes frames, each (3, h, w) with values 0 to 255."""
         return self.network.encode(images)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Losses in training, results of one video otherwise.
+        """Returns losses in training mode, and the results of one video otherwise.
 
         Args:
             batched_inputs: dicts with
@@ -145,19 +145,19 @@ class SeqFormer(nn.Module):
                 * image: list of T tensors (3, h, w), values 0 to 255, channels as in INPUT.FORMAT;
                 * instances (training): list of T Instances with gt_boxes (absolute xyxy), gt_classes,
                   gt_masks and gt_ids (-1: not visible in that frame), the same instances in every frame;
-                * height, width (inference): the size of the masks wanted.
+                * height, width (inference): size of the output masks.
 
         Returns:
-            in training, weighted losses by name. Otherwise, of the one video, image_size (h, w), pred_scores
-            (list of float), pred_labels (list of int, 0-based), pred_masks (list of (T, h, w) bool), and the
-            same as a :class:`seqformer.structures.VideoResult` in video_result, whose masks are RLEs.
+            in training, weighted losses by name. Otherwise the results of the video: image_size (h, w),
+            pred_scores (list of float), pred_labels (list of int, 0-based), pred_masks (list of (T, h, w)
+            bool), and video_result, the same as a :class:`seqformer.structures.VideoResult` with RLE masks.
         """
         if self.training:
             return self.forward_training(batched_inputs)
         return self.forward_inference(batched_inputs)
 
     def forward_training(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Weighted losses; those of earlier decoder layers end in their number."""
+        """Returns weighted losses by name. Names of earlier decoder layers end in the layer's index."""
         num_frames = len(batched_inputs[0]["image"])
         frames = self.encode([image for video in batched_inputs for image in video["image"]])
         stride8 = frames.mask_features.shape[-2:]
@@ -170,16 +170,16 @@ class SeqFormer(nn.Module):
         ]
         matches = [self.criterion.match(prediction, targets) for prediction in predictions]
 
-        # All layers' matched queries of a video are drawn together; then masks[video][layer].
+        # The mask head runs once a video, on the matched queries of all layers. Result: masks[video][layer].
         masks = []
         for video in range(len(batched_inputs)):
             chosen = [(outputs[layer], match[video][0]) for layer, match in zip(layers, matches, strict=True)]
-            drawn = self.network.masks(
+            video_masks = self.network.masks(
                 frames[video * num_frames : (video + 1) * num_frames],
                 torch.cat([output.instance_queries[video, queries] for output, queries in chosen]),
                 torch.cat([output.reference[video, :, queries, :2] for output, queries in chosen], dim=1),
             )
-            masks.append(drawn.split([len(queries) for _, queries in chosen]))
+            masks.append(video_masks.split([len(queries) for _, queries in chosen]))
 
         normaliser = self.criterion.normaliser(targets)
         losses = {}
@@ -211,15 +211,15 @@ class SeqFormer(nn.Module):
 
     @torch.no_grad()
     def forward_inference(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Results of one video."""
+        """Returns the results of one video."""
         if len(batched_inputs) != 1:
-            raise ValueError(f"inference takes one video at a time, not {len(batched_inputs)}")
+            raise ValueError(f"inference runs on one video at a time, not on {len(batched_inputs)}")
         video = batched_inputs[0]
         images = video["image"]
         image_size = tuple(images[0].shape[-2:])
         output_size = (video.get("height", image_size[0]), video.get("width", image_size[1]))
         inference = VideoInference(self.network, self.options, len(images))
-        tracklets = TrackletBuilder(self.options.most_results)
+        tracklets = TrackletBuilder(self.options.max_results)
         for final in inference.run(images):
             tracklets.add(inference.frame_results(final, image_size, output_size))
         result = tracklets.result(output_size)

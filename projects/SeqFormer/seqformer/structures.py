@@ -1,6 +1,6 @@
-"""Typed results of inference, which evaluation, drawing and files use.
+"""Typed results of inference, used by evaluation, drawing and files.
 
-No PyTorch, OpenCV or Detectron2 is needed to read them.
+They need neither PyTorch nor OpenCV nor Detectron2.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class RLE(TypedDict):
 
 @dataclass
 class Tracklet:
-    """One instance of a video under one class.
+    """One tracked instance of a video with one class.
 
-    An instance with several classes above the threshold has several tracklets, which share ``instance_id``
+    An instance with several classes above the threshold has one tracklet for each. They share ``instance_id``
     and masks.
 
     Attributes:
-        instance_id: from 0, in order of first appearance.
-        label: the class, contiguous and 0-based.
-        score: mean probability of that class over the clips that hold the instance.
+        instance_id: counts from 0, in order of first appearance.
+        label: class index, contiguous and 0-based.
+        score: mean probability of that class over the clips that contain the instance.
         segmentations: T masks; None where the instance is not visible.
-        class_name: the name of the class.
-        size: height and width of the frames, pixels.
+        class_name: name of the class.
+        size: height and width of the frames in pixels.
     """
 
     instance_id: int
@@ -48,15 +48,15 @@ class Tracklet:
     size: tuple[int, int] = (0, 0)
 
     def masks(self, t: int) -> np.ndarray:
-        """The mask (H, W) in frame ``t``, bool; all False if the instance is not visible there."""
+        """Returns the mask in frame ``t``, (H, W) bool; all False if the instance is not visible."""
         rle = self.segmentations[t]
         return np.zeros(self.size, dtype=bool) if rle is None else mask_codec.decode(rle).astype(bool)
 
     @property
     def boxes(self) -> np.ndarray:
-        """(T, 4) float64, tight boxes around the masks: x0, y0, x1, y1 in pixels.
+        """Tight boxes around the masks, (T, 4) float64: x0, y0, x1, y1 in pixels.
 
-        Right and bottom edges are exclusive; NaN where the instance is not visible.
+        Right and bottom edges are exclusive. A box is NaN where the instance is not visible.
         """
         boxes = np.full((len(self.segmentations), 4), np.nan)
         visible = [t for t, rle in enumerate(self.segmentations) if rle is not None]
@@ -66,15 +66,14 @@ class Tracklet:
         return boxes
 
     def to_json(self, video_id: int = 1, category_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """Returns the entry of results.json for this tracklet, in YouTube-VIS format.
+        """Returns this tracklet's entry of results.json, in YouTube-VIS format.
 
         Args:
             video_id: the video's id in the dataset.
-            category_ids: the dataset's category id of every contiguous class; by default classes are counted
-                from 1.
+            category_ids: the dataset's category id of every class index; by default the index plus 1.
 
         Returns:
-            video_id, category_id, score and segmentations (an RLE or None for every frame).
+            a dict of video_id, category_id, score and segmentations (an RLE or None for every frame).
 
         Raises:
             InputError: if the model predicts a class that the dataset does not have.
@@ -84,7 +83,7 @@ class Tracklet:
         if self.label >= len(category_ids):
             raise InputError(
                 f"the model predicts class {self.label} (counted from 0), but the dataset has "
-                f"{len(category_ids)} classes: are the weights made for another dataset?"
+                f"{len(category_ids)} classes: were the weights trained on another dataset?"
             )
         return {
             "video_id": video_id,
@@ -96,14 +95,14 @@ class Tracklet:
 
 @dataclass
 class VideoResult:
-    """All tracklets of one video, at the video's own size.
+    """All tracklets of one video, with masks at the video's own size.
 
     Attributes:
-        height, width: of the frames, pixels.
-        length: frames, T.
-        tracklets: in order of first appearance, or with the best (query, class) pairs the best first.
+        height, width: size of the frames in pixels.
+        length: number of frames, T.
+        tracklets: in order of first appearance; with the result protocol "pairs", the best first.
 
-    Example:
+    Examples:
         >>> result = predictor(frames)
         >>> [(t.class_name, t.score, t.boxes[0]) for t in result.tracklets]
     """
@@ -114,13 +113,13 @@ class VideoResult:
     tracklets: list[Tracklet] = field(default_factory=list)
 
     def to_json(self, video_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """Returns the entries of results.json for this video, as :meth:`Tracklet.to_json` makes them."""
+        """Returns this video's entries of results.json; see :meth:`Tracklet.to_json`."""
         return [tracklet.to_json(video_id, category_ids) for tracklet in self.tracklets]
 
 
 @dataclass(frozen=True)
 class FrameInstance:
-    """An instance that is visible in a frame."""
+    """A visible instance in one frame."""
 
     instance_id: int
     label: int  # the most probable class so far, contiguous, 0-based
@@ -130,47 +129,47 @@ class FrameInstance:
 
 @dataclass(frozen=True)
 class EndedInstance:
-    """An instance that no later frame can show; its scores are those of the whole video."""
+    """An instance that cannot appear in any later frame, with its final scores."""
 
     instance_id: int
-    scores: list[tuple[int, float]]  # classes that are results, and their scores; may be empty
+    scores: list[tuple[int, float]]  # (label, score) of the classes that are results; may be empty
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """A frame that no later one can change.
+    """The result of one frame, with final masks and ids.
 
-    Masks and ids are final. Labels and scores are those so far, for later clips may hold an instance. Its
-    final ones are in ``ended`` of this frame or of a later one.
+    Labels and scores are those so far, since later clips may contain the same instance. The final ones follow
+    in ``ended`` of this frame or a later one.
     """
 
-    index: int  # of the frame, from 0
-    instances: list[FrameInstance]  # by id; all of them, however low their scores
+    index: int  # frame number, from 0
+    instances: list[FrameInstance]  # all visible instances in order of id, whatever their scores
     ended: list[EndedInstance]
 
 
 @dataclass
 class Trace:
-    """What the decoder did with one clip of T frames.
+    """Internals of the decoder for one clip of T frames.
 
-    D decoder layers, Q queries, M heads, L levels, P points, K classes. Layers are counted from 1 in methods
-    and messages; arrays hold layer 1 at index 0. All coordinates are x before y, normalised to the unpadded
-    frame, float32; sampling locations and boxes may leave [0, 1].
+    D decoder layers, Q queries, M heads, L levels, P points, K classes. Methods and messages count layers
+    from 1; arrays have layer 1 at index 0. All coordinates are xy, normalised to the unpadded frame, float32.
+    Sampling locations and boxes may leave [0, 1].
 
-    The fused operator never writes locations and weights out. They are computed anew from its inputs by
-    :mod:`seqformer.ops.reference`, with which the operator agrees.
+    The fused operator does not return locations and weights, so :mod:`seqformer.ops.reference` recomputes
+    them from its inputs.
 
     Attributes:
         sampling_locations: (D, T, Q, M, L, P, 2).
         attention_weights: (D, T, Q, M, L, P), sum to 1 over L and P together.
-        reference_points: (T, Q, 2), where layer 1 starts from, the same in all frames.
-        boxes: (D, T, Q, 4), cxcywh, refined by each layer. Layer l + 1 starts from those of layer l.
+        reference_points: (T, Q, 2), references of layer 1, the same in all frames.
+        boxes: (D, T, Q, 4), cxcywh, refined by each layer. Layer l + 1 starts from the boxes of layer l.
         temporal_weights: (D, T, Q), sum to 1 over T.
-        class_probabilities: (D, Q, K), by each layer's class head.
-        queries: (N,) int64, the queries kept, best first. Position in it is the instance's id, as it is in
-            the results of a video that is one clip.
-        segmentations: N instances times T masks at the output's size, None where one is empty; None if masks
-            were not asked for.
+        class_probabilities: (D, Q, K), from each layer's class head.
+        queries: (N,) int64, the selected queries, best first. A position in it is an instance id, the same
+            as in the results of a video that is one clip.
+        segmentations: T masks for each of N instances, at output size, None where empty; None if masks were
+            not requested.
 
     Source: SeqFormer, section 3.2, and figures 2 and 3 of its supplement.
     """
@@ -201,16 +200,16 @@ class Trace:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int64, the most likely class of every instance, 0-based, by the last layer."""
+        """(N,) int64, the most probable class of every instance in the last layer, 0-based."""
         return self.class_probabilities[-1, self.queries].argmax(1)
 
     @property
     def scores(self) -> np.ndarray:
-        """(N,) the probability of that class."""
+        """(N,) probability of that class."""
         return self.class_probabilities[-1, self.queries].max(1)
 
     def references(self, layer: int) -> np.ndarray:
-        """What a layer samples around: points (T, Q, 2) for layer 1, boxes (T, Q, 4) cxcywh for later ones.
+        """Returns a layer's references: points (T, Q, 2) for layer 1, boxes (T, Q, 4) cxcywh for later ones.
 
         Raises:
             InputError: if there is no such layer.
@@ -219,12 +218,12 @@ class Trace:
         return self.reference_points if layer == 1 else self.boxes[layer - 2]
 
     def check_layer(self, layer: int) -> None:
-        """Raises an InputError if the decoder has no layer of that number, counted from 1."""
+        """Raises InputError if the decoder has no layer with that number, counted from 1."""
         if not 1 <= layer <= self.num_layers:
             raise InputError(f"there is no decoder layer {layer}: the model has 1 to {self.num_layers}")
 
     def check_instance(self, instance: int) -> None:
-        """Raises an InputError if there is no instance of that id."""
+        """Raises InputError if there is no instance with that id."""
         if not 0 <= instance < len(self.queries):
             raise InputError(
                 f"there is no instance {instance}: the model keeps 0 to {len(self.queries) - 1}, best first"

@@ -1,3 +1,3 @@
-"""The version of the package; setup.cfg reads it from here."""
+"""The package's version, which setup.cfg reads."""
 
 __version__ = "0.2.0"

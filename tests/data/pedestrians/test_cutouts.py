@@ -1,4 +1,4 @@
-"""Tracks of people who meet: which of them are the same person."""
+"""Tracks of people who meet: which tracks belong to the same person."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from seqformer.data.pedestrians.cutouts import Blob, Perspective, Track, number_
 
 
 def walk(first: int, last: int, x: float, speed: float, foot: int = 100) -> Track:
-    """Somebody 40 pixels tall in the frames from first to last; the left edge is at x in frame 0."""
+    """A person 40 pixels tall in frames ``first`` to ``last``, with the left edge at ``x`` in frame 0."""
     track = Track()
     for frame in range(first, last + 1):
         left = round(x + speed * frame)
@@ -19,7 +19,7 @@ def walk(first: int, last: int, x: float, speed: float, foot: int = 100) -> Trac
 
 
 def people(*tracks: Track, blue: tuple[int, ...] = ()) -> list[int]:
-    """Numbers of tracks whose people wear red, or blue."""
+    """Returns the person of each track; people wear red, or blue if listed in ``blue``."""
     frames = np.full((60, 160, 400, 3), 128, np.uint8)
     for number, track in enumerate(tracks):
         for blob in track.blobs:
@@ -29,7 +29,7 @@ def people(*tracks: Track, blue: tuple[int, ...] = ()) -> list[int]:
 
 
 def test_people_who_meet_are_the_same_afterwards() -> None:
-    """Two cross, a third stands; each track has ended and another begun."""
+    """Two people cross while a third stands; every track ends and a new one begins."""
     right, left, standing = (0, 4), (160, -4), (300, 0)
     before = [walk(0, 12, *way) for way in (right, left, standing)]
     after = [walk(20, 32, *way) for way in (standing, right, left)]
@@ -40,13 +40,13 @@ def test_people_who_meet_are_the_same_afterwards() -> None:
     "second",
     [
         walk(40, 50, 0, 4),  # too late
-        walk(20, 32, 30, 4),  # too far on
-        walk(20, 32, 160, -4),  # there, but walking the other way
+        walk(20, 32, 30, 4),  # too far ahead
+        walk(20, 32, 160, -4),  # right place, but walking the other way
         walk(20, 32, 0, 4, foot=130),
         walk(9, 32, 0, 4),  # at the same time
     ],
 )
-def test_other_people_are_others(second: Track) -> None:
+def test_other_people_stay_separate(second: Track) -> None:
     assert people(walk(0, 12, 0, 4), second) == [0, 1]
 
 
@@ -57,13 +57,13 @@ def test_clothes_tell_people_apart() -> None:
 
 
 def test_legs_behind_a_sign() -> None:
-    """A part of a person that no pixel shows has no colour; those that show count."""
+    """Hidden parts of a person have no colour; only visible parts are compared."""
     first, second = walk(0, 12, 0, 4), walk(20, 32, 0, 4)
     for blob in first.blobs:
         blob.mask[18:38] = False
     assert people(first, second) == [0, 0]
 
 
-def test_somebody_met_twice_is_one() -> None:
+def test_two_meetings_of_one_person() -> None:
     assert people(*(walk(first, first + 10, 0, 3) for first in (28, 0, 14))) == [1, 1, 1]
     assert people() == []

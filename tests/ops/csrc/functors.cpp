@@ -1,4 +1,4 @@
-// The functors that the CUDA kernels loop over, looped over by this processor, for the tests to call.
+// Runs the functors of the CUDA kernels on the CPU; called by the tests.
 
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>

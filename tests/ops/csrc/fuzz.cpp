@@ -1,5 +1,5 @@
-// Runs every set of CPU kernels that this processor has on random calls and compares them with the functors of
-// arithmetic.h. Meant to be compiled with sanitizers: arrays have exactly the size that a call needs.
+// Runs every set of CPU kernels that this processor supports on random calls and compares the results with the
+// functors of arithmetic.h. Compile it with sanitizers: arrays have exactly the size that a call needs.
 //
 //   fuzz CALLS SEED
 
@@ -57,7 +57,7 @@ std::vector<T> numbers(int64_t count, double least, double most) {
   return result;
 }
 
-// Locations in and around the levels, some of them absurd.
+// Locations inside and around the levels, including absurd ones.
 template <typename C>
 std::vector<C> places(int64_t count) {
   std::vector<C> result = numbers<C>(count, -0.5, 1.5);
@@ -70,11 +70,16 @@ std::vector<C> places(int64_t count) {
 }
 
 template <typename T, typename A>
-void compare(const char* kernels, const char* what, const std::vector<T>& found, const std::vector<A>& wanted, double precision) {
+void compare(
+    const char* kernels,
+    const char* what,
+    const std::vector<T>& actual,
+    const std::vector<A>& expected,
+    double precision) {
   double scale = 1;
-  for (A w : wanted) scale = std::fmax(scale, std::fabs(static_cast<double>(w)));
-  for (size_t i = 0; i < found.size(); ++i) {
-    const double f = static_cast<double>(static_cast<A>(found[i])), w = static_cast<double>(wanted[i]);
+  for (A w : expected) scale = std::fmax(scale, std::fabs(static_cast<double>(w)));
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const double f = static_cast<double>(static_cast<A>(actual[i])), w = static_cast<double>(expected[i]);
     if (!(std::fabs(f - w) <= precision * scale)) {
       std::fprintf(stderr, "%s, %s[%zu]: %g, not %g\n", kernels, what, i, f, w);
       std::exit(1);
@@ -116,18 +121,25 @@ void one_call(Type value_type, Type location_type, double precision) {
   call.weights = weights.data();
   call.grad_output = grad_output.data();
 
-  std::vector<T> wanted(outputs);
+  std::vector<T> expected(outputs);
   const ForwardElement<T, C, A> element{
-      p, value.data(), shapes.data(), starts.data(), locations.data(), weights.data(), wanted.data()};
+      p, value.data(), shapes.data(), starts.data(), locations.data(), weights.data(), expected.data()};
   for (int64_t i = 0; i < outputs; ++i) element(i);
-  std::vector<A> wanted_grad(value.size(), A(0));
+  std::vector<A> expected_grad(value.size(), A(0));
   const ValueGradient<T, C, A, Add> value_gradient{
-      p, grad_output.data(), shapes.data(), starts.data(), locations.data(), weights.data(), wanted_grad.data()};
+      p, grad_output.data(), shapes.data(), starts.data(), locations.data(), weights.data(), expected_grad.data()};
   for (int64_t i = 0; i < outputs; ++i) value_gradient(i);
-  std::vector<C> wanted_locations(2 * samples), wanted_weights(samples);
+  std::vector<C> expected_locations(2 * samples), expected_weights(samples);
   const LocationGradient<T, C, A> location_gradient{
-      p, grad_output.data(), value.data(), shapes.data(), starts.data(), locations.data(), weights.data(),
-      wanted_locations.data(), wanted_weights.data()};
+      p,
+      grad_output.data(),
+      value.data(),
+      shapes.data(),
+      starts.data(),
+      locations.data(),
+      weights.data(),
+      expected_locations.data(),
+      expected_weights.data()};
   for (int64_t i = 0; i < samples; ++i) location_gradient(i);
   const auto in_sum_type = [](const auto& stored) {
     std::vector<A> result;
@@ -138,7 +150,7 @@ void one_call(Type value_type, Type location_type, double precision) {
   for (const char* name : {"baseline", "avx2", "avx512"}) {
     const cpu::Kernels* kernels = cpu::find_kernels(name);
     if (kernels == nullptr) continue;
-    // As the operator does, kernels are not called where there is nothing to sum.
+    // Like the operator, do not call the kernels if there is nothing to sum.
     if (p.levels > 0) {
       std::vector<T> output(outputs);
       call.output = output.data();
@@ -146,10 +158,10 @@ void one_call(Type value_type, Type location_type, double precision) {
       const int64_t rows = p.images * p.queries, middle = rows / 2;
       kernels->forward(call, 0, middle, scratch.data());
       kernels->forward(call, middle, rows, scratch.data());
-      compare(name, "output", output, in_sum_type(wanted), precision);
+      compare(name, "output", output, in_sum_type(expected), precision);
 
-      // The fused form reads the same numbers as offsets from boxes and as logits; that it stays in its arrays is
-      // what matters here.
+      // The fused form uses the same numbers as offsets from boxes and as logits. This only checks that it stays
+      // within its arrays.
       for (int64_t size : {2, 4}) {
         const auto reference = numbers<C>(p.images * p.queries * p.levels * size, 0, 1);
         Call fused = call;
@@ -165,9 +177,9 @@ void one_call(Type value_type, Type location_type, double precision) {
     call.grad_weights = grad_weights.data();
     std::vector<char> scratch(kernels->backward_scratch(call));
     kernels->backward(call, 0, p.images * p.heads * p.levels, scratch.data());
-    compare(name, "grad_value", grad_value, wanted_grad, precision);
-    compare(name, "grad_locations", grad_locations, in_sum_type(wanted_locations), precision);
-    compare(name, "grad_weights", grad_weights, in_sum_type(wanted_weights), precision);
+    compare(name, "grad_value", grad_value, expected_grad, precision);
+    compare(name, "grad_locations", grad_locations, in_sum_type(expected_locations), precision);
+    compare(name, "grad_weights", grad_weights, in_sum_type(expected_weights), precision);
   }
 }
 

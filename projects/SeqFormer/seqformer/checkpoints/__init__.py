@@ -1,4 +1,4 @@
-"""Checkpoints: reading, checking, converting and exporting weights."""
+"""Reading, checking, converting and exporting checkpoints."""
 
 from seqformer.checkpoints.checkpointer import SeqFormerCheckpointer
 from seqformer.checkpoints.export import export_weights

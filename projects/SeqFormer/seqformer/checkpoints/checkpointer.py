@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, extended: reads safetensors, refuses weights that do not fit, survives kills."""
+"""Detectron2's checkpointer with safetensors, strict checks of weights, and atomic saving."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from seqformer.formats.files import replaced_when_complete
 
 __all__ = ["SeqFormerCheckpointer"]
 
-_PARTIAL = ".partial"  # in the name of a file while it is written
+_PARTIAL = ".partial"  # in the name of a file while it is being written
 
 
 class SeqFormerCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that also reads ``.safetensors`` files.
 
-    A saved file gets its final name once it is complete, so the process may be killed at any moment.
+    A file gets its final name only when it is complete, so the process can be killed at any moment.
 
     Args:
         model: the model to load into.
-        save_dir: the folder that checkpoints are saved to.
-        strict: refuse a file that lacks any of the model's tensors or holds others. Training leaves it
-            off, since it starts from a backbone's weights or from weights for other classes.
-        resumable: whether training resumes from the checkpoints that this one saves.
-        checkpointables: what else to save and load, as in Detectron2.
+        save_dir: the folder in which checkpoints are saved.
+        strict: refuse files with missing or additional tensors. Training leaves it off, since it starts from
+            weights of a backbone or for other classes.
+        resumable: whether training resumes from checkpoints saved by this object.
+        checkpointables: other objects to save and load, as in Detectron2.
 
-    ``load`` raises InputError if the file is missing or unreadable, or, when strict, does not fit.
+    ``load`` raises InputError if the file is missing, cannot be read or, if strict, does not fit.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
         super().save(name + _PARTIAL, **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Gives a complete file its final name and notes it as the one to resume from."""
+        """Gives a complete file its final name and records it as the one to resume from."""
         name = last_filename_basename.replace(_PARTIAL, "")
         os.replace(Path(self.save_dir, last_filename_basename), Path(self.save_dir, name))
         if self.resumable:
@@ -62,7 +62,7 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
                 part.write_text(name, encoding="utf-8")
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a .pth, .pkl or .safetensors file as in Detectron2; ``path`` "" loads nothing."""
+        """Loads a .pth, .pkl or .safetensors file as in Detectron2. A ``path`` of "" loads nothing."""
         try:
             return super().load(path, *args, **kwargs)
         except AssertionError as error:
@@ -77,16 +77,16 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
             reason = str(error).strip().split("\n")[0]
             raise InputError(f"weights '{filename}' cannot be read: {reason}") from error
         if not isinstance(checkpoint.get("model"), dict):
-            raise InputError(f"weights '{filename}' hold no state dict")
+            raise InputError(f"weights '{filename}' have no state dict")
         return checkpoint
 
-    def _load_model(self, checkpoint: dict[str, Any]):
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         incompatible = super()._load_model(checkpoint)
         if self.strict:
-            for key, found, expected in incompatible.incorrect_shapes:
+            for key, in_file, in_model in incompatible.incorrect_shapes:
                 raise InputError(
-                    f"weights and config do not fit: {key} is {_shape(found)} in the file and "
-                    f"{_shape(expected)} in the model{_hint(key)}"
+                    f"weights and config do not match: {key} is {_shape(in_file)} in the file and "
+                    f"{_shape(in_model)} in the model{_hint(key)}"
                 )
             for what, keys in (
                 ("lacks", incompatible.missing_keys),
@@ -95,8 +95,8 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
                 if keys:
                     owner = "the file" if what == "lacks" else "the model"
                     raise InputError(
-                        f"weights and config do not fit: {owner} {what} {len(keys)} tensors, "
-                        f"{keys[0]} among them; is it another architecture?"
+                        f"weights and config do not match: {owner} {what} {len(keys)} tensors, "
+                        f"including {keys[0]}; is it another architecture?"
                     )
         return incompatible
 

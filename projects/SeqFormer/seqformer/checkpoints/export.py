@@ -15,7 +15,7 @@ from seqformer.errors import InputError
 __all__ = ["export_weights"]
 
 _CLASS_HEAD = "detr.detr.class_embed.0.bias"
-_TRAINING_ONLY = ".training_query_embed.weight"  # queries of MODEL.SeqFormer.QUERY_GROUPS
+_TRAINING_ONLY = ".training_query_embed.weight"  # additional queries of MODEL.SeqFormer.QUERY_GROUPS
 
 
 def export_weights(
@@ -23,14 +23,14 @@ def export_weights(
 ) -> None:
     """Writes the model of a checkpoint as a safetensors file in float16.
 
-    Modules that appear under two names, as box heads do, are written under both, as checkpoints have them.
-    Queries that only training uses (MODEL.SeqFormer.QUERY_GROUPS) are left out.
+    Modules with two names, such as box heads, are written under both, as in checkpoints. Queries that only
+    training uses (MODEL.SeqFormer.QUERY_GROUPS) are dropped.
 
     Args:
-        source: a checkpoint of a training.
+        source: a training checkpoint.
         output: the .safetensors file.
-        class_names: in the order of the model; saved in the file.
-        average: export the moving average of the weights (SOLVER.EMA) instead of the last ones.
+        class_names: class names in the order of the model; saved in the file.
+        average: export the moving average of the weights (SOLVER.EMA) instead of the latest weights.
 
     Raises:
         InputError: if the checkpoint is missing, has no average to export, or has another number of classes.
@@ -43,20 +43,20 @@ def export_weights(
     if head is None:
         raise InputError(f"'{source}' is not a checkpoint of SeqFormer")
     if len(head) != len(class_names):
-        raise InputError(f"'{source}' has {len(head)} classes, but {len(class_names)} names are given")
-    # The float16 range holds every weight that training leaves; integer buffers stay as they are.
+        raise InputError(f"'{source}' has {len(head)} classes, but there are {len(class_names)} class names")
+    # Trained weights fit into the range of float16. Integer buffers keep their dtype.
     half = {
         name: t.half() if t.is_floating_point() else t
         for name, t in state.items()
         if not name.endswith(_TRAINING_ONLY)
     }
     if not all(torch.isfinite(t).all() for t in half.values() if t.is_floating_point()):
-        raise InputError(f"'{source}' has weights beyond the range of float16")
+        raise InputError(f"'{source}' has weights outside the range of float16")
     write_state(output, half, {"thing_classes": json.dumps(list(class_names))})
 
 
 def _read_average(source: str | Path) -> dict[str, Tensor]:
-    """The moving average of the weights (SOLVER.EMA) in a checkpoint of a training."""
+    """Returns the moving average of the weights (SOLVER.EMA) in a training checkpoint."""
     checkpoint = read_checkpoint(source)
     trainer = checkpoint.get("trainer", {}) if isinstance(checkpoint, dict) else {}
     if "average" not in trainer:

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running code from them, written whole or not at all."""
+"""Checkpoint files: read without executing code in them, and written atomically."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ def read_checkpoint(path: str | Path) -> Any:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Returns the tensors of a .pth file by name, from under "model" or "state_dict" if it has one.
+    """Returns the tensors of a .pth file by name, from its "model" or "state_dict" if it has one.
 
     Raises:
-        InputError: if the file is missing, is not a checkpoint, or holds anything but tensors there.
+        InputError: if the file is missing, is not a checkpoint, or contains something other than tensors.
     """
     state = read_checkpoint(path)
     for key in _STATE_KEYS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"'{path}' holds no state dict")
+        raise InputError(f"'{path}' has no state dict")
     return state
 
 
 def write_state(
     path: str | Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors as .pth (under "model") or .safetensors; the suffix decides.
+    """Writes tensors as .pth (under "model") or .safetensors, depending on the suffix.
 
     Args:
-        path: the file. A failure leaves what was there before.
-        state: tensors by name. Tensors may share memory.
-        metadata: text fields, which only safetensors files can carry.
+        path: the file. If writing fails, an existing file is not changed.
+        state: tensors by name; they may share memory.
+        metadata: text fields; only safetensors files can store them.
 
     Raises:
-        InputError: if the suffix is another one, or the file cannot be written.
+        InputError: if the suffix is unknown or the file cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".pth", ".safetensors"):
@@ -72,7 +72,7 @@ def write_state(
             if path.suffix == ".pth":
                 torch.save({"model": dict(state)}, part)
             else:
-                # safetensors refuses tensors that share memory, as heads under two names do.
+                # safetensors refuses tensors that share memory, such as heads with two names.
                 separate = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
                 save_file(separate, part, metadata=dict(metadata or {}))
         except (SafetensorError, RuntimeError) as error:
@@ -80,7 +80,7 @@ def write_state(
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """Returns the text fields of a safetensors file; other files have none.
+    """Returns the text fields of a safetensors file; {} for other files.
 
     Raises:
         InputError: if the file is missing or is not a safetensors file.
@@ -95,5 +95,5 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_class_names(path: str | Path) -> list[str]:
-    """Returns the class names in a weights file, in the order of the model; [] if it has none."""
+    """Returns the class names in a weights file in the order of the model; [] if it has none."""
     return json.loads(read_metadata(path).get("thing_classes", "[]"))

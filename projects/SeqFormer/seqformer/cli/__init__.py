@@ -1,1 +1,1 @@
-"""The commands: each module parses its arguments and calls the library."""
+"""The commands. Each module parses its arguments and calls the library."""

@@ -1,9 +1,9 @@
-"""Checks a dataset in YouTube-VIS format and lists everything that is wrong with it.
+"""Checks a dataset in YouTube-VIS format and lists all problems.
 
     seqformer check train.json train/JPEGImages [--decode]
 
 Prints one line per problem, with file, video, annotation and frame. Exit code 0: no problems; 1: problems;
-2: the JSON cannot be read at all.
+2: the JSON cannot be read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["add_arguments", "main", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("json", type=Path, help="annotations in YouTube-VIS format")
     parser.add_argument("frames", type=Path, help="folder that file names in the JSON are relative to")
-    parser.add_argument("--decode", action="store_true", help="read whole frames, to find truncated ones")
+    parser.add_argument("--decode", action="store_true", help="decode whole frames, to find truncated files")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Converts datasets to YouTube-VIS JSON, results to other formats, and checkpoints of other layouts.
+"""Converts datasets, results and checkpoints between formats.
 
     seqformer convert dataset davis --annotations Annotations --frames JPEGImages --output davis.json
     seqformer convert results coco --dataset val.json --results results.json --output frames.json
@@ -20,9 +20,9 @@ __all__ = ["add_arguments", "main", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for name, module, text in (
-        ("dataset", convert_dataset, "make a YouTube-VIS JSON from DAVIS, MOTS, CVAT or bare frames"),
-        ("results", convert_results, "turn a results.json into DAVIS, MOTS or COCO"),
-        ("checkpoint", convert_checkpoint, "rename the tensors of a checkpoint of another layout"),
+        ("dataset", convert_dataset, "convert DAVIS, MOTS, CVAT or unlabelled frames to YouTube-VIS JSON"),
+        ("results", convert_results, "convert a results.json to DAVIS, MOTS or COCO"),
+        ("checkpoint", convert_checkpoint, "convert a checkpoint of another layout"),
     ):
         command = kinds.add_parser(
             name,

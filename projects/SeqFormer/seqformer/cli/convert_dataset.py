@@ -1,19 +1,19 @@
-"""Makes a YouTube-VIS JSON from video annotations in other formats.
+"""Converts video annotations in other formats to YouTube-VIS JSON.
 
     seqformer convert dataset davis --annotations Annotations --frames JPEGImages --output davis.json
     seqformer convert dataset mots --annotations instances_txt --frames image_02 --output mots.json
     seqformer convert dataset cvat --annotations task.xml --frames frames --output task.json
     seqformer convert dataset frames --frames frames --categories person car --output unlabelled.json
 
-davis: a folder of PNGs per video, whose palette indices or grey levels are the objects. --meta takes
-YouTube-VOS's meta.json for categories; without it every object is an "object".
+davis: one folder of PNGs per video; palette indices or grey levels are object ids. --meta takes YouTube-VOS's
+meta.json for categories; without it, the only category is "object".
 mots: KITTI-MOTS or MOTSChallenge, as text or 16-bit PNGs (class * 1000 + number). Ignored regions (class 10)
-become crowd annotations of every category, or are dropped with --ignore-regions drop.
-cvat: "CVAT for video 1.1". Polygons and masks; boxes are refused, or filled with --boxes fill.
-frames: a folder of frames per video, without annotations, for a model to find instances in.
+become crowd annotations of every category; --ignore-regions drop removes them.
+cvat: "CVAT for video 1.1" with polygons and masks. Boxes are an error; --boxes fill turns them into masks.
+frames: one folder of frames per video, without annotations, for prediction.
 
-Frames stay where they are; file names in the JSON are relative to --frames. Check the result with
-`seqformer check`, and train on it as ytvis:JSON:FRAMES. datasets/README.md shows the folders.
+Frames are not copied; file names in the JSON are relative to --frames. Check the result with
+`seqformer check`, and train on it as ytvis:JSON:FRAMES. datasets/README.md shows the folder layouts.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }
     davis, mots, cvat, frames = commands.values()
     for command, text in (
-        (davis, "folder with a folder of PNGs for each video"),
-        (mots, "folder with NAME.txt, NAME/gt/gt.txt or a folder of PNGs for each sequence"),
+        (davis, "folder with one subfolder of PNGs per video"),
+        (mots, "folder with NAME.txt, NAME/gt/gt.txt or a subfolder of PNGs per sequence"),
     ):
         command.add_argument("--annotations", type=Path, required=True, metavar="FOLDER", help=text)
     cvat.add_argument(
-        "--annotations", type=Path, nargs="+", required=True, metavar="XML", help="one for each task"
+        "--annotations", type=Path, nargs="+", required=True, metavar="XML", help="one export per task"
     )
     for command in commands.values():
         command.add_argument(
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         command.add_argument("--output", type=Path, required=True, metavar="JSON", help="file to write")
     davis.add_argument("--meta", type=Path, metavar="JSON", help="YouTube-VOS's meta.json, for categories")
-    davis.add_argument("--void", type=int, metavar="ID", help="id of pixels that belong to nothing")
+    davis.add_argument("--void", type=int, metavar="ID", help="id of pixels to ignore")
     mots.add_argument(
         "--classes",
         type=_class,
@@ -71,13 +71,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ignore-regions",
         choices=("crowd", "drop"),
         default="crowd",
-        help="turn ignored regions into crowds, or drop them (default: %(default)s)",
+        help="turn ignored regions into crowd annotations, or drop them (default: %(default)s)",
     )
     cvat.add_argument(
-        "--boxes", choices=("refuse", "fill"), default="refuse", help="what to do with boxes (%(default)s)"
+        "--boxes",
+        choices=("refuse", "fill"),
+        default="refuse",
+        help="what to do with boxes (default: %(default)s)",
     )
     frames.add_argument(
-        "--categories", nargs="+", required=True, metavar="NAME", help="those of the model, in its order"
+        "--categories",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="category names, in the order of the model",
     )
 
 

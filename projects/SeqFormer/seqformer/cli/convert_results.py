@@ -1,17 +1,17 @@
-"""Turns a results.json into formats of annotation tools and other benchmarks.
+"""Converts a results.json to formats of annotation tools and other benchmarks.
 
     seqformer convert results davis --dataset val.json --results results.json --output masks/
     seqformer convert results mots --dataset val.json --results results.json --output mots/
     seqformer convert results coco --dataset val.json --results results.json --output frames.json
 
-davis: PNGs with a palette in Annotations/, a folder per video, and meta.json with the categories;
+davis: palette PNGs in Annotations/, one folder per video, and meta.json with the categories;
 `seqformer convert dataset davis` reads them.
-mots: a text file per video. Here and in davis, of overlapping instances the one with the higher score is in
-front.
+mots: one text file per video.
 coco: one file with a mask, score and track_id for every instance and frame.
+In davis and mots, the instance with the higher score is in front where instances overlap.
 
-The dataset is the YouTube-VIS JSON that the results are on; annotations are not needed. For frames that
-nobody has annotated, `seqformer convert dataset frames` makes it.
+The dataset is the YouTube-VIS JSON of the results' videos; annotations are not needed. For unlabelled frames,
+`seqformer convert dataset frames` creates it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.4,
         metavar="SCORE",
-        help="leave out results below (default: %(default)s)",
+        help="drop results with lower scores (default: %(default)s)",
     )
 
 

@@ -1,6 +1,8 @@
-"""``python -m seqformer.env``: what is installed, what it runs on, and what to do about what is missing.
+"""Reports installed packages, devices and compilers, and how to install what is missing.
 
-Ends with exit code 1 when something that SeqFormer cannot run without is missing.
+    seqformer env
+
+Exit code 1: something that SeqFormer needs is missing.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ class Fact:
 
     name: str
     value: str
-    advice: str = ""  # what to do, where something is missing
-    blocking: bool = False  # SeqFormer does not run like this
+    advice: str = ""  # what to do if something is missing
+    blocking: bool = False  # SeqFormer cannot run without it
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ PACKAGES = (
 
 
 def package_facts() -> list[Fact]:
-    """Version and distribution of every package that SeqFormer uses."""
+    """Returns version and distribution of every package that SeqFormer uses."""
     distributions = importlib.metadata.packages_distributions()
     facts = []
     for package in PACKAGES:
@@ -70,12 +72,12 @@ def package_facts() -> list[Fact]:
             continue
         names = sorted(set(distributions.get(package.module, ())))
         value = ", ".join(f"{importlib.metadata.version(name)} ({name})" for name in names)
-        facts.append(Fact(package.name, value or "found, but no distribution claims it"))
+        facts.append(Fact(package.name, value or "installed, but not by pip"))
     return facts
 
 
 def cpu_name() -> str:
-    """The processor's name, as precisely as the system gives it."""
+    """Returns the name of the processor."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -85,7 +87,7 @@ def cpu_name() -> str:
 
 
 def device_facts() -> list[Fact]:
-    """What PyTorch can compute on."""
+    """Returns the devices that PyTorch can use."""
     facts = [Fact("CPU", f"{cpu_name()}, {os.cpu_count()} cores")]
     try:
         import torch
@@ -105,31 +107,31 @@ def device_facts() -> list[Fact]:
         else:
             why = f"PyTorch is built for CUDA {torch.version.cuda}"
             advice = "for an NVIDIA GPU, check its driver with nvidia-smi"
-        facts.append(Fact("CUDA devices", f"none ({why})", f"none is needed; {advice}"))
+        facts.append(Fact("CUDA devices", f"none ({why})", f"optional; {advice}"))
     return facts
 
 
 def first_program(*candidates: str | None) -> str | None:
-    """Path of the first candidate that is an executable program."""
+    """Returns the path of the first candidate that is an executable program."""
     return next((path for name in candidates if name and (path := shutil.which(name))), None)
 
 
 def compiler_facts() -> list[Fact]:
-    """The compilers that a compiled operator takes."""
+    """Returns the compilers that can build the operator."""
     cuda_home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     nvcc = first_program(f"{cuda_home}/bin/nvcc", "nvcc")
     if nvcc is None:
-        cuda = Fact("CUDA toolkit", "not found", "none is needed; CUDA_HOME says where one is")
+        cuda = Fact("CUDA toolkit", "not found", "optional; set CUDA_HOME if it is installed")
     else:
         output = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
         release = re.search(r"release ([\d.]+)", output)
         cuda = Fact("CUDA toolkit", f"{release[1] if release else 'unknown version'} ({nvcc})")
     compiler = first_program(os.environ.get("CXX"), "c++", "g++", "clang++")
-    return [cuda, Fact("C++ compiler", compiler or "not found", "" if compiler else "none is needed")]
+    return [cuda, Fact("C++ compiler", compiler or "not found", "" if compiler else "optional")]
 
 
 def seqformer_facts() -> list[Fact]:
-    """SeqFormer itself: where it is, its operator, its model."""
+    """Returns the location of SeqFormer, its operator and its model."""
     package = Path(__file__).resolve().parents[1]
     try:
         version = importlib.metadata.version("seqformer-d2")
@@ -147,7 +149,7 @@ def seqformer_facts() -> list[Fact]:
         facts.append(Fact("Deformable attention", implementation(), advice))
     except ImportError as error:
         problem = str(error).splitlines()[0]
-        facts.append(Fact("Deformable attention", "not usable", f"first solve: {problem}", blocking=True))
+        facts.append(Fact("Deformable attention", "not usable", f"fix this first: {problem}", blocking=True))
 
     try:
         facts.append(Fact("Shipped model", str(model_zoo.get_weights_file(model_zoo.SHIPPED_MODEL))))
@@ -158,17 +160,17 @@ def seqformer_facts() -> list[Fact]:
 
 
 def collect_environment() -> list[Fact]:
-    """All lines of the report, in order."""
+    """Returns all lines of the report, in order."""
     python = Fact("Python", f"{platform.python_version()} ({sys.executable}), {platform.platform()}")
     return [*seqformer_facts(), python, *package_facts(), *device_facts(), *compiler_facts()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The report has no options."""
+    """Adds nothing: the report has no options."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the report; returns 1 when SeqFormer cannot run, else 0."""
+    """Prints the report. Returns 1 if SeqFormer cannot run, else 0."""
     facts = collect_environment()
     width = max(len(fact.name) for fact in facts)
     for fact in facts:

@@ -1,6 +1,8 @@
-"""Exports a trained model as a small file: half precision, no optimizer, class names included.
+"""Exports a trained model as a small file.
 
-python tools/export_weights.py output/pedestrians/model_final.pth model.safetensors --classes person
+    python tools/export_weights.py output/pedestrians/model_final.pth model.safetensors --classes person
+
+Weights are stored in half precision with the class names, without the state of the optimizer.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ __all__ = ["add_arguments", "main", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of a training, .pth")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint from training, .pth")
     parser.add_argument("output", type=Path, help="the .safetensors file to write")
     parser.add_argument(
         "--classes", nargs="+", required=True, metavar="NAME", help="class names, in the order of the model"

@@ -1,16 +1,16 @@
-"""The paper's figures for any video and any trained model, and comparisons of results.
+"""Draws the paper's figures for any video and trained model, and compares results.
 
-    python tools/figure.py instances --input street.mp4 --results street.json --output instances.png
-    python tools/figure.py sampling-points --input street.mp4 --frames 40:70:6 --instances top3 --layers all
-    python tools/figure.py temporal-weights --input street.mp4 --frames 40:60:2 --instances 0,2
-    python tools/figure.py compare --dataset val.json --images JPEGImages --video-id 3 \\
+    seqformer figure instances --input street.mp4 --results street.json --output instances.png
+    seqformer figure sampling-points --input street.mp4 --frames 40:70:6 --instances top3 --layers all
+    seqformer figure temporal-weights --input street.mp4 --frames 40:60:2 --instances 0,2
+    seqformer figure compare --dataset val.json --images JPEGImages --video-id 3 \\
         --results ours=a.json other=b.json --output compare.pdf
 
 Frames come from --input (a video, a folder, pictures) or from a video of a YouTube-VIS dataset (--dataset,
---images, --video-id). With a dataset that has annotations, instances and compare show the ground truth as
-well. In sampling-points and temporal-weights the chosen frames are the clip that the model sees. With an .mp4
-as --output, compare writes all frames side by side.
-Without --config-file and --weights the shipped pedestrian model runs.
+--images, --video-id). If the dataset has annotations, instances and compare also show the ground truth. In
+sampling-points and temporal-weights the chosen frames form the clip that the model processes. If --output is
+an .mp4, compare writes a video with the results side by side.
+By default the shipped pedestrian model is used.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ _FLAGS = {
 
 
 def parse_frames(text: str | None, count: int, length: int) -> list[int]:
-    """Numbers of frames: those that ``text`` names ("0,8,40:70:6"), or ``count`` evenly spaced ones.
+    """Returns the frame numbers in ``text`` ("0,8,40:70:6"), or ``count`` evenly spaced ones.
 
     Raises:
-        InputError: if the text cannot be read, or a frame does not exist.
+        InputError: if the text is malformed, or a frame does not exist.
     """
     if text is None:
         if count < 1:
-            raise InputError(f"--count {count}: give at least 1")
+            raise InputError(f"--count {count}: must be at least 1")
         return np.unique(np.linspace(0, length - 1, min(count, length)).round().astype(int)).tolist()
     numbers: list[int] = []
     for part in text.split(","):
@@ -79,7 +79,7 @@ def parse_frames(text: str | None, count: int, length: int) -> list[int]:
         first, *rest = (int(number) for number in part.split(":"))
         numbers += range(first, *rest) if rest else [first]
     if not numbers:
-        raise InputError(f"--frames {text}: no frame is in that range")
+        raise InputError(f"--frames {text}: there are no frames in this range")
     beyond = [t for t in numbers if t >= length]
     if beyond:
         raise InputError(f"there is no frame {beyond[0]}: the video has frames 0 to {length - 1}")
@@ -87,21 +87,21 @@ def parse_frames(text: str | None, count: int, length: int) -> list[int]:
 
 
 def parse_numbers(text: str, option: str) -> list[int]:
-    """Numbers separated by commas, each once."""
+    """Parses numbers separated by commas, and removes duplicates."""
     if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text):
         raise InputError(f"{option} {text}: write numbers separated by commas")
     return list(dict.fromkeys(int(number) for number in text.split(",")))
 
 
 def parse_layers(text: str, num_layers: int) -> list[int]:
-    """Decoder layers, counted from 1: "all", "last" or numbers."""
+    """Parses decoder layers, counted from 1: "all", "last" or numbers."""
     if text in ("all", "last"):
         return list(range(1 if text == "all" else num_layers, num_layers + 1))
     return parse_numbers(text, "--layers")
 
 
 def parse_instances(text: str, count: int) -> list[int]:
-    """Instances: "all", "topN" (the N best) or ids."""
+    """Parses instances: "all", "topN" (the N best) or ids."""
     if text == "all":
         return list(range(count))
     if best := re.fullmatch(r"top([1-9]\d*)", text):
@@ -110,10 +110,10 @@ def parse_instances(text: str, count: int) -> list[int]:
 
 
 def parse_results(pairs: Sequence[str]) -> dict[str, Path]:
-    """Files by method, of NAME=FILE arguments.
+    """Parses NAME=FILE arguments, and returns the files by name of the method.
 
     Raises:
-        InputError: if one is not of that form, or two have the same name.
+        InputError: if an argument is malformed, or two have the same name.
     """
     files: dict[str, Path] = {}
     for pair in pairs:
@@ -127,10 +127,10 @@ def parse_results(pairs: Sequence[str]) -> dict[str, Path]:
 
 
 def figure_path(args: argparse.Namespace) -> tuple[Path, str]:
-    """Where the figure goes, and its format: --format, else the suffix of --output, else PNG.
+    """Returns the path of the figure and its format: --format, the suffix of --output, or PNG.
 
     Raises:
-        InputError: if the two do not agree, or there is no such format.
+        InputError: if --format and the suffix differ, or the format is unknown.
     """
     path = args.output or Path("output") / f"{args.figure}.{args.format or 'png'}"
     suffix = path.suffix.lower().removeprefix(".")
@@ -145,10 +145,10 @@ def figure_path(args: argparse.Namespace) -> tuple[Path, str]:
 
 
 def open_video(args: argparse.Namespace) -> DatasetVideo:
-    """The video that the command line names; warns of damage.
+    """Opens the video given on the command line, and warns if it is damaged.
 
     Raises:
-        InputError: if it cannot be read, or is not the one of the dataset.
+        InputError: if it cannot be read or does not match the dataset.
     """
     video = open_dataset_video(args.input, dataset=args.dataset, images=args.images, video_id=args.video_id)
     if video.problem:
@@ -162,7 +162,7 @@ def pick_frames(args: argparse.Namespace, video: DatasetVideo) -> Frames:
 
 
 def instances(args: argparse.Namespace) -> Path:
-    """A strip of frames with the predicted instances, and the ground truth if there is one."""
+    """Draws a strip of frames with predicted instances and, if available, the ground truth."""
     path, kind = figure_path(args)
     check_threshold(args.confidence_threshold)
     video = open_video(args)
@@ -183,7 +183,7 @@ def instances(args: argparse.Namespace) -> Path:
 
 
 def attention(args: argparse.Namespace) -> Path:
-    """Sampling points or temporal weights of the chosen frames."""
+    """Draws sampling points or temporal weights of the chosen frames."""
     path, kind = figure_path(args)
     frames = pick_frames(args, open_video(args))
     cfg = model_config(args.config_file, args.weights, args.opts)
@@ -202,7 +202,7 @@ def attention(args: argparse.Namespace) -> Path:
 
 
 def compare(args: argparse.Namespace) -> Path:
-    """Several results on one video, as a figure or a video."""
+    """Compares several results of one video, as a figure or a video."""
     is_video = args.output is not None and args.output.suffix.lower() == ".mp4"
     path, kind = (args.output, "mp4") if is_video else figure_path(args)
     if is_video and args.format:
@@ -239,7 +239,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     video = argparse.ArgumentParser(add_help=False)
     video.add_argument("--input", nargs="+", metavar="PATH", help="a video, a folder of frames, or pictures")
-    video.add_argument("--dataset", type=Path, metavar="JSON", help="YouTube-VIS JSON that has the video")
+    video.add_argument(
+        "--dataset", type=Path, metavar="JSON", help="YouTube-VIS JSON that contains the video"
+    )
     video.add_argument(
         "--images",
         type=Path,
@@ -247,7 +249,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that the file names in --dataset are relative to",
     )
     video.add_argument(
-        "--video-id", type=int, metavar="ID", help="id of the video (default without --dataset: 1)"
+        "--video-id", type=int, metavar="ID", help="id of the video (default: 1 without --dataset)"
     )
     video.add_argument(
         "--frames", metavar="NUMBERS", help="frames to show, counted from 0, such as 0,8,40:70:6"
@@ -265,7 +267,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dpi",
         type=int,
         default=200,
-        help="dots per inch, also of the pictures in pdf and svg (default: %(default)s)",
+        help="resolution of the figure, and of pictures in pdf and svg (default: %(default)s)",
     )
     video.add_argument(
         "--width", type=float, default=10.0, help="width of the figure in inches (default: %(default)s)"
@@ -278,13 +280,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="config of the model (default: the shipped one)",
     )
-    model.add_argument("--weights", metavar="FILE", help="weights that fit the config, .pth or .safetensors")
+    model.add_argument(
+        "--weights", metavar="FILE", help="weights that match the config, .pth or .safetensors"
+    )
     model.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
         metavar="KEY VALUE",
-        help="keys of the config to change; the last option of the command",
+        help="config overrides; must be the last option",
     )
 
     drawn = argparse.ArgumentParser(add_help=False)
@@ -293,7 +297,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.4,
         metavar="SCORE",
-        help="minimum score of the instances shown (default: %(default)s)",
+        help="minimum score of the instances to draw (default: %(default)s)",
     )
     drawn.add_argument("--no-labels", action="store_true", help="draw masks only")
 
@@ -304,11 +308,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--results",
         type=Path,
         metavar="JSON",
-        help="results to show, as demo.py writes them, instead of running a model",
+        help="results to draw, from `seqformer predict`, instead of running a model",
     )
     for name, layers, text in (
         ("sampling-points", "all", "where each instance looks in the chosen frames"),
-        ("temporal-weights", "last", "how much each of the chosen frames counts for each instance"),
+        ("temporal-weights", "last", "the weight of each chosen frame for each instance"),
     ):
         figure = figures.add_parser(name, parents=[video, model], help=text)
         figure.add_argument(

@@ -1,10 +1,10 @@
-"""Builds a dataset of pedestrians in YouTube-VIS format from one video of a fixed camera.
+"""Builds a dataset of pedestrians in YouTube-VIS format from a video of a fixed camera.
 
     python tools/make_pedestrians.py --video vtest.avi --output datasets/pedestrians
 
-People who touch nobody are cut out by background subtraction and followed. Videos are composed of them, some
-over the street without people and some over real frames. The training split uses only the frames before
---split-frame, the validation split only the others. vtest.avi comes with OpenCV's documentation (on Debian:
+People who do not touch others are cut out by background subtraction and tracked. They are composed into
+videos, over the empty street or over real frames. The training split uses only frames before --split-frame,
+the validation split only the others. vtest.avi is part of OpenCV's documentation (on Debian:
 ``apt-get download opencv-doc && dpkg -x opencv-doc_*.deb opencv-doc``).
 """
 
@@ -32,15 +32,13 @@ def _size(text: str) -> tuple[int, int]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, required=True, metavar="FILE", help="a video of a fixed camera")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet"
-    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to create")
     parser.add_argument(
         "--split-frame",
         type=int,
         default=500,
         metavar="FRAME",
-        help="the first frame that the validation split uses (default: %(default)s)",
+        help="first frame of the validation split (default: %(default)s)",
     )
     parser.add_argument(
         "--train-videos", type=int, default=600, metavar="N", help="training videos (default: %(default)s)"
@@ -49,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--val-videos", type=int, default=40, metavar="N", help="validation videos (default: %(default)s)"
     )
     parser.add_argument(
-        "--frames", type=int, default=20, metavar="N", help="frames of a video (default: %(default)s)"
+        "--frames", type=int, default=20, metavar="N", help="frames per video (default: %(default)s)"
     )
     parser.add_argument(
         "--size",
@@ -59,19 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of the frames in pixels (default: 432x576)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same dataset (default: %(default)s)"
+        "--seed", type=int, default=0, help="random seed of the dataset (default: %(default)s)"
     )
     parser.add_argument(
         "--processes",
         type=int,
         default=2,
         metavar="N",
-        help="processes that make videos (default: %(default)s)",
+        help="number of worker processes (default: %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Makes the dataset.
+    """Builds the dataset.
 
     Raises:
         InputError: if the video cannot be used, or the folder exists or cannot be written.

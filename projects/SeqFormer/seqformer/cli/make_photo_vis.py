@@ -1,11 +1,11 @@
-"""Makes PhotoVIS, a benchmark of composed videos, from photographs in Debian packages.
+"""Builds PhotoVIS, a benchmark of videos composed from photographs in Debian packages.
 
     apt-get download tuxpaint-stamps-default lomiri-wallpapers-16.04 mate-backgrounds \\
         plasma-workspace-wallpapers
     for file in *.deb; do dpkg -x $file photographs; done
     python tools/make_photo_vis.py --photographs photographs --output datasets/photo_vis
 
-docs/photo-vis.md says what it is and is not.
+docs/photo-vis.md describes it and its limits.
 """
 
 from __future__ import annotations
@@ -26,26 +26,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--photographs", type=Path, required=True, help="folder that the Debian packages were unpacked to"
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to write to; must not exist")
+    parser.add_argument("--output", type=Path, required=True, help="folder to create")
     parser.add_argument(
-        "--splits", nargs="+", choices=list(SPLITS), default=list(SPLITS), help="(default: all of them)"
+        "--splits",
+        nargs="+",
+        choices=list(SPLITS),
+        default=list(SPLITS),
+        help="splits to build (default: all)",
     )
     for split, count in _VIDEOS.items():
         parser.add_argument(
-            f"--{split}-videos", type=int, default=count, metavar="N", help="(default: %(default)s)"
+            f"--{split}-videos",
+            type=int,
+            default=count,
+            metavar="N",
+            help=f"{split} videos (default: %(default)s)",
         )
     parser.add_argument(
         "--height",
         type=int,
         default=192,
-        help="pixels; frames are 5/3 as wide; published: 192 and 288 (default: %(default)s)",
+        help="height in pixels; the width is 5/3 of it; published: 192 and 288 (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="published: 0 (default: %(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="(default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed; published: 0 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=2, help="number of worker processes (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Makes the benchmark.
+    """Builds the benchmark.
 
     Raises:
         InputError: if photographs are missing or the output exists.

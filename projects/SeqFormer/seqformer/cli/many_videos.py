@@ -1,4 +1,4 @@
-"""Several videos, one after the other or distributed over the processes of ``torchrun``."""
+"""Processes several videos in turn, or distributes them over the processes of ``torchrun``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from seqformer.formats.files import PICTURE_SUFFIXES
 
 __all__ = ["Share", "several_videos", "shared_out", "targets_of"]
 
-_LONGEST = timedelta(days=365)  # a process waits for the others' videos
+_LONGEST = timedelta(days=365)  # a process waits for the videos of the others
 
 
 def several_videos(inputs: Sequence[str]) -> list[Path]:
-    """The videos that several file names or a glob pattern name; empty if they name one video.
+    """Returns the videos given by several file names or a glob pattern; empty if there is only one.
 
-    Pictures are frames of one video, so names or patterns of pictures give no videos.
+    Pictures are frames of a single video, so file names or patterns of pictures return no videos.
     """
     is_pattern = [glob.has_magic(name) and not os.path.exists(name) for name in inputs]
     paths: list[Path] = []
@@ -38,7 +38,7 @@ def several_videos(inputs: Sequence[str]) -> list[Path]:
 
 
 def targets_of(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
-    """Each video with the .mp4 that is made of it.
+    """Returns each video with the path of its output, an .mp4.
 
     Args:
         videos: the files.
@@ -48,25 +48,26 @@ def targets_of(videos: Sequence[Path], output: Path) -> list[tuple[Path, Path]]:
         InputError: if ``output`` is a file or contains one of the videos, or two videos have the same name.
     """
     if output.suffix.lower() == ".mp4" or output.is_file():
-        raise InputError(f"`output` '{output}': name a folder, for there are {len(videos)} videos")
+        raise InputError(f"`output` '{output}': must be a folder, because there are {len(videos)} videos")
     targets: dict[Path, Path] = {}
     for video in videos:
         target = output / f"{video.stem}.mp4"
         if target in targets:
-            raise InputError(f"'{targets[target]}' and '{video}' would both become '{target}': rename one")
+            raise InputError(f"'{targets[target]}' and '{video}' have the same output '{target}': rename one")
         if target.exists() and target.samefile(video):
-            raise InputError(f"`output` '{output}' has the input '{video}' in it: choose another folder")
+            raise InputError(f"`output` '{output}' contains the input '{video}': choose another folder")
         targets[target] = video
     return [(video, target) for target, video in targets.items()]
 
 
 @dataclass
 class Share:
-    """Which part of the work this process does.
+    """This process's share of the videos.
 
     Attributes:
-        rank, count: the number of the process, from 0, and how many there are.
-        local_rank: its number on its machine.
+        rank: number of the process, from 0.
+        count: number of processes.
+        local_rank: number of the process on its machine.
     """
 
     rank: int = 0
@@ -76,17 +77,16 @@ class Share:
     def run(
         self, targets: Sequence[tuple[Path, Path]], track: Callable[[Path, Path], None]
     ) -> list[tuple[Path, str]]:
-        """Tracks this process's videos, except those that are done. A failure does not stop the rest.
+        """Tracks this process's videos, except finished ones. A failure does not stop the others.
 
-        Under torchrun it waits for the other processes: torchrun would end them if this one ended first with
-        a failure.
+        Waits for the other processes, because torchrun ends all of them when one exits with a failure.
 
         Args:
-            targets: all videos, each with the .mp4 that is made of it.
-            track: makes the second of the first.
+            targets: all videos, each with the path of its output.
+            track: tracks a video, given its path and the path of its output.
 
         Returns:
-            the videos that failed in any process, with the reasons.
+            The videos that failed in any process, with the reasons.
         """
         failures: list[tuple[Path, str]] = []
         for video, target in targets[self.rank :: self.count]:
@@ -97,7 +97,7 @@ class Share:
                 track(video, target)
             except InputError as error:
                 failures.append((video, " ".join(str(error).splitlines())))
-            except Exception as error:  # whatever a library raises for one video must not stop the rest
+            except Exception as error:  # an error in one video must not stop the others
                 traceback.print_exc()
                 failures.append((video, f"{type(error).__name__}: {' '.join(str(error).split())}"))
             if failures and failures[-1][0] == video:
@@ -111,13 +111,13 @@ class Share:
 
 @contextmanager
 def shared_out() -> Iterator[Share]:
-    """This process's share of the work; without torchrun all of it."""
+    """Yields this process's share of the work. Without torchrun, that is all of it."""
     if not started_by_torchrun():
         yield Share()
         return
     dist.init_process_group("gloo", timeout=_LONGEST)
     yield Share(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
-    # Not after an error: other processes may be waiting for this one, and torchrun ends them all.
+    # Not after an error: other processes may be waiting for this one, and torchrun will end them.
     dist.destroy_process_group()
 
 

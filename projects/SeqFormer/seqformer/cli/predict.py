@@ -1,22 +1,18 @@
 """Segments and tracks the instances of a video.
 
-    python demo/demo.py --input demo/assets/street.mp4 --output output/street.mp4
-
-    python demo/demo.py --input camera:0 --output output/camera.mp4
+    seqformer predict street.mp4 --output output/street.mp4
+    seqformer predict camera:0 --output output/camera.mp4
+    seqformer predict street.mp4 --html output/street.html
+    seqformer predict 'videos/*.mp4' --output results
+    torchrun --nproc_per_node 4 --no-python seqformer predict 'videos/*.mp4' --output results
 
 The input is a video, a folder or glob pattern of frames, picture files, a camera or an address. The output is
-an .mp4 file, or a folder of pictures, with the instances drawn. Results are saved as YouTube-VIS JSON next to
-the .mp4 file, or in the folder.
+an .mp4 file or a folder of pictures, with the instances drawn. Results are saved as YouTube-VIS JSON next to
+the .mp4 file, or in the folder. --html also writes a page, a single file for any browser, to explore the
+video and what the model attends to.
 
-    python demo/demo.py --input 'videos/*.mp4' --output results
-    torchrun --nproc_per_node 4 demo/demo.py --input 'videos/*.mp4' --output results
-
-Several videos get files of their own. Those that are done are skipped, and a video that fails does not stop
-the rest.
-
-    python demo/demo.py --input demo/assets/street.mp4 --html output/street.html
-
-makes a page as well, one file for any browser, to explore the video and what the model looks at.
+With several videos, each gets its own output. Finished videos are skipped, and a video that fails does not
+stop the others.
 """
 
 from __future__ import annotations
@@ -69,8 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="weights that fit the config, .pth or .safetensors (default: MODEL.WEIGHTS of --opts or the "
-        "config; the shipped model for the default config)",
+        help="weights that match the config, .pth or .safetensors (default: MODEL.WEIGHTS of --opts or the "
+        "config; the shipped weights for the default config)",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -79,34 +75,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PATH",
         help="a video, a folder or quoted glob pattern of frames, pictures (in natural order), a camera "
-        "(camera:0) or an address (rtsp://..., http://...); or several videos or a quoted pattern of them",
+        "(camera:0) or an address (rtsp://..., http://...); or several videos, or a quoted pattern of videos",
     )
     source.add_argument("--input", nargs="+", metavar="PATH", help="the same as PATH")
-    source.add_argument("--video-input", metavar="FILE", help="a video (the name in Detectron2's demo)")
+    source.add_argument("--video-input", metavar="FILE", help="a video, as in Detectron2's demo")
     source.add_argument("--webcam", action="store_true", help="the same as --input camera:0")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="an .mp4 file, or a folder for pictures or for the files of several videos (default: "
-        "output/NAME OF THE INPUT.mp4)",
+        help="an .mp4 file, or a folder for pictures or for several videos (default: output/INPUT_NAME.mp4)",
     )
     parser.add_argument(
         "--confidence-threshold",
         type=float,
         default=DEFAULT_THRESHOLD,
         metavar="SCORE",
-        help="minimum score of an instance that is drawn; the JSON file has all (default: %(default)s)",
+        help="minimum score of the instances to draw; the JSON file has all (default: %(default)s)",
     )
     parser.add_argument(
         "--html",
         metavar="FILE",
-        help="make a page as well to explore one video: instances, sampling points, temporal weights",
+        help="also write a page to explore one video: instances, sampling points, temporal weights",
     )
     parser.add_argument(
         "--streaming",
         action="store_true",
         help="track clip by clip and write each frame as soon as it is final: memory use does not grow with "
-        "the video, a killed run leaves valid files, and the drawn scores are those so far (cameras and "
+        "video length, a killed run leaves valid files, and drawn scores are the current ones (cameras and "
         "addresses are always streamed)",
     )
     parser.add_argument(
@@ -120,19 +115,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=argparse.REMAINDER,
         default=[],
         metavar="KEY VALUE",
-        help="keys of the config to change; the last option of the command",
+        help="config overrides; must be the last option",
     )
 
 
 def with_progress(frames: Iterable[np.ndarray], total: int | None, what: str) -> Iterable[np.ndarray]:
-    """The same frames, with a progress bar if stderr is a terminal."""
+    """Yields the frames, and shows a progress bar if stderr is a terminal."""
     done = " {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} frames, {rate_noinv_fmt}, {remaining} left"
     form = "{desc}" + (done if total else " {n_fmt} frames, {rate_noinv_fmt}")
     return tqdm(frames, what, total, unit=" frames", bar_format=form, disable=None, dynamic_ncols=True)
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """The whole command; returns an exit code if it was interrupted or some of several videos failed.
+    """Runs the command. Returns an exit code if it is interrupted or videos fail.
 
     Raises:
         InputError: if the input, the model or the output cannot be used.
@@ -159,7 +154,7 @@ def _run(args: argparse.Namespace) -> int | None:
         return _many_videos(args, cfg, videos)
     with open_source("camera:0" if args.webcam else inputs or args.video_input) as source:
         if args.resume and not source.paths:
-            raise InputError(f"--resume: '{source.name}' cannot be read again from where it was; start anew")
+            raise InputError(f"--resume: '{source.name}' is a live source and cannot be resumed")
         if args.html and (args.streaming or args.resume or args.display or not source.paths):
             raise InputError(
                 "--html needs the whole video: it cannot be used with a camera or address, --streaming, "
@@ -171,7 +166,7 @@ def _run(args: argparse.Namespace) -> int | None:
 
 
 def _many_videos(args: argparse.Namespace, cfg: CfgNode, videos: Sequence[Path]) -> int | None:
-    """Makes files of each video; skips those that are done and continues those that were interrupted."""
+    """Processes several videos. Skips finished ones and resumes interrupted ones."""
     targets = targets_of(videos, Path(args.output or "output"))
     with shared_out() as share:
         if cfg.MODEL.DEVICE == "cuda" and share.count > 1:
@@ -247,32 +242,32 @@ def _stream(job: StreamingJob, predictor: VideoPredictor) -> WrittenVideo:
 
 
 def _check_html(html: str, source: FrameSource, output: Path, cfg: CfgNode) -> None:
-    """Checks before the tracking that the page can be written.
+    """Checks before tracking that the page can be written.
 
     Raises:
-        InputError: if it cannot.
+        InputError: if it cannot be written.
     """
     options = cfg.MODEL.SeqFormer
-    cut = options.CLIP_MATCHING and not options.AUTO_MEMORY_GB  # which may choose the whole video
+    cut = options.CLIP_MATCHING and not options.AUTO_MEMORY_GB  # which may choose one clip
     check_page(html, source.length, clip_matching=cut)
     if os.path.exists(html) and any(os.path.samefile(html, path) for path in source.paths):
-        raise InputError(f"--html '{html}' is the input itself: choose another name")
+        raise InputError(f"--html '{html}' is the input: choose another name")
     if Path(html).resolve().is_relative_to(output.resolve()):
-        raise InputError(f"--html '{html}' is in the folder of pictures: choose another place")
+        raise InputError(f"--html '{html}' is in the folder of pictures: choose another folder")
 
 
 def _show_frame(frame: np.ndarray) -> None:
     """Shows an RGB frame in a window.
 
     Raises:
-        InputError: if OpenCV has no windows.
+        InputError: if OpenCV cannot open windows.
     """
     try:
         cv2.imshow("SeqFormer", frame[..., ::-1])
         cv2.waitKey(1)
     except cv2.error as error:
         raise InputError(
-            "--display: this OpenCV has no windows; install opencv-python instead of opencv-python-headless"
+            "--display: this OpenCV cannot open windows; install opencv-python, not opencv-python-headless"
         ) from error
 
 

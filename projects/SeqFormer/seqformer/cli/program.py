@@ -1,17 +1,21 @@
-"""What every command does around its work: parse arguments, report bad input in one line, exit."""
+"""The common part of all commands: parses arguments, reports bad input in one line, and exits."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from seqformer.errors import exit_on_bad_input
 
 __all__ = ["Program", "program"]
 
-Program = Callable[[Sequence[str] | None], None]
-"""Runs a command with the given arguments, by default those of the process."""
+
+class Program(Protocol):
+    """Runs a command with the given arguments, by default those of the process."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> None: ...
 
 
 def program(
@@ -20,14 +24,14 @@ def program(
     description: str | None,
     prog: str | None = None,
 ) -> Program:
-    """Makes the ``main`` of a command that is a program of its own.
+    """Creates the ``main`` function of a command that can run on its own.
 
     Args:
         add_arguments: adds the command's arguments to a parser.
-        run: does the work and returns an exit code, None for 0. An InputError is reported in one line, with
-            exit code 2.
-        description: for --help, usually the module's docstring.
-        prog: the name of the program, where that of the file would mislead.
+        run: runs the command and returns an exit code, None for 0. An InputError is reported in one line,
+            with exit code 2.
+        description: description in --help, usually the module's docstring.
+        prog: name of the program in --help; by default that of the file.
     """
 
     def main(argv: Sequence[str] | None = None) -> None:

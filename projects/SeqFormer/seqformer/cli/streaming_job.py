@@ -1,4 +1,4 @@
-"""One video from frames to files, frame by frame: all files are valid at any moment, memory does not grow."""
+"""Tracks a video frame by frame, with valid output files at any time and bounded memory use."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ __all__ = ["StreamingJob"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAVED_EVERY = 30.0  # seconds
-_SHARE_OF_SAVING = 0.05  # of all time, at most; each time the whole results.json is written
+_SHARE_OF_SAVING = 0.05  # limit, as a fraction of time; each save writes the whole results.json
 
 
 @dataclass
 class _Clock:
-    """Says when it is time to save again.
+    """Tells when to save again.
 
     Attributes:
-        last: when the state was last saved, seconds of ``time.monotonic``.
-        took: seconds that saving took.
+        last: time of the last save, seconds of ``time.monotonic``.
+        took: duration of the last save, seconds.
     """
 
     last: float
@@ -50,7 +50,7 @@ class _Clock:
 
 
 class _Interruption:
-    """Within it SIGINT and SIGTERM only set ``requested``; the second one raises KeyboardInterrupt."""
+    """A context in which the first SIGINT or SIGTERM sets ``requested``; the second interrupts."""
 
     def __enter__(self) -> _Interruption:
         self.requested = False
@@ -70,25 +70,24 @@ class _Interruption:
 class StreamingJob:
     """Tracks, draws and writes a video frame by frame.
 
-    While it runs, the folder NAME.unfinished next to the output has a line for each final frame and, saved at
-    intervals, the state that a resumed job starts from. The JSON file is saved at the same intervals. The
+    While it runs, the folder NAME.unfinished next to the output has one line per final frame, and the state
+    for resuming the job, which is saved at intervals. The JSON file is saved at the same intervals. The
     folder is removed at the end.
 
     Args:
         output: an .mp4 file, or a folder for pictures.
         source: the video.
-        class_names: by label.
-        category_ids: by label, for the JSON file.
-        video_id: for the JSON file.
-        threshold: minimum score so far of an instance that is drawn.
-        resume: continue an interrupted job; without one, start from the beginning.
-        show: gets every drawn frame.
+        class_names: names by label.
+        category_ids: category ids by label, for the JSON file.
+        video_id: video id for the JSON file.
+        threshold: minimum current score of the instances to draw.
+        resume: continue an interrupted job, if there is one.
+        show: called with each drawn frame.
 
     Raises:
-        InputError: if there is an interrupted job that ``resume`` does not continue, or the output cannot be
-            written.
+        InputError: if there is an interrupted job and ``resume`` is not set, or the output cannot be written.
 
-    Example:
+    Examples:
         >>> with open_source("camera:0") as source:
         ...     job = StreamingJob("out.mp4", source, class_names=["person"], category_ids=[1])
         ...     job.run(VideoPredictor(cfg).stream(clip_matching=True))
@@ -131,18 +130,17 @@ class StreamingJob:
     def run(self, stream: StreamingPredictor, progress: Progress = no_progress) -> WrittenVideo:
         """Tracks the video to its end.
 
-        An interruption (SIGINT or SIGTERM) takes effect after the current frame. If the source is a file, its
-        final frames are in valid files, and a job with ``resume`` continues from there; if it is live, the
-        interruption is its end. When the source fails, all frames before are written as if it had ended
-        there.
+        An interruption (SIGINT or SIGTERM) takes effect after the current frame. If the source is a file, the
+        final frames are saved in valid files, and a job with ``resume`` continues from there. A live source
+        ends with the interruption. If the source fails, the frames before the failure are saved.
 
         Args:
             stream: a new predictor.
-            progress: shows how far the work is.
+            progress: shows the progress.
 
         Raises:
             InputError: if the source fails or has no frames, or the output cannot be written.
-            KeyboardInterrupt: if the job was interrupted and the source is a file.
+            KeyboardInterrupt: if the job is interrupted and the source is a file.
         """
         if self._resume:
             self._restore(stream)
@@ -150,15 +148,20 @@ class StreamingJob:
             self.unfinished.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"'{self.output}' cannot be written: {error.strerror}") from error
+
+        def remove_unless_begun() -> None:
+            if not stream.num_final:
+                shutil.rmtree(self.unfinished, ignore_errors=True)
+
         with ExitStack() as stack:
-            stack.callback(lambda: stream.num_final or shutil.rmtree(self.unfinished, ignore_errors=True))
+            stack.callback(remove_unless_begun)
             spool = stack.enter_context(ResultSpool(self.unfinished / "frames.jsonl", keep=stream.num_final))
             writer = stack.enter_context(self._writer)
             interruption = stack.enter_context(_Interruption())
             frames = self._read(progress(self._source, self._source.length, "tracking"))
             try:
                 self._track(stream, spool, frames, writer, interruption)
-            except InputError:  # the disk is full, perhaps not for this
+            except InputError:  # the disk may be full, but the results may fit
                 with suppress(InputError):
                     self._write_results(stream, spool)
                 raise
@@ -180,7 +183,7 @@ class StreamingJob:
         writer: FrameWriter,
         interruption: _Interruption,
     ) -> None:
-        """Writes the results of all frames to the spool, and the drawn frames to the writer."""
+        """Tracks all frames, and writes results to the spool and drawn frames to the writer."""
         again = 0
         for result, frame in zip(read_spool(spool.path), islice(frames, stream.num_final), strict=False):
             writer.write(self._draw(frame, result))
@@ -189,8 +192,8 @@ class StreamingJob:
                 raise KeyboardInterrupt
         if again < stream.num_final:
             raise InputError(
-                f"the input has {again} frames, but the interrupted run had {stream.num_final} of it: "
-                "give the same input, or start without `resume`"
+                f"the input has {again} frames, but the interrupted run had processed {stream.num_final}: "
+                "use the same input, or start without `resume`"
             )
         waiting: deque[np.ndarray] = deque()
 
@@ -218,16 +221,16 @@ class StreamingJob:
             write(stream.finish())
 
     def _read(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same frames up to a failure of the source, which is kept in ``_failure``."""
+        """Yields the frames up to a failure of the source, which is stored in ``_failure``."""
         try:
             yield from frames
         except InputError as error:
             self._failure = error
 
     def _draw(self, frame: np.ndarray, result: FrameResult) -> np.ndarray:
-        shown = [instance for instance in result.instances if instance.score >= self._threshold]
-        self._drawn.update(instance.instance_id for instance in shown)
-        frame = draw_frame(frame, shown, self._class_names)
+        instances = [instance for instance in result.instances if instance.score >= self._threshold]
+        self._drawn.update(instance.instance_id for instance in instances)
+        frame = draw_frame(frame, instances, self._class_names)
         if self._show:
             self._show(frame)
         return frame
@@ -235,13 +238,17 @@ class StreamingJob:
     def _save(self, stream: StreamingPredictor, spool: ResultSpool, clock: _Clock) -> None:
         start = time.monotonic()
         with replaced_when_complete(self._state_path) as part:
-            torch.save(stream.state(), part)
+            try:
+                torch.save(stream.state(), part)
+            except RuntimeError as error:  # such as a full disk
+                reason = str(error).splitlines()[0]
+                raise InputError(f"cannot write '{self._state_path}': {reason}") from error
         self._write_results(stream, spool)
         clock.last = time.monotonic()
         clock.took = clock.last - start
 
     def _write_results(self, stream: StreamingPredictor, spool: ResultSpool) -> None:
-        """Writes results.json of the frames so far; needs the memory of all their RLEs while it runs."""
+        """Writes results.json for the frames so far. Needs memory for all their RLEs while it runs."""
         builder = stream.tracklets()
         builder.add(read_spool(spool.path))
         tracklets = builder.tracklets((self._source.height, self._source.width))

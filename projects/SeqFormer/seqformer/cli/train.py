@@ -1,8 +1,10 @@
-"""Trains SeqFormer, or evaluates it with ``--eval-only``.
+"""Trains SeqFormer, or evaluates it with --eval-only.
 
-``train_net.py --config-file FILE [--num-gpus N] [--resume] [--eval-only] [KEY VALUE ...]``
+    seqformer train --config-file configs/ytvis19/seqformer_R50.yaml --num-gpus 8
+    seqformer train --config-file FILE --eval-only MODEL.WEIGHTS model_final.pth
+    torchrun --nproc_per_node 4 --no-python seqformer train --config-file FILE
 
-In several processes, on GPUs or CPUs: ``torchrun --nproc_per_node N train_net.py --config-file FILE ...``
+torchrun starts several processes, on GPUs or CPUs.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from seqformer.cli.program import program
 from seqformer.config import load_config
@@ -41,15 +43,15 @@ _INTERRUPTED = 130  # exit code, 128 + SIGINT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", metavar="FILE", help="config of the model and its training")
+    parser.add_argument("--config-file", metavar="FILE", help="config of the model and the training")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue from the last checkpoint in OUTPUT_DIR, if there is one",
+        help="resume from the last checkpoint in OUTPUT_DIR, if there is one",
     )
     parser.add_argument("--eval-only", action="store_true", help="evaluate on DATASETS.TEST without training")
     parser.add_argument(
-        "--num-gpus", type=int, default=1, metavar="N", help="GPUs on each machine (default: %(default)s)"
+        "--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine (default: %(default)s)"
     )
     parser.add_argument(
         "--num-machines", type=int, default=1, metavar="N", help="number of machines (default: %(default)s)"
@@ -65,15 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dist-url",
         default=default_argument_parser().get_default("dist_url"),
         metavar="URL",
-        help="rendezvous address of several machines (default: %(default)s)",
+        help="rendezvous address for multi-machine training (default: %(default)s)",
     )
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="keys of the config to change"
-    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """The frozen config of the command; makes OUTPUT_DIR and starts logging.
+    """Returns the frozen config, creates OUTPUT_DIR and starts logging.
 
     Raises:
         InputError: if the config, a dataset or OUTPUT_DIR cannot be used.
@@ -99,13 +99,13 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
     Results go to OUTPUT_DIR/inference/DATASET/results.json.
 
     Args:
-        cfg: the config; DATASETS.TRAIN and DATASETS.TEST hold registered names.
-        resume: continue from the last checkpoint in OUTPUT_DIR, if there is one.
+        cfg: the config; DATASETS.TRAIN and DATASETS.TEST are registered names.
+        resume: resume from the last checkpoint in OUTPUT_DIR, if there is one.
         eval_only: evaluate on DATASETS.TEST without training.
 
     Returns:
-        the figures of the evaluation, as :meth:`seqformer.engine.Trainer.test` returns them; of a training
-        only if the config has TEST.EXPECTED_RESULTS.
+        The metrics, as :meth:`seqformer.engine.Trainer.test` returns them. After training, only if the config
+        has TEST.EXPECTED_RESULTS.
 
     Raises:
         InputError: if an option, a file or the weights cannot be used.
@@ -123,7 +123,7 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
 
 
 def _process(args: argparse.Namespace) -> None:
-    """What each process does."""
+    """Trains or evaluates in one process."""
     with exit_on_bad_input():
         cfg = setup(args)
         logger.info("Device: %s", cfg.MODEL.DEVICE)
@@ -133,13 +133,13 @@ def _process(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Starts the processes; returns an exit code if one of them failed or was interrupted.
+    """Starts the processes. Returns an exit code if one fails or is interrupted.
 
     Raises:
         InputError: if the options cannot be used.
     """
     if not args.config_file:
-        raise InputError("give a config file: --config-file configs/ytvis19/seqformer_R50.yaml")
+        raise InputError("no config file: give --config-file configs/ytvis19/seqformer_R50.yaml")
     try:
         if started_by_torchrun():
             on_cuda = load_config(args.config_file, args.opts).MODEL.DEVICE.startswith("cuda")
@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int | None:
             args=(args,),
         )
     except KeyboardInterrupt:
-        print("interrupted; --resume continues from the last checkpoint", file=sys.stderr)
+        print("interrupted; continue from the last checkpoint with --resume", file=sys.stderr)
         return _INTERRUPTED
     except ProcessExitedException as error:  # the process has printed its error
         return error.exit_code

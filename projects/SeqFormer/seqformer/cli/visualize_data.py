@@ -1,10 +1,10 @@
-"""Draws training clips as the model sees them: sampled, warped, augmented, with masks, boxes and ids.
+"""Draws training clips after sampling and augmentation, with masks, boxes and ids.
 
     python tools/visualize_data.py --config-file configs/ytvis19/seqformer_R50_joint.yaml --output clips \\
         DATASETS.TRAIN "('ytvis:my/train.json:my/frames',)" DATASETS.TRAIN_RATIOS "()"
 
-Makes one picture per clip, with its frames side by side. An instance has the same colour in all of them; it
-has no box in a frame where it is not visible (id -1).
+Writes one picture per clip, with its frames side by side. An instance has the same colour in all frames, and
+no box in frames where it is not visible (id -1).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ __all__ = ["add_arguments", "main", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config of the training")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder for the pictures")
-    parser.add_argument("--count", type=int, default=8, help="clips to draw (default: %(default)s)")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="keys of the config to change")
+    parser.add_argument("--count", type=int, default=8, help="number of clips (default: %(default)s)")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""One video from frames to files: tracked as a whole, then drawn."""
+"""Tracks a whole video, then draws it and saves the results."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from seqformer.visualization.rows import best_tracklets
 __all__ = ["Progress", "WrittenVideo", "no_progress", "results_path", "track_video"]
 
 Progress = Callable[[Iterable[np.ndarray], int | None, str], Iterable[np.ndarray]]
-"""Passes frames on while it shows how many of a total there were, and what is done with them."""
+"""Yields frames while it shows progress: called with the frames, their number and what is being done."""
 
 
 @dataclass(frozen=True)
 class WrittenVideo:
-    """The files made of a video.
+    """The output of a video.
 
     Attributes:
         output: the video, or the folder of pictures.
         results: the JSON file.
-        length: frames.
-        num_drawn: instances that are drawn.
-        problem: what could not be read of the source, in one line; None if all was read.
+        length: number of frames.
+        num_drawn: number of drawn instances.
+        problem: one line about parts of the source that could not be read; None if all was read.
     """
 
     output: Path
@@ -45,20 +45,20 @@ class WrittenVideo:
 
 
 def no_progress(frames: Iterable[np.ndarray], total: int | None, what: str) -> Iterable[np.ndarray]:
-    """Passes frames on."""
+    """Returns the frames, without showing progress."""
     return frames
 
 
 def results_path(writer: FrameWriter) -> Path:
-    """Where the results of a video go: next to an .mp4, or into the folder of pictures.
+    """Returns the path of the JSON file: next to an .mp4, or in the folder of pictures.
 
     Raises:
-        InputError: if there is a folder of that name.
+        InputError: if the path is a folder.
     """
     is_video = isinstance(writer, VideoWriter)
     path = writer.path.with_suffix(".json") if is_video else writer.path / "results.json"
     if os.path.isdir(path):
-        raise InputError(f"'{path}' is a folder, but the results go there: choose another `output`")
+        raise InputError(f"'{path}' is a folder, but results are saved there: choose another `output`")
     return path
 
 
@@ -77,38 +77,38 @@ def track_video(
     """Tracks a video, draws its instances and saves the results.
 
     Args:
-        make_predictor: makes the predictor, after the output was found to be writable.
+        make_predictor: creates the predictor, after checking that the output can be written.
         source: the video; it is read twice.
         output: an .mp4 file, or a folder for pictures.
-        class_names: by label.
-        category_ids: by label, for the JSON file.
-        video_id: for the JSON file.
-        threshold: minimum score of an instance that is drawn; the JSON file has all.
-        page: an .html file to write as well; see :func:`seqformer.page.check_page`.
-        progress: shows how far the work is.
+        class_names: names by label.
+        category_ids: category ids by label, for the JSON file.
+        video_id: video id for the JSON file.
+        threshold: minimum score of the instances to draw; the JSON file has all.
+        page: an optional .html file; see :func:`seqformer.page.check_page`.
+        progress: shows the progress.
 
     Raises:
         InputError: if the video cannot be read or has no frames, or a file cannot be written.
 
-    Example:
+    Examples:
         >>> predictor = VideoPredictor(cfg)
         >>> with open_source("street.mp4") as source:
         ...     track_video(lambda: predictor, source, "out.mp4", class_names=["person"], category_ids=[1])
     """
-    # Entered before the tracking, so that an output that cannot be written is noticed at once.
+    # Opened before tracking, so that an output that cannot be written is reported at once.
     with open_writer(output, source) as writer:
         results = results_path(writer)
         predictor = make_predictor()
         with ExitStack() as stack:
             tracer = stack.enter_context(ClipTracer(predictor.network)) if page is not None else None
             result = predictor(progress(source, source.length, "tracking"), observer=tracer)
-        problem = source.problem  # before the next pass begins
+        problem = source.problem  # read before the next pass resets it
         tracklets = best_tracklets(result, threshold)
         frames = progress(islice(source, result.length), result.length, "drawing")
         for frame in draw_tracklets(frames, tracklets, class_names):
             writer.write(frame)
     write_results(results, result.to_json(video_id, category_ids))
-    if tracer is not None:
+    if tracer is not None and page is not None:
         write_page(
             page,
             progress(source, result.length, "page"),

@@ -1,6 +1,6 @@
 """Datasets in YouTube-VIS format, clips and their augmentation.
 
-Importing it registers the names of the published datasets with Detectron2; no file is read.
+Importing this package registers the published datasets with Detectron2 without reading any file.
 """
 
 from seqformer.data.build import build_test_loader, build_train_loader, training_order

@@ -1,4 +1,4 @@
-"""Augmentations of clips: a random transform is sampled once and then applied to every frame."""
+"""Augmentation of clips: a random transform is sampled once and applied to every frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _ROTATION_CENTER = [(0.4, 0.4), (0.6, 0.6)]  # relative
 _LUMA_RGB = (0.299, 0.587, 0.114)
 _SUFFIX = "_by_clip"
 _CROP_TYPES = ("absolute", "absolute_range", "relative", "relative_range")
-# CROP.TYPE "absolute_range", as published: half of the clips get one of these short sides and a crop first.
+# CROP.TYPE "absolute_range", as published: half of the clips are first resized to one of these short sides
+# and cropped.
 _CROP_SHORT_SIDES = (400, 500, 600)
 _CROP_PROBABILITY = 0.5
 
@@ -28,10 +29,10 @@ _CROP_PROBABILITY = 0.5
 class SaturationTransform(Transform):
     """Blends an image with its own grey version.
 
-    Detectron2's BlendTransform keeps the grey image that it was made with, so it fits one frame only.
+    Detectron2's BlendTransform stores the grey version of one image, so it cannot be applied to other frames.
 
     Args:
-        weight: of the image; 0 is grey, above 1 more colourful.
+        weight: weight of the image; 0 is grey, above 1 increases saturation.
         luma: weights of the three channels, in the image's order.
     """
 
@@ -60,7 +61,7 @@ class RandomClipSaturation(T.Augmentation):
 
     Args:
         low, high: range of the image's weight; see :class:`SaturationTransform`.
-        bgr: whether channels are in the order blue, green, red.
+        bgr: whether the channel order is blue, green, red.
     """
 
     def __init__(self, low: float, high: float, bgr: bool = False):
@@ -74,17 +75,17 @@ class RandomClipSaturation(T.Augmentation):
 
 
 def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
-    """Augmentation of a clip, from ``cfg.INPUT``.
+    """Builds the augmentation of clips from ``cfg.INPUT``.
 
-    Called with the first frame's AugInput it samples and returns a TransformList, which is then applied to
-    the other frames and to the masks. In order: crop (CROP), flip (RANDOM_FLIP), resize (MIN_SIZE_*,
-    MAX_SIZE_*), AUGMENTATIONS ("brightness", "contrast", "saturation", "rotation"). The names "choice",
-    "range", "horizontal" and "vertical" mean a choice a clip, too: "choice_by_clip" is the same as "choice".
-    CROP.TYPE "absolute_range" is the published scheme: half of the clips are resized to a short side of 400,
-    500 or 600 and cropped to sides between the two of CROP.SIZE. The other types crop every clip.
+    Called with the AugInput of the first frame, it samples and returns a TransformList, to be applied to the
+    other frames and the masks. The order is crop (CROP), flip (RANDOM_FLIP), resize (MIN_SIZE_*, MAX_SIZE_*),
+    AUGMENTATIONS ("brightness", "contrast", "saturation", "rotation"). Every choice is made once a clip, so
+    "choice" means the same as "choice_by_clip". CROP.TYPE "absolute_range" is the published scheme: half of
+    the clips are resized to a short side of 400, 500 or 600 and cropped to sides between the two values of
+    CROP.SIZE. Other types crop every clip.
 
     Raises:
-        InputError: if a value is none of those.
+        InputError: if a value is not one of these.
     """
     options = cfg.INPUT
     if not is_train:
@@ -104,7 +105,7 @@ def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     for name in options.AUGMENTATIONS:
         if name not in photometric:
             raise InputError(
-                f"INPUT.AUGMENTATIONS: no augmentation '{name}'; known are {', '.join(photometric)}"
+                f"INPUT.AUGMENTATIONS: no augmentation '{name}'; available: {', '.join(photometric)}"
             )
         augmentations.append(photometric[name]())
     return T.AugmentationList(augmentations)
@@ -113,15 +114,15 @@ def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
 def augment_frames(
     augmentation: T.AugmentationList, frames: Iterable[np.ndarray], num_frames: int
 ) -> tuple[torch.Tensor, T.TransformList]:
-    """Samples a transform with the first frame and applies it to all of them.
+    """Samples a transform with the first frame and applies it to all frames.
 
     Args:
-        augmentation: of :func:`build_clip_augmentation`.
-        frames: T images (H, W, 3) uint8, writable; taken one by one.
+        augmentation: as returned by :func:`build_clip_augmentation`.
+        frames: T images (H, W, 3) uint8, writable; read one at a time.
         num_frames: T.
 
     Returns:
-        (T, 3, h, w) uint8, and the transform, to be applied to the masks.
+        (T, 3, h, w) uint8, and the transform to apply to the masks.
     """
     images: np.ndarray | None = None
     for index, frame in enumerate(frames):
@@ -129,7 +130,7 @@ def augment_frames(
             first = T.AugInput(frame)
             transforms = augmentation(first)
             frame = first.image
-            # One array for all: data-loading processes hand it over with a single file descriptor.
+            # One array for all frames, so that data-loading processes pass it on with one file descriptor.
             images = np.empty((num_frames, 3, *frame.shape[:2]), dtype=np.uint8)
         else:
             frame = transforms.apply_image(frame)
@@ -146,7 +147,7 @@ def _crop(kind: str, size: tuple[float, float]) -> T.Augmentation:
     if kind != "absolute_range":
         return T.RandomCrop(kind, size)
     if size[0] > size[1]:
-        raise InputError(f"INPUT.CROP.SIZE of an absolute_range goes from low to high, not {tuple(size)}")
+        raise InputError(f"INPUT.CROP.SIZE of absolute_range must be in increasing order, not {tuple(size)}")
     resize = T.ResizeShortestEdge(_CROP_SHORT_SIDES, sample_style="choice")
     return T.RandomApply(T.AugmentationList([resize, T.RandomCrop(kind, size)]), _CROP_PROBABILITY)
 

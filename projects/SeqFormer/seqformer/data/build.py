@@ -49,33 +49,33 @@ class ClipDatasetMapper:
 
 
 def training_datasets(cfg: CfgNode) -> list[list[dict[str, Any]]]:
-    """Dataset dicts of DATASETS.TRAIN, a list a dataset.
+    """Returns a list of dataset dicts for each dataset in DATASETS.TRAIN.
 
-    Videos without an instance are left out, as are images without one or with more than 25.
+    Videos without an instance are dropped, and so are images without one or with more than 25.
 
     Raises:
-        InputError: if a dataset cannot be read or nothing of it is left, datasets have different classes, or
-            the model has too few.
+        InputError: if a dataset cannot be read or has nothing to train on, datasets have different classes,
+            or the model has too few classes.
     """
     names = cfg.DATASETS.TRAIN
     if not names:
         raise InputError("DATASETS.TRAIN is empty")
-    found = [_read(name) for name in names]
+    all_records = [_read(name) for name in names]
     classes = {name: MetadataCatalog.get(name).thing_classes for name in names}
     for name in names[1:]:
         if classes[name] != classes[names[0]]:
             raise InputError(f"datasets '{names[0]}' and '{name}' have different classes")
     if len(classes[names[0]]) > cfg.MODEL.SeqFormer.NUM_CLASSES:
         raise InputError(
-            f"dataset '{names[0]}' has {len(classes[names[0]])} classes, the model "
+            f"dataset '{names[0]}' has {len(classes[names[0]])} classes, but the model has "
             f"{cfg.MODEL.SeqFormer.NUM_CLASSES}: set MODEL.SeqFormer.NUM_CLASSES"
         )
     logger = logging.getLogger(__name__)
     datasets = []
-    for name, records in zip(names, found, strict=True):
+    for name, records in zip(names, all_records, strict=True):
         usable = [record for record in records if _usable(record)]
         if not usable:
-            raise InputError(f"no video or image of '{name}' has an instance")
+            raise InputError(f"dataset '{name}' has no video or image with an instance")
         logger.info(
             "%s: %d of %d are usable; %d classes", name, len(usable), len(records), len(classes[name])
         )
@@ -88,11 +88,11 @@ def _read(name: str) -> list[dict[str, Any]]:
         records = DatasetCatalog.get(name)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, AssertionError) as error:  # of Detectron2's own readers
+    except (OSError, ValueError, KeyError, AssertionError) as error:  # from Detectron2's own readers
         reason = " ".join(str(error).split())
         raise InputError(f"dataset '{name}' cannot be read: {type(error).__name__}: {reason}") from error
     if any("annotations" not in record for record in records):
-        raise InputError(f"dataset '{name}' has no annotations, so it cannot be trained on")
+        raise InputError(f"dataset '{name}' has no annotations, so it cannot be used for training")
     return records
 
 
@@ -119,10 +119,10 @@ def _build_order(cfg: CfgNode, datasets: list[list[dict[str, Any]]]) -> Training
 
 
 def build_train_loader(cfg: CfgNode) -> Any:
-    """An endless loader of batches (lists) of training clips.
+    """Builds an endless loader of batches (lists) of training clips.
 
-    Datasets are mixed by DATASETS.TRAIN_RATIOS. The seed is SEED, or a random one, the same in all processes,
-    if that is negative.
+    DATASETS.TRAIN_RATIOS sets the mix of datasets. The seed is SEED; if that is negative, all processes share
+    a random one.
 
     Raises:
         InputError: if datasets, ratios, sampler or batch size cannot be used.
@@ -134,28 +134,28 @@ def build_train_loader(cfg: CfgNode) -> Any:
         mapper=None,
         sampler=_build_order(cfg, datasets),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        aspect_ratio_grouping=False,  # the order does it, so that it is the same for any number of processes
+        aspect_ratio_grouping=False,  # the order groups them, alike for any number of processes
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 
 
 def training_order(loader: Any) -> TrainingOrder:
-    """The order that a loader of :func:`build_train_loader` goes by."""
+    """Returns the order of samples of a loader from :func:`build_train_loader`."""
     return loader.dataset.sampler
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> Any:
-    """A loader of whole videos, one at a time.
+    """Builds a loader of whole videos, one at a time.
 
     Raises:
         InputError: if the dataset cannot be read, or the model has another number of classes.
     """
     videos = DatasetCatalog.get(dataset_name)
-    found, wanted = len(MetadataCatalog.get(dataset_name).thing_classes), cfg.MODEL.SeqFormer.NUM_CLASSES
-    if found != wanted:
+    num_classes = len(MetadataCatalog.get(dataset_name).thing_classes)
+    if num_classes != cfg.MODEL.SeqFormer.NUM_CLASSES:
         raise InputError(
-            f"dataset '{dataset_name}' has {found} classes, the model {wanted}: "
-            "set MODEL.SeqFormer.NUM_CLASSES, or take weights that know these classes"
+            f"dataset '{dataset_name}' has {num_classes} classes, but the model has "
+            f"{cfg.MODEL.SeqFormer.NUM_CLASSES}: set MODEL.SeqFormer.NUM_CLASSES, or use other weights"
         )
     return build_detection_test_loader(
         dataset=videos,

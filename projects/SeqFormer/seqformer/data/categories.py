@@ -1,4 +1,4 @@
-"""Categories of the published datasets: ids, names, colours, and which categories of COCO are the same."""
+"""Categories of the published datasets: ids, names, colours, and their counterparts in COCO."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["CATEGORIES", "COCO_TO", "Category"]
 
 @dataclass(frozen=True)
 class Category:
-    """A category as the dataset's JSON has it.
+    """A category as in the dataset's JSON.
 
     Attributes:
-        id: counted from 1.
+        id: counts from 1.
         color: red, green and blue, 0 to 255.
     """
 
@@ -30,7 +30,7 @@ def _table(text: str) -> tuple[Category, ...]:
     return tuple(categories)
 
 
-# name:colour, in the order of their ids
+# name:colour, in order of ids
 CATEGORIES = {
     "ytvis_2019": _table(
         "person:dc143c giant_panda:005200 lizard:770b20 parrot:a52a2a skateboard:868667 sedan:00008e "
@@ -56,7 +56,7 @@ CATEGORIES = {
     ),
 }
 
-# COCO's category id -> the dataset's, for those that have a counterpart
+# COCO category id -> the dataset's, for categories that both have
 COCO_TO = {
     "ytvis_2019": {1: 1, 2: 21, 3: 6, 4: 21, 5: 28, 7: 17, 8: 29, 9: 34, 17: 14, 18: 8, 19: 18, 21: 15}
     | {22: 32, 23: 20, 24: 30, 25: 22, 35: 33, 36: 33, 41: 5, 42: 27, 43: 40},

@@ -1,4 +1,4 @@
-"""Which frames of a video make a training clip."""
+"""Selection of the frames of a training clip."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["ClipSampler"]
 class ClipSampler:
     """Samples frames around a reference frame (paper, section 4.2).
 
-    The reference is any frame of the video with equal probability, the others are drawn without repetition
-    from those within ``frame_range`` of it, at multiples of ``interval``. If these are too few, the nearest
-    other frames join; frames repeat only in videos shorter than a clip.
+    The reference is any frame of the video with equal probability. The others are sampled without repetition
+    from the frames within ``frame_range`` of it, at multiples of ``interval``. If these are too few, the
+    nearest other frames are added. Frames repeat only in videos shorter than a clip.
 
     Args:
-        num_frames: frames of a clip, T.
-        frame_range: greatest distance from the reference, frames.
-        interval: spacing of the candidates, frames.
-        shuffle: random order instead of the order in time.
+        num_frames: frames in a clip, T.
+        frame_range: greatest distance from the reference, in frames.
+        interval: spacing of the candidates, in frames.
+        shuffle: return the frames in random order instead of their order in time.
 
-    Random numbers are NumPy's global ones, which Detectron2 seeds in every data-loading process.
+    Random numbers come from NumPy's global generator, which Detectron2 seeds in every data-loading process.
 
     Raises:
         InputError: if a number is out of range.
@@ -40,19 +40,19 @@ class ClipSampler:
         self.shuffle = shuffle
 
     def __call__(self, length: int) -> list[int]:
-        """Indices of the clip's frames in a video of ``length`` frames."""
+        """Returns the indices of a clip's frames in a video of ``length`` frames."""
         reference = int(np.random.randint(length))
         distance = np.abs(np.arange(length) - reference)
         candidates = np.flatnonzero(
             (distance > 0) & (distance <= self.frame_range) & (distance % self.interval == 0)
         )
-        wanted = self.num_frames - 1
-        if len(candidates) >= wanted:
-            others = np.random.choice(candidates, wanted, replace=False)
+        count = self.num_frames - 1
+        if len(candidates) >= count:
+            others = np.random.choice(candidates, count, replace=False)
         else:
             rest = np.setdiff1d(np.arange(length), np.append(candidates, reference))
-            others = np.append(candidates, rest[np.argsort(distance[rest], kind="stable")])[:wanted]
-            repeats = np.random.permutation(np.resize(np.arange(length), max(wanted - len(others), 0)))
+            others = np.append(candidates, rest[np.argsort(distance[rest], kind="stable")])[:count]
+            repeats = np.random.permutation(np.resize(np.arange(length), max(count - len(others), 0)))
             others = np.append(others, repeats)
         frames = np.append(others, reference).astype(int)
         return (np.random.permutation(frames) if self.shuffle else np.sort(frames)).tolist()

@@ -1,4 +1,4 @@
-"""COCO images under the categories of a video dataset, to train on as pseudo-videos."""
+"""COCO images with the categories of a video dataset, for training on pseudo-videos."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ __all__ = ["load_coco_as_ytvis"]
 def load_coco_as_ytvis(
     json_file: str | Path, image_root: str | Path, target: str, dataset_name: str | None = None
 ) -> list[dict[str, Any]]:
-    """Reads the COCO instances whose category a video dataset also has.
+    """Reads the COCO instances whose category also exists in a video dataset.
 
     Args:
-        json_file: instances_train2017.json or the like.
-        image_root: the folder of the images.
-        target: whose categories to use: "ytvis_2019", "ytvis_2021" or "ovis".
-        dataset_name: where to set "thing_classes", "thing_colors" and "thing_dataset_id_to_contiguous_id"
-            (of the target's ids) in Detectron2's MetadataCatalog.
+        json_file: annotations, such as instances_train2017.json.
+        image_root: folder of the images.
+        target: the dataset whose categories are used: "ytvis_2019", "ytvis_2021" or "ovis".
+        dataset_name: entry of Detectron2's MetadataCatalog in which to set "thing_classes", "thing_colors"
+            and "thing_dataset_id_to_contiguous_id" (for the target's ids).
 
     Returns:
-        A dict for every image with such an instance, as Detectron2's COCO loader returns it: file_name,
-        height, width (pixels), image_id and annotations, dicts with id, category_id (the target's, 0-based
-        and contiguous, as :func:`seqformer.data.load_ytvis_json` counts them), iscrowd, bbox (xywh, pixels),
+        A dict for every image with such an instance, like those of Detectron2's COCO loader: file_name,
+        height, width (pixels), image_id and annotations. These are dicts of id, category_id (the target's,
+        0-based and contiguous, as in :func:`seqformer.data.load_ytvis_json`), iscrowd, bbox (xywh, pixels),
         bbox_mode and segmentation (polygons, or a compressed RLE). Instances of other categories, and those
-        without a polygon of three corners, are left out.
+        without a polygon of at least three corners, are dropped.
 
     Raises:
-        InputError: names file, image and annotation if something is missing or malformed; also if there is
-            no such target.
+        InputError: if something is missing or malformed (the message names file, image and annotation), or
+            the target is unknown.
     """
     if target not in CATEGORIES:
-        raise InputError(f"no categories of '{target}'; known are {', '.join(CATEGORIES)}")
+        raise InputError(f"no categories of '{target}'; available: {', '.join(CATEGORIES)}")
     contiguous = {category.id: index for index, category in enumerate(CATEGORIES[target])}
     if dataset_name is not None:
         MetadataCatalog.get(dataset_name).set(

@@ -1,4 +1,4 @@
-"""Dataset names: the published datasets below $DETECTRON2_DATASETS, and names that hold paths."""
+"""Dataset names: the published datasets in $DETECTRON2_DATASETS, and names that contain paths."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PREFIX = "ytvis:"
 
 @dataclass(frozen=True)
 class BuiltinDataset:
-    """Where a published dataset lies below $DETECTRON2_DATASETS (default: "datasets").
+    """Location of a published dataset in $DETECTRON2_DATASETS (default: "datasets").
 
     Attributes:
-        folder: of all its files.
-        json_files: names that its annotations have on people's disks; the first that exists is read.
-        frames: likewise, folders that file names in the JSON are relative to.
-        categories: of :data:`seqformer.data.categories.CATEGORIES`; "" if only the JSON has them.
-        is_coco: images in COCO format instead of videos.
+        folder: folder of the dataset.
+        json_files: common names of its annotation file; the first that exists is read.
+        frames: common folders to which file names in the JSON are relative; the first that exists is used.
+        categories: key of :data:`seqformer.data.categories.CATEGORIES`; "" if only the JSON lists them.
+        is_coco: whether it contains images in COCO format instead of videos.
     """
 
     folder: str
@@ -40,10 +40,10 @@ class BuiltinDataset:
     is_coco: bool = False
 
     def locate(self, name: str) -> tuple[Path, Path]:
-        """JSON and folder of frames.
+        """Returns the JSON file and the folder of frames.
 
         Raises:
-            InputError: if there is no JSON; the message names all that were looked for.
+            InputError: if there is no JSON file; the message lists the names that were tried.
         """
         root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"), self.folder)
         for json_file in (root / file for file in self.json_files):
@@ -53,7 +53,7 @@ class BuiltinDataset:
         raise InputError(
             f"dataset '{name}': no file '{root / self.json_files[0]}'"
             + "".join(f" or '{file}'" for file in self.json_files[1:])
-            + "; set DETECTRON2_DATASETS to the folder of datasets"
+            + "; set DETECTRON2_DATASETS to the folder that contains your datasets"
         )
 
 
@@ -82,11 +82,11 @@ BUILTIN_DATASETS = {
         for year in (2019, 2021)
         for split in ("train", "val", "test")
     },
-    # The classes of 2022 are those of 2021; its training set is, too.
+    # 2022 has the classes and the training set of 2021.
     "ytvis_2022_val": _videos("ytvis_2022", "val", "ytvis_2021"),
     "ovis_train": _videos("ovis", "train", "ovis"),
     "ovis_val": _videos("ovis", "val", "ovis"),
-    # Made by tools/make_photo_vis.py: frames of 192 x 320 and of 288 x 480 pixels.
+    # Written by tools/make_photo_vis.py, with frames of 192 x 320 and of 288 x 480 pixels.
     **{
         f"{folder}_{split}": _photo_vis(folder, split)
         for folder in ("photo_vis", "photo_vis_288")
@@ -101,9 +101,9 @@ BUILTIN_DATASETS = {
 
 
 def register_builtin_datasets() -> None:
-    """Registers :data:`BUILTIN_DATASETS` with Detectron2, but for names already taken.
+    """Registers :data:`BUILTIN_DATASETS` with Detectron2, except for names that exist already.
 
-    No file is looked at before a dataset is used, nor is $DETECTRON2_DATASETS.
+    Files and $DETECTRON2_DATASETS are read only when a dataset is used.
     """
     for name, builtin in BUILTIN_DATASETS.items():
         if name not in DatasetCatalog:
@@ -126,14 +126,14 @@ def _load_builtin(name: str) -> list[dict[str, Any]]:
 
 
 def resolve_datasets(names: Iterable[str]) -> tuple[str, ...]:
-    """Registers the datasets that are not yet, and makes sure that the built-in ones are there.
+    """Registers datasets that are given by paths, and checks that the files of the built-in ones exist.
 
     Args:
-        names: registered names, those of :data:`BUILTIN_DATASETS`, or ``ytvis:JSON:FRAMES_FOLDER`` for a
-            dataset that needs no registration.
+        names: registered names, names of :data:`BUILTIN_DATASETS`, or ``ytvis:JSON:FRAMES_FOLDER`` for a
+            dataset that is not registered.
 
     Returns:
-        names under which they are registered. ``ytvis:pedestrians/val.json:...`` is "pedestrians_val".
+        the registered names. ``ytvis:pedestrians/val.json:...`` becomes "pedestrians_val".
 
     Raises:
         InputError: if there is no such dataset.
@@ -144,11 +144,11 @@ def resolve_datasets(names: Iterable[str]) -> tuple[str, ...]:
 def _resolve(name: str) -> str:
     if name in BUILTIN_DATASETS:
         register_builtin_datasets()
-        if MetadataCatalog.get(name).get("json_file") is None:  # not yet read, nor registered by others
+        if MetadataCatalog.get(name).get("json_file") is None:  # neither read yet nor registered by others
             BUILTIN_DATASETS[name].locate(name)
         return name
     if name in DatasetCatalog.list():
-        json_file = MetadataCatalog.get(name).get("json_file")  # Detectron2's own COCO datasets have it, too
+        json_file = MetadataCatalog.get(name).get("json_file")  # also set for Detectron2's own COCO datasets
         if json_file is not None and "://" not in json_file and not Path(json_file).is_file():
             raise InputError(f"dataset '{name}': no file '{json_file}'; is DETECTRON2_DATASETS set?")
         return name
@@ -158,7 +158,7 @@ def _resolve(name: str) -> str:
             raise InputError(f"dataset '{name}': write ytvis:JSON_FILE:FOLDER_OF_FRAMES")
         return _register_files(Path(json_file), Path(image_root))
     raise InputError(
-        f"no dataset '{name}'; known are {', '.join(BUILTIN_DATASETS)}, and ytvis:JSON_FILE:FOLDER_OF_FRAMES"
+        f"no dataset '{name}'; available: {', '.join(BUILTIN_DATASETS)}, or ytvis:JSON_FILE:FOLDER_OF_FRAMES"
     )
 
 

@@ -1,4 +1,4 @@
-"""From a video's dataset dict to what the model takes: sampled, augmented clips or whole videos."""
+"""Maps dataset dicts of videos to the model's input: sampled, augmented clips, or whole videos."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from seqformer.formats.rle import decode_mask
 
 __all__ = ["ATTEMPTS", "YTVISDatasetMapper", "clip_instances", "read_picture"]
 
-ATTEMPTS = 10  # clips tried in a video or image before another takes its place
+ATTEMPTS = 10  # clips tried per video or image before another one replaces it
 
 
 class YTVISDatasetMapper:
     """Maps dicts of :func:`seqformer.data.ytvis.load_ytvis_json` to the model's input.
 
     Args:
-        augmentation: sampled once a clip.
+        augmentation: sampled once per clip.
         image_format: channel order, "RGB" or "BGR".
-        clip_sampler: chooses a training clip's frames; None for whole videos without annotations.
+        clip_sampler: selects the frames of a training clip; None for whole videos without annotations.
     """
 
     @configurable
@@ -58,17 +58,17 @@ class YTVISDatasetMapper:
         }
 
     def __call__(self, video: dict[str, Any]) -> dict[str, Any] | None:
-        """A training clip, or the whole video if there is no clip sampler.
+        """Returns a training clip, or the whole video if there is no clip sampler.
 
         Returns:
-            height, width (pixels of the file), length (T), file_names, video_id, image (list of T uint8
-            tensors 3, h, w) and for training instances (list of T Instances of the same N instances:
-            gt_boxes, absolute xyxy, right and bottom edge exclusive; gt_classes; gt_masks; gt_ids, -1 where
-            not visible). Crowds and instances that no frame of the clip shows are left out. None if no clip
-            with an instance was found, upon which another video takes its place.
+            a dict of height, width (pixels of the file), length (T), file_names, video_id, image (list of T
+            uint8 tensors (3, h, w)) and, for training, instances: a list of T Instances of the same N
+            instances, with gt_boxes (absolute xyxy, right and bottom edges exclusive), gt_classes, gt_masks
+            and gt_ids (-1 where not visible). Crowds, and instances not visible in any frame of the clip, are
+            dropped. None if no clip with an instance was sampled; another video then replaces this one.
 
         Raises:
-            InputError: if a frame cannot be read or has another size than the annotations say.
+            InputError: if a frame cannot be read, or its size differs from the annotations.
         """
         if self.clip_sampler is None:
             images, _ = self._read_frames(video, range(video["length"]))
@@ -104,7 +104,7 @@ class YTVISDatasetMapper:
     def _read_frames(
         self, video: dict[str, Any], frames: list[int] | range
     ) -> tuple[torch.Tensor, T.TransformList]:
-        """Augmented frames (T, 3, h, w), uint8, and the transform they share."""
+        """Returns the augmented frames (T, 3, h, w), uint8, and their common transform."""
         size = (video["height"], video["width"])
         pictures = (
             read_picture(video["file_names"][t], self.image_format, size, f"video {video['video_id']}: frame")
@@ -114,35 +114,35 @@ class YTVISDatasetMapper:
 
 
 def read_picture(path: str, image_format: str, size: tuple[int, int], what: str) -> np.ndarray:
-    """Reads a picture.
+    """Reads an image file.
 
     Args:
         path: the file.
         image_format: channel order, "RGB" or "BGR".
-        size: height and width that it must have, pixels.
-        what: how the message calls it, such as "video 3: frame".
+        size: expected height and width in pixels.
+        what: name of the image in error messages, such as "video 3: frame".
 
     Returns:
         (H, W, 3) uint8, writable.
 
     Raises:
-        InputError: if it cannot be read or has another size.
+        InputError: if the file cannot be read or has another size.
     """
     try:
-        image = np.array(read_image(path, image_format))  # a copy, since transforms want to write
+        image = np.array(read_image(path, image_format))  # a copy, since some transforms work in place
     except (OSError, SyntaxError, ValueError) as error:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{what} '{path}' cannot be read: {reason}") from error
     if image.shape[:2] != size:
         raise InputError(
-            f"{what} '{path}' is {image.shape[1]}x{image.shape[0]} pixels, the annotations are for "
+            f"{what} '{path}' has {image.shape[1]}x{image.shape[0]} pixels, but the annotations are for "
             f"{size[1]}x{size[0]}"
         )
     return image
 
 
 def clip_instances(masks: np.ndarray, labels: Sequence[int]) -> list[Instances]:
-    """What a clip shows, as the model takes it; instances seen in no frame are left out.
+    """Returns a clip's ground truth for the model, without instances that are not visible in any frame.
 
     Args:
         masks: (T, N, h, w) bool, augmented.
@@ -151,18 +151,18 @@ def clip_instances(masks: np.ndarray, labels: Sequence[int]) -> list[Instances]:
     Returns:
         T Instances of the same instances; see :meth:`YTVISDatasetMapper.__call__`.
     """
-    drawn = torch.from_numpy(masks)
-    visible = drawn.flatten(2).any(dim=2)  # T, N
+    gt_masks = torch.from_numpy(masks)
+    visible = gt_masks.flatten(2).any(dim=2)  # T, N
     kept = visible.any(dim=0)
     if not kept.all():
-        drawn, visible = drawn[:, kept], visible[:, kept]
+        gt_masks, visible = gt_masks[:, kept], visible[:, kept]
     classes = torch.tensor(list(labels), dtype=torch.long)[kept]
     ids = torch.arange(len(classes)).expand_as(visible).where(visible, -1)
-    boxes = BitMasks(drawn.flatten(0, 1)).get_bounding_boxes().tensor.view(*visible.shape, 4)
+    boxes = BitMasks(gt_masks.flatten(0, 1)).get_bounding_boxes().tensor.view(*visible.shape, 4)
     size = tuple(masks.shape[-2:])
     return [
         Instances(
-            size, gt_boxes=Boxes(boxes[t]), gt_classes=classes, gt_masks=BitMasks(drawn[t]), gt_ids=ids[t]
+            size, gt_boxes=Boxes(boxes[t]), gt_classes=classes, gt_masks=BitMasks(gt_masks[t]), gt_ids=ids[t]
         )
         for t in range(len(masks))
     ]
@@ -174,7 +174,7 @@ def _augmented_masks(
     transforms: T.TransformList,
     size: tuple[int, int],
 ) -> np.ndarray:
-    """Masks (T, N, h, w) of the instances, from the annotations by id of each frame."""
+    """Returns the masks (T, N, h, w) of the instances, given each frame's annotations by id."""
     masks = np.zeros((len(annotations), len(identities), *size), dtype=bool)
     for t, frame in enumerate(annotations):
         for n, identity in enumerate(identities):

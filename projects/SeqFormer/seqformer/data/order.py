@@ -1,7 +1,7 @@
-"""The order of training samples and their random numbers: both depend on a seed and a position alone.
+"""The order of training samples, and their random numbers, which depend only on a seed and a position.
 
-A clip is therefore the same for any number of processes and data-loading workers, and a training that goes
-on from a checkpoint sees what it would have seen without the interruption.
+Clips are therefore the same for any number of processes and data-loading workers, and a resumed training uses
+the same clips as one without an interruption.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from seqformer.errors import InputError
 
 __all__ = ["TrainingClips", "TrainingOrder", "derived_seed", "own_random_numbers"]
 
-_ATTEMPTS = 100  # samples tried before one without a clip is an error
-_CHUNK = 1024  # datasets drawn at once
+_ATTEMPTS = 100  # samples tried before it is an error that none has a clip
+_CHUNK = 1024  # datasets sampled at once
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed of 32 bits that depends on all the numbers, which are not negative."""
+    """Returns a 32-bit seed that depends on all the numbers, which must not be negative."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextmanager
 def own_random_numbers(seed: int) -> Iterator[None]:
-    """Seeds the generators of Python, NumPy and PyTorch (CPU), and afterwards restores their states."""
+    """Seeds the generators of Python, NumPy and PyTorch (CPU), and restores their states afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         random.seed(seed)
@@ -48,25 +48,25 @@ def own_random_numbers(seed: int) -> Iterator[None]:
 
 
 class TrainingOrder(Sampler[tuple[int, int]]):
-    """The endless order of training samples, batch by batch, of all processes together.
+    """The endless order of training samples, in batches that all processes share.
 
-    Every process yields its share of each batch: items ``rank``, ``rank + world size`` and so on.
+    Every process yields its part of each batch: items ``rank``, ``rank + world size`` and so on.
 
     Args:
-        sizes: samples of each dataset; datasets lie one after the other.
-        batch_size: of all processes together.
-        seed: the order's.
-        ratios: how often a sample is of each dataset, in proportion; None to draw all samples equally often.
-        groups: a number for every sample; a batch holds samples of one group. None: all are one group.
-        subset: share of each dataset that is used, a random one.
+        sizes: number of samples in each dataset; datasets are concatenated.
+        batch_size: samples per batch, over all processes.
+        seed: seed of the order.
+        ratios: relative number of samples from each dataset; None to use all samples equally often.
+        groups: a group number for every sample; a batch contains samples of one group. None: a single group.
+        subset: fraction of each dataset to use, chosen at random.
 
     Attributes:
-        seed: may be set until iteration begins.
-        first_batch: the batch to begin with; may be set until iteration begins.
+        seed: can be set until iteration begins.
+        first_batch: index of the first batch; can be set until iteration begins.
 
     Raises:
-        InputError: if there is not one ratio above zero a dataset, or the processes cannot share a batch
-            evenly.
+        InputError: if there is not one ratio above zero for each dataset, or the batch size is not a multiple
+            of the number of processes.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class TrainingOrder(Sampler[tuple[int, int]]):
         self.first_batch = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Pairs of a sample's index and the seed of its random numbers."""
+        """Yields a sample's index and the seed of its random numbers."""
         if get_worker_info() is not None:
-            # Ctrl-C, torchrun and clusters signal process groups. The training process decides what follows,
-            # and it needs the processes that load its data until then.
+            # Ctrl-C, torchrun and clusters signal whole process groups. A group of its own keeps this process
+            # alive until the training process, which finishes its step first, has no more use for it.
             os.setpgrp()
         rank, world_size = comm.get_rank(), comm.get_world_size()
         for batch in islice(self._batches(), self.first_batch, None):
@@ -141,11 +141,11 @@ def _endless(generator: np.random.Generator, indices: np.ndarray) -> Iterator[in
 
 
 class TrainingClips(Dataset[Any]):
-    """Maps samples to clips, each with random numbers of its own.
+    """Maps samples to clips, each with its own random numbers.
 
     Args:
-        records: dataset dicts; kept serialised, as Detectron2 keeps them.
-        mapper: from a dict to a clip, or to None, upon which another dict takes its place.
+        records: dataset dicts, which are stored serialised as in Detectron2.
+        mapper: maps a dict to a clip, or to None; another dict then replaces it.
     """
 
     def __init__(self, records: list[dict[str, Any]], mapper: Callable[[dict[str, Any]], Any]):
@@ -156,10 +156,10 @@ class TrainingClips(Dataset[Any]):
         return len(self._records)
 
     def __getitem__(self, item: tuple[int, int]) -> Any:
-        """The clip of a sample's index and seed, as :class:`TrainingOrder` yields them.
+        """Returns the clip of an index and a seed, as yielded by :class:`TrainingOrder`.
 
         Raises:
-            InputError: if no sample gives a clip, or one is broken.
+            InputError: if no sample has a clip with an instance, or a sample cannot be read.
         """
         index, seed = item
         with own_random_numbers(seed):
@@ -169,5 +169,5 @@ class TrainingClips(Dataset[Any]):
                     return clip
                 index = int(np.random.randint(len(self)))
         raise InputError(
-            f"{_ATTEMPTS} samples in a row gave no clip with an instance: is INPUT.CROP.SIZE too small?"
+            f"{_ATTEMPTS} samples in a row had no clip with an instance: is INPUT.CROP.SIZE too small?"
         )

@@ -1,4 +1,4 @@
-"""Images as clips: an image and random warps of it, whose instances keep their identities."""
+"""Clips made of images: an image and random warps of it, with the same instances."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _PRETRAIN_TYPE = "affine"
 
 
 def num_instances(image: dict[str, Any]) -> int:
-    """How many instances, crowds left out, an image's dataset dict has."""
+    """Returns the number of instances, without crowds, in an image's dataset dict."""
     return sum(not annotation.get("iscrowd", 0) for annotation in image["annotations"])
 
 
 class CocoClipDatasetMapper:
     """Maps Detectron2's dataset dicts of images to training clips: the image and T - 1 warps of it, shuffled.
 
-    Source: the released recipe of SeqFormer (paper, section 4.2, joint training with COCO). After the warps
-    comes the same clip augmentation as for videos, one transform for all frames.
+    Source: the released recipe of SeqFormer (paper, section 4.2, joint training with COCO). The warped frames
+    are then augmented like those of videos, with one transform for all frames.
 
     Args:
-        augmentation: sampled once a clip.
+        augmentation: sampled once per clip.
         image_format: channel order, "RGB" or "BGR".
-        num_frames: frames of a clip, T.
+        num_frames: frames in a clip, T.
 
     Raises:
         InputError: if OpenCV, which warps the images, is not installed.
@@ -62,22 +62,22 @@ class CocoClipDatasetMapper:
         }
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any] | None:
-        """A training clip from an image.
+        """Returns a training clip made from an image.
 
         Args:
             record: file_name, height, width, image_id and annotations: dicts with segmentation (polygons or
                 RLE), category_id (0-based, contiguous) and iscrowd.
 
         Returns:
-            as :meth:`seqformer.data.mapper.YTVISDatasetMapper.__call__`, with image_id for video_id. An
-            instance that is warped or cropped away in a frame has the id -1 there. None if all are in all of
-            several clips, or the image has not 1 to 25 instances.
+            the dict of :meth:`seqformer.data.mapper.YTVISDatasetMapper.__call__`, with image_id instead of
+            video_id. The id is -1 in frames from which an instance was warped or cropped away. None if no
+            instance remained after several attempts, or the image does not have 1 to 25 instances.
 
         Raises:
-            InputError: names image and annotation if the file cannot be read, has another size than the
-                annotations say, or a segmentation is malformed.
+            InputError: if the file cannot be read, its size differs from the annotations, or a segmentation
+                is malformed; the message names image and annotation.
         """
-        from seqformer.data.warps import Warp  # needs OpenCV, which video datasets do not
+        from seqformer.data.warps import Warp  # needs OpenCV, unlike video datasets
 
         annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
         if not 1 <= len(annotations) <= MAX_INSTANCES:
@@ -93,11 +93,11 @@ class CocoClipDatasetMapper:
             warps = [warps[index] for index in np.random.permutation(self.num_frames)]
             frames = (image.copy() if warp is None else warp.image(image) for warp in warps)
             images, transforms = augment_frames(self.augmentation, frames, self.num_frames)
-            drawn = np.empty((self.num_frames, len(masks), *images.shape[-2:]), dtype=bool)
+            warped = np.empty((self.num_frames, len(masks), *images.shape[-2:]), dtype=bool)
             for t, warp in enumerate(warps):
                 for n, mask in enumerate(masks if warp is None else warp.masks(masks)):
-                    drawn[t, n] = transforms.apply_segmentation(mask.view(np.uint8))
-            instances = clip_instances(drawn, [a["category_id"] for a in annotations])
+                    warped[t, n] = transforms.apply_segmentation(mask.view(np.uint8))
+            instances = clip_instances(warped, [a["category_id"] for a in annotations])
             if len(instances[0]):
                 return {
                     "height": record["height"],
@@ -112,7 +112,7 @@ class CocoClipDatasetMapper:
 
 
 def _decode(annotation: dict[str, Any], size: tuple[int, int], where: str, index: int) -> np.ndarray:
-    """The mask (H, W), bool, of an annotation."""
+    """Returns the mask of an annotation, (H, W) bool."""
     name = f"{where}, annotation {annotation.get('id', f'number {index}')}"
     try:
         rle = to_rle(annotation.get("segmentation"), *size)

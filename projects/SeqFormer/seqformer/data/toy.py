@@ -1,4 +1,4 @@
-"""A toy dataset: coloured shapes that move, hide each other, leave and come back. For tests and first steps.
+"""A toy dataset for tests and first steps: coloured shapes that move, occlude each other, leave and return.
 
 ``python -m seqformer.data.toy FOLDER`` writes train.json, val.json and frames.
 """
@@ -18,7 +18,7 @@ from seqformer.formats.ytvis import Dataset, Video, write_ytvis
 __all__ = ["SHAPES", "make_toy_dataset"]
 
 SHAPES = ("circle", "square", "triangle")
-_COLORS = ((225, 60, 50), (60, 190, 70), (70, 90, 230))  # of the shapes: what to learn is easy
+_COLORS = ((225, 60, 50), (60, 190, 70), (70, 90, 230))  # of the shapes, so that they are easy to learn
 _NOISE = 12.0  # standard deviation of the background, grey levels
 
 
@@ -32,15 +32,15 @@ def make_toy_dataset(
     instances: int = 3,
     seed: int = 0,
 ) -> tuple[Path, Path, Path]:
-    """Writes two sets of videos in YouTube-VIS format.
+    """Writes a training and a validation set of videos in YouTube-VIS format.
 
     Args:
-        root: folder to write to; made if there is none.
-        num_train, num_val: videos of each set.
-        length: frames of a video.
-        size: height and width, pixels.
+        root: output folder; created if missing.
+        num_train, num_val: number of videos in each set.
+        length: frames in a video.
+        size: height and width in pixels.
         instances: shapes in a video.
-        seed: of the random numbers; the same seed gives the same files.
+        seed: the same seed produces the same files.
 
     Returns:
         train.json, val.json and the folder of frames.
@@ -69,7 +69,7 @@ def make_toy_dataset(
 def _draw_video(
     rng: np.random.Generator, length: int, size: tuple[int, int], instances: int
 ) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Frames (T, H, W, 3) uint8, visible masks (N, T, H, W) bool and classes; later ones lie in front."""
+    """Returns frames (T, H, W, 3) uint8, visible masks (N, T, H, W) bool and classes, from back to front."""
     height, width = size
     y, x = np.mgrid[:height, :width] + 0.5
     background = rng.uniform(90, 150) + rng.normal(0, _NOISE, (length, height, width, 3))
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="folder to write to")
     parser.add_argument("--train", type=int, default=30, help="training videos (default: %(default)s)")
     parser.add_argument("--val", type=int, default=4, help="validation videos (default: %(default)s)")
-    parser.add_argument("--length", type=int, default=8, help="frames of a video (default: %(default)s)")
+    parser.add_argument("--length", type=int, default=8, help="frames in a video (default: %(default)s)")
     args = parser.parse_args()
     with exit_on_bad_input():
         paths = make_toy_dataset(args.root, num_train=args.train, num_val=args.val, length=args.length)

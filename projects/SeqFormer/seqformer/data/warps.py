@@ -1,4 +1,4 @@
-"""Random views of an image: perspective, rotation, shift, colours and motion blur."""
+"""Random warps of an image: perspective, rotation, shift, colour and motion blur."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 
 __all__ = ["Warp"]
 
-_PERSPECTIVE = 0.08  # how far a corner moves inwards at most, of the image's sides
-_SHIFT = 0.1  # of the image's sides
+_PERSPECTIVE = 0.08  # largest inward shift of a corner, as a fraction of the image's sides
+_SHIFT = 0.1  # as a fraction of the image's sides
 _ANGLE = 20.0  # degrees
 _BRIGHTNESS = 40  # grey levels
 _HUE_AND_SATURATION = 5  # of 256
@@ -17,19 +17,19 @@ _BLUR_LENGTHS = (9, 11)  # pixels
 
 
 class Warp:
-    """One random view of an image, as the original recipe draws it: geometry, colours and motion blur.
+    """One random view of an image, as in the original recipe.
 
-    The corners move inwards by up to 8 % of the sides (perspective), then the image turns by up to 20 degrees
-    about its centre and moves by up to 10 % of its sides, and black comes in from outside. Then brightness
-    changes by up to 40 grey levels, hue and saturation by up to 5 of 256; a quarter of the views is blurred
-    along a line of 9 or 11 pixels. Random numbers are NumPy's global ones.
+    The corners move inwards by up to 8 % of the sides (perspective). Then the image rotates by up to 20
+    degrees about its centre and shifts by up to 10 % of its sides; uncovered pixels are black. Brightness
+    changes by up to 40 grey levels, hue and saturation by up to 5 of 256. A quarter of the views are blurred
+    along a line of 9 or 11 pixels. Random numbers come from NumPy's global generator.
 
     Args:
-        height, width: of the image, pixels.
-        bgr: whether channels are in the order blue, green, red.
+        height, width: size of the image in pixels.
+        bgr: whether the channel order is blue, green, red.
 
     Attributes:
-        matrix: (3, 3), from pixels of the image to pixels of the view, xy.
+        matrix: (3, 3), maps pixels of the image to pixels of the view, xy.
     """
 
     def __init__(self, height: int, width: int, bgr: bool = False):
@@ -71,7 +71,7 @@ class Warp:
         """(N, H, W) bool -> (N, H, W) bool, N at most 32."""
         if not len(masks):
             return masks
-        # Eight masks in a byte and up to four bytes a pixel are warped at once.
+        # Pack eight masks into each of up to four bytes per pixel, to warp them all at once.
         packed = np.ascontiguousarray(np.packbits(masks, axis=0).transpose(1, 2, 0))
         warped = np.asarray(
             cv2.warpPerspective(packed, self.matrix, self.size, flags=cv2.INTER_NEAREST), dtype=np.uint8
@@ -81,7 +81,7 @@ class Warp:
 
 
 def _line(length: int, angle: float) -> np.ndarray:
-    """A blur's kernel (length, length): a line through the centre at an angle in degrees; its sum is 1."""
+    """Returns a blur kernel (length, length): a line through the centre at ``angle`` degrees, with sum 1."""
     kernel = np.zeros((length, length), dtype=np.float32)
     kernel[length // 2] = 1
     turn = cv2.getRotationMatrix2D((length // 2, length // 2), angle, 1.0)

@@ -1,4 +1,4 @@
-"""YouTube-VIS-format JSON as Detectron2 dataset dicts, and the registration of such datasets."""
+"""Datasets in YouTube-VIS format: reading them as Detectron2 dataset dicts, and registration."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ def load_ytvis_json(
 ) -> list[dict[str, Any]]:
     """Reads a dataset in YouTube-VIS format.
 
-    Everything is checked here, so that training does not stop at a bad annotation hours later; the first
-    problem is raised (``seqformer check`` lists all). Masks are kept as compressed RLEs and decoded
-    by the mapper, for sampled frames only.
+    All annotations are checked, so that training does not stop at a bad one hours later. The first problem is
+    raised; ``seqformer check`` lists all. Masks stay compressed RLEs; the mapper decodes those of sampled
+    frames.
 
     Args:
-        json_file: the annotations. Without "annotations" (test sets) the videos come without them.
-        image_root: the folder that file names in the JSON are relative to.
-        dataset_name: where to set "thing_classes" and "thing_dataset_id_to_contiguous_id" in Detectron2's
-            MetadataCatalog; class names are those of the JSON, in the order of their ids.
+        json_file: the annotation file. It may lack "annotations", as for test sets.
+        image_root: the folder to which file names in the JSON are relative.
+        dataset_name: entry of Detectron2's MetadataCatalog in which to set "thing_classes" and
+            "thing_dataset_id_to_contiguous_id". Class names are those of the JSON, in order of their ids.
 
     Returns:
-        a dict a video: file_names (T paths), height, width (pixels), length (T), video_id and, if the JSON
-        has annotations, annotations: T lists, each with a dict for every instance seen in that frame: id,
-        category_id (0-based, contiguous), segmentation (compressed RLE), iscrowd, and bbox (xywh, pixels,
-        as in the JSON) if given.
+        a dict for each video: file_names (T paths), height, width (pixels), length (T), video_id and, if the
+        JSON has annotations, annotations: T lists with a dict for every visible instance, of id, category_id
+        (0-based, contiguous), segmentation (compressed RLE), iscrowd, and bbox (xywh, pixels, as in the JSON)
+        if given.
 
     Raises:
-        InputError: names file, video and annotation if something is missing or inconsistent.
+        InputError: if something is missing or inconsistent; the message names file, video and annotation.
     """
     dataset = read_ytvis(json_file, image_root=Path(image_root))
     contiguous = {id_: index for index, id_ in enumerate(dataset.names)}
@@ -79,13 +79,13 @@ def _add_annotation(
 def register_ytvis_instances(
     name: str, metadata: dict[str, Any], json_file: str | Path, image_root: str | Path
 ) -> None:
-    """Registers a dataset in YouTube-VIS format with Detectron2; it is read when first used.
+    """Registers a dataset in YouTube-VIS format with Detectron2. It is read when first used.
 
     Args:
         name: the name to use in DATASETS.TRAIN and DATASETS.TEST.
-        metadata: more metadata; may be empty.
-        json_file: the annotations.
-        image_root: the folder that file names in the JSON are relative to.
+        metadata: additional metadata; may be empty.
+        json_file: the annotation file.
+        image_root: the folder to which file names in the JSON are relative.
     """
     DatasetCatalog.register(name, lambda: load_ytvis_json(json_file, image_root, name))
     MetadataCatalog.get(name).set(

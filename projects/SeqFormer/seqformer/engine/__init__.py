@@ -1,4 +1,4 @@
-"""Training: the trainer, its optimizer and hooks, and the processes it runs in."""
+"""Training: the trainer, its optimizer, hooks and processes."""
 
 from seqformer.engine.allocator import keep_freed_memory
 from seqformer.engine.hooks import BestCheckpoint, MetricsWriter

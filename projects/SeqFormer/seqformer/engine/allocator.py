@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors no longer need."""
+"""Setting of the C library's memory allocator."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import ctypes
 __all__ = ["keep_freed_memory"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
-_SETTINGS = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1}  # no block is mapped by itself; nothing is given back
+_SETTINGS = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1}  # never map blocks separately, never return memory
 
 
 def keep_freed_memory() -> bool:
-    """Lets this process keep freed memory for its next tensors, instead of giving it back every time.
+    """Makes this process keep freed memory for later tensors instead of returning it to the system.
 
-    glibc maps large blocks anew for every tensor and unmaps them with it, and the system clears every page of
-    them again: on CPUs that can take longer than the arithmetic. Other C libraries stay as they are.
+    By default glibc maps memory for every large tensor and unmaps it afterwards, and the system clears every
+    page each time. On CPUs this can take longer than the arithmetic. Other C libraries are not changed.
 
     Returns:
-        whether anything was changed.
+        whether the setting was changed.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -14,15 +14,15 @@ __all__ = ["BestCheckpoint", "MetricsWriter"]
 
 
 class BestCheckpoint(BestCheckpointer):
-    """Detectron2's hook, which also looks at the last evaluation and remembers the best one over restarts.
+    """Saves the best checkpoint, as in Detectron2, including the last evaluation and across restarts.
 
-    Beside ``model_best.pth`` it writes ``model_best.json`` with metric, value and iteration. It follows the
-    hook that evaluates.
+    It writes ``model_best.pth``, and ``model_best.json`` with metric, value and iteration. Register it after
+    the hook that evaluates.
 
     Args:
-        period: of the evaluations, steps.
-        checkpointer: saves the weights that are evaluated; not resumable, for it holds nothing else.
-        metric: what is compared, such as "segm/AP"; more is better.
+        period: steps between evaluations.
+        checkpointer: saves the evaluated weights. It must not be resumable, since it saves nothing else.
+        metric: the metric to compare, such as "segm/AP"; higher is better.
     """
 
     def __init__(self, period: int, checkpointer: SeqFormerCheckpointer, metric: str):
@@ -30,15 +30,15 @@ class BestCheckpoint(BestCheckpointer):
         self._record = Path(checkpointer.save_dir, f"{self._file_prefix}.json")
 
     def before_train(self) -> None:
-        """Reads what an interrupted training found."""
+        """Reads the best result of an interrupted training."""
         if self.trainer.start_iter and self._record.is_file():
             best = json.loads(self._record.read_text(encoding="utf-8"))
-            # Evaluations after the step that training goes on from come again.
+            # Evaluations after the step from which training resumes will be repeated.
             if best["metric"] == self._val_metric and best["iteration"] < self.trainer.start_iter:
                 self.best_metric, self.best_iter = best["value"], best["iteration"]
 
     def after_train(self) -> None:
-        """The last evaluation comes after the last step."""
+        """Checks the last evaluation, which runs after the last step."""
         if self.trainer.iter >= self.trainer.max_iter:
             self._best_checking()
 
@@ -51,11 +51,11 @@ class BestCheckpoint(BestCheckpointer):
 
 
 class MetricsWriter(PeriodicWriter):
-    """Detectron2's hook, which also writes after the first step: it shows that the training runs, and an ETA.
+    """Writes metrics, as in Detectron2, and also after the first step, to show early progress and an ETA.
 
     Args:
-        writers: what metrics are written with.
-        period: steps from one line of metrics to the next.
+        writers: writers of the metrics.
+        period: steps between two lines of metrics.
     """
 
     def after_step(self) -> None:

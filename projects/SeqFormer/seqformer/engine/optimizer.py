@@ -1,4 +1,4 @@
-"""The optimizer of a config: learning rates, weight decay and gradient clipping."""
+"""Builds the optimizer of a config: learning rates, weight decay and gradient clipping."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _CLIP_TYPES = ("full_model", "norm", "value")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """SOLVER.OPTIMIZER over the model's parameters.
+    """Builds SOLVER.OPTIMIZER for the model's parameters.
 
-    The backbone's learning rate is SOLVER.BACKBONE_MULTIPLIER times that of the others. CLIP_TYPE
-    "full_model" clips the norm of all gradients together before every step, "norm" that of every parameter
-    and "value" every number. (Detectron2's own clipping fails on parameters without a gradient, and the
-    published network has some.)
+    The backbone's learning rate is SOLVER.BACKBONE_MULTIPLIER times that of other parameters. Before every
+    step, CLIP_TYPE "full_model" clips the norm of all gradients together, "norm" that of each parameter, and
+    "value" every element. (Detectron2's own clipping fails on parameters without a gradient, which the
+    published network has.)
 
     Raises:
-        InputError: if the optimizer or the way of clipping is unknown.
+        InputError: if the optimizer or the clipping type is unknown, or all parameters are frozen.
     """
     solver = cfg.SOLVER
     parameters = get_default_optimizer_params(
@@ -41,7 +41,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     if not parameters:
         raise InputError("nothing to train: every parameter is frozen")
     if solver.OPTIMIZER.upper() == "ADAMW":
-        optimizer = torch.optim.AdamW(parameters, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            parameters, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY
+        )
     elif solver.OPTIMIZER.upper() == "SGD":
         optimizer = torch.optim.SGD(
             parameters,

@@ -1,4 +1,4 @@
-"""Processes that ``torchrun`` starts, on GPUs or CPUs, as Detectron2 knows them."""
+"""Processes started by ``torchrun``, on GPUs or CPUs, set up for Detectron2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def started_by_torchrun() -> bool:
 
 @contextmanager
 def torchrun_processes(on_cuda: bool) -> Iterator[None]:
-    """Joins the processes that ``torchrun`` started: by NCCL with a GPU each, or by Gloo on CPUs.
+    """Connects the processes started by ``torchrun``, by NCCL with one GPU each or by Gloo on CPUs.
 
     Args:
         on_cuda: whether the model is on GPUs.
@@ -41,6 +41,6 @@ def torchrun_processes(on_cuda: bool) -> Iterator[None]:
     dist.init_process_group("nccl" if on_cuda else "gloo")
     comm.create_local_process_group(local_size)
     yield
-    # Not after an error: other processes may wait for this one, and torchrun ends them all.
-    dist.barrier()  # none leaves while others still talk to it
+    # After an error this is skipped: other processes may be waiting, and torchrun ends all of them.
+    dist.barrier()  # no process may leave while others still communicate with it
     dist.destroy_process_group()

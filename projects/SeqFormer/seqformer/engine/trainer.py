@@ -1,9 +1,10 @@
-"""Training on videos: Detectron2's trainer, exactly resumable, with averaged weights and mixed precision."""
+"""Training on videos: Detectron2's trainer with exact resume, averaged weights and mixed precision."""
 
 from __future__ import annotations
 
-import logging
+import os
 import signal
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,14 +31,17 @@ from seqformer.errors import InputError
 
 __all__ = ["Trainer", "load_evaluated_model"]
 
-logger = logging.getLogger(__name__)
-
+_STOPPING = b"\nStopping after this step and saving a checkpoint; press Ctrl-C again to stop now\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PRECISIONS = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class _BadInputInStep(BaseException):
     """Carries an InputError past Detectron2's training loop, which logs a traceback of every Exception."""
+
+    def __init__(self, error: InputError):
+        super().__init__(error)
+        self.error = error
 
 
 @contextmanager
@@ -56,36 +60,36 @@ def _bad_input_in_step() -> Iterator[None]:
         with _without_worker_traceback():
             yield
     except InputError as error:
-        raise _BadInputInStep from error
+        raise _BadInputInStep(error) from error
 
 
 class Trainer(DefaultTrainer):
     """Detectron2's trainer with video data and AdamW.
 
-    A clip depends only on the seed and its place in the order; random numbers in a step depend only on the
-    seed, the step and the process. A training that is killed at any moment and resumed
-    (``resume_or_load(resume=True)``) therefore gives the same weights as one that was never interrupted. The
-    steps since the last checkpoint are computed again.
+    A clip depends only on the seed and its position in the order. Random numbers in a step depend only on the
+    seed, the step and the process. A training that is killed and resumed (``resume_or_load(resume=True)``)
+    therefore produces the same weights as one without interruption. Steps since the last checkpoint are
+    repeated.
 
-    Ctrl-C and SIGTERM finish the step, save a checkpoint and raise KeyboardInterrupt. A second Ctrl-C stops
-    at once.
+    On Ctrl-C and SIGTERM the trainer finishes the step, saves a checkpoint and raises KeyboardInterrupt. A
+    second Ctrl-C stops immediately.
 
     Args:
-        cfg: the config; DATASETS.TRAIN and DATASETS.TEST hold registered names.
-        make_evaluator: makes the evaluator of a dataset in DATASETS.TEST from its name.
+        cfg: the config; DATASETS.TRAIN and DATASETS.TEST must contain registered names.
+        make_evaluator: returns the evaluator for the name of a dataset in DATASETS.TEST.
 
     Raises:
         InputError: if a dataset or an option cannot be used; in training, if a file cannot be read.
 
-    Example:
+    Examples:
         >>> trainer = Trainer(cfg, YTVISEvaluator)
         >>> trainer.resume_or_load(resume=False)
         >>> trainer.train()
     """
 
     def __init__(self, cfg: CfgNode, make_evaluator: Callable[[str], DatasetEvaluator]):
-        # Differs from DefaultTrainer.__init__: data are loaded first because they fail most often, and DDP
-        # and the checkpointer get other arguments.
+        # Replaces DefaultTrainer.__init__: datasets are loaded first, because they fail most often, and DDP
+        # and the checkpointer need other arguments.
         super(DefaultTrainer, self).__init__()
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         data_loader = self.build_train_loader(cfg)
@@ -127,14 +131,14 @@ class Trainer(DefaultTrainer):
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The network with the weights that are evaluated: their moving average, if there is one."""
+        """The network with the weights to evaluate: their moving average, if there is one."""
         return self._network if self._average is None else self._average.module
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's, with the averaged weights evaluated and the best ones kept."""
+        """Returns Detectron2's hooks, changed to evaluate the averaged weights and to save the best ones."""
         cfg = self.cfg
         period, names = cfg.TEST.EVAL_PERIOD, cfg.DATASETS.TEST
-        # Timed from the first step on, so that the first line of metrics has an ETA.
+        # Timing starts at the first step, so that the first line of metrics has an ETA.
         built = [IterationTimer(warmup_iter=0), LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED:
             alone = cfg.clone()
@@ -167,10 +171,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator]) -> Any:
-        """Evaluates a model on the datasets of DATASETS.TEST, with one evaluator each.
+        """Evaluates a model on the datasets of DATASETS.TEST, with one evaluator for each.
 
         Returns:
-            the figures of the dataset; with several datasets, a dict of them by name.
+            the metrics of the dataset; for several datasets, a dict of metrics by name.
 
         Raises:
             InputError: if a file cannot be read, or the results cannot be written.
@@ -204,7 +208,7 @@ class Trainer(DefaultTrainer):
 
     def before_train(self) -> None:
         self._order.first_batch = self.start_iter
-        # Starts the processes that load data. That draws a random number, so it must not happen in a step.
+        # Starts the data-loading processes. This uses a random number, so it must not happen in a step.
         _ = self._trainer._data_loader_iter
         super().before_train()
 
@@ -227,7 +231,7 @@ class Trainer(DefaultTrainer):
             raise KeyboardInterrupt
 
     def _stop(self) -> bool:
-        """Whether any process was interrupted: all of them stop after the same step."""
+        """Whether any process was interrupted; all processes stop after the same step."""
         if comm.get_world_size() == 1:
             return self._interrupted
         flag = torch.tensor(float(self._interrupted), device=self._network.device)
@@ -239,26 +243,28 @@ class Trainer(DefaultTrainer):
         try:
             return super().train()
         except _BadInputInStep as error:
-            raise error.__cause__ from None
+            raise error.error from None
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def _interrupt(self, number: int, _: Any) -> None:
         if self._interrupted:
-            if number == signal.SIGTERM:  # may arrive twice: from a cluster and from torchrun
+            if number == signal.SIGTERM:  # can arrive twice, from a cluster and from torchrun
                 return
             raise KeyboardInterrupt
         self._interrupted = True
-        logger.warning("Stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
+        if comm.is_main_process():
+            # Do not use the logger: the signal may have interrupted one of its own writes.
+            os.write(sys.stderr.fileno(), _STOPPING)
 
 
 def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:
-    """The model with the weights that an evaluation uses: with SOLVER.EMA.ENABLED their moving average.
+    """Returns the model with the weights to evaluate; with SOLVER.EMA.ENABLED, their moving average.
 
     Args:
         cfg: the config.
-        resume: load the last checkpoint of OUTPUT_DIR, if there is one, instead of MODEL.WEIGHTS.
+        resume: load the last checkpoint in OUTPUT_DIR, if there is one, instead of MODEL.WEIGHTS.
 
     Raises:
         InputError: if the weights are missing or do not fit the model.

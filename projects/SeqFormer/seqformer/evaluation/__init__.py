@@ -1,4 +1,4 @@
-"""AP and identity errors of predicted tracklets, and Detectron2's evaluator around them.
+"""Metrics of tracklets (AP, ID switches) and an evaluator for Detectron2.
 
 The metrics need neither PyTorch nor Detectron2; the evaluator is imported when it is first used.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from seqformer.evaluation.identity import IdentityErrors, count_identity_errors
+from seqformer.evaluation.id_switches import IDSwitches, count_id_switches
 from seqformer.evaluation.ytvis import evaluate_ytvis
 
 if TYPE_CHECKING:
     from seqformer.evaluation.evaluator import YTVISEvaluator
 
-__all__ = ["IdentityErrors", "YTVISEvaluator", "count_identity_errors", "evaluate_ytvis"]
+__all__ = ["IDSwitches", "YTVISEvaluator", "count_id_switches", "evaluate_ytvis"]
 
 
 def __getattr__(name: str) -> Any:

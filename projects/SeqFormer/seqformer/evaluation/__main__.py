@@ -1,4 +1,4 @@
-"""``python -m seqformer.evaluation GROUND_TRUTH RESULTS``: AP and identity errors of a results.json."""
+"""``python -m seqformer.evaluation`` is the same as ``seqformer evaluate``."""
 
 from seqformer.cli.evaluate import main
 

@@ -1,4 +1,4 @@
-"""Does attention follow the instance? Temporal weights and sampling points against the ground truth."""
+"""Measures whether attention follows the instance: compares weights and points with the ground truth."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from seqformer.structures import RLE, Trace
 
 __all__ = ["AttentionFigures", "AttentionMeasure"]
 
-_FOUND = 0.5  # least space-time IoU of an instance that the model found
+_IOU_THRESHOLD = 0.5  # space-time, of a predicted instance and the ground truth
 
 
 @dataclass
 class AttentionFigures:
-    """Means over a dataset; arrays (D,) hold a figure for every decoder layer.
+    """Means over a dataset. Arrays (D,) have one value per decoder layer.
 
     Attributes:
-        instances: of the ground truth, in clips in which they are seen.
-        found: those among them that the model found; only these are measured.
-        partly_hidden: found ones that some frames of the clip show and others do not.
-        weight_visible, weight_hidden: mean temporal weight of frames of partly hidden instances, times the
-            number of frames: 1 is the weight that all frames would have if they were equal.
-        points_inside: share of sampling points inside the instance's box, in frames that show it.
-        weight_inside: the same weighted by attention: the share of attention that falls into the box.
+        instances: number of visible ground-truth instances, per clip.
+        predicted: number of these that are predicted. Only these are measured.
+        partly_hidden: number of predicted ones that are visible in some frames of the clip only.
+        weight_visible, weight_hidden: mean temporal weight of frames in which partly hidden instances are
+            visible or not, times the number of frames. Equal weights are 1.
+        points_inside: fraction of sampling points inside the instance's box, in frames where it is visible.
+        weight_inside: fraction of attention inside the box.
     """
 
     instances: int
-    found: int
+    predicted: int
     partly_hidden: int
     weight_visible: np.ndarray
     weight_hidden: np.ndarray
@@ -41,15 +41,15 @@ class AttentionFigures:
 
 
 class AttentionMeasure:
-    """Adds up what traces show of annotated instances.
+    """Accumulates attention figures over clips.
 
-    An instance is found if a traced one has a space-time IoU of 0.5 with it; they are assigned one to one for
-    the highest sum. Every frame counts the same, whatever the instance.
+    Traced instances are assigned one to one to the ground truth, for the highest sum of space-time IoU. A
+    pair counts if its IoU is at least 0.5. All frames have the same weight, whatever the instance.
     """
 
     def __init__(self) -> None:
         self.instances = 0
-        self.found = 0
+        self.predicted = 0
         self.partly_hidden = 0
         self._num_layers = 0
         self._visible: list[np.ndarray] = []  # each (frames, D)
@@ -58,23 +58,25 @@ class AttentionMeasure:
         self._attention: list[np.ndarray] = []
 
     def update(self, trace: Trace, truths: Sequence[Sequence[RLE | None]]) -> None:
-        """Takes in a clip.
+        """Adds a clip.
 
         Args:
-            trace: with masks.
-            truths: G instances times T masks of the frames that were traced, at the size of the trace's
-                masks; None where an instance is not seen.
+            trace: a trace with masks.
+            truths: T ground-truth masks of G instances, for the traced frames and at the size of the
+                trace's masks; None where an instance is not visible.
         """
+        assert trace.segmentations is not None, "the trace must have masks"
         self._num_layers = trace.num_layers
         truths = [masks for masks in truths if any(masks)]
         self.instances += len(truths)
         overlaps = space_time_iou(trace.segmentations, truths)
         for i, g in zip(*linear_sum_assignment(-overlaps), strict=True):
-            if overlaps[i, g] >= _FOUND:
-                self.found += 1
+            if overlaps[i, g] >= _IOU_THRESHOLD:
+                self.predicted += 1
                 self._add(trace, trace.queries[i], truths[g])
 
     def _add(self, trace: Trace, query: int, masks: Sequence[RLE | None]) -> None:
+        present = [mask for mask in masks if mask is not None]
         visible = np.array([mask is not None for mask in masks])
         weights = trace.temporal_weights[:, :, query].T * trace.num_frames  # T, D
         if not visible.all():
@@ -82,8 +84,8 @@ class AttentionMeasure:
             self._visible.append(weights[visible])
             self._hidden.append(weights[~visible])
         frames = np.flatnonzero(visible)
-        height, width = masks[frames[0]]["size"]
-        boxes = mask_api.toBbox([masks[t] for t in frames]) / (width, height, width, height)  # xywh
+        height, width = present[0]["size"]
+        boxes = mask_api.toBbox(present) / (width, height, width, height)  # xywh
         low, high = (corner[:, None, None, None] for corner in (boxes[:, :2], boxes[:, :2] + boxes[:, 2:]))
         locations = trace.sampling_locations[:, frames, query]  # D, frames, M, L, P, 2
         inside = ((locations >= low) & (locations <= high)).all(-1)
@@ -92,10 +94,10 @@ class AttentionMeasure:
         self._attention.append((inside * attention).sum((3, 4)).mean(2).T)
 
     def figures(self) -> AttentionFigures:
-        """What was measured; NaN where nothing was."""
+        """Returns the means; NaN where nothing was measured."""
         return AttentionFigures(
             self.instances,
-            self.found,
+            self.predicted,
             self.partly_hidden,
             *map(self._mean, (self._visible, self._hidden, self._points, self._attention)),
         )

@@ -1,4 +1,4 @@
-"""Detectron2's evaluator: collects the results of a model, writes them, and computes AP."""
+"""A Detectron2 evaluator: collects and writes the results of a model, and computes metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from seqformer.evaluation.identity import identity_errors
-from seqformer.evaluation.table import format_identity_errors, format_table
-from seqformer.evaluation.tracks import read_tracks
+from seqformer.evaluation.id_switches import id_switches
+from seqformer.evaluation.table import format_id_switches, format_table
+from seqformer.evaluation.tracklets import read_tracklets
 from seqformer.evaluation.ytvis import METRICS, average_precision
 from seqformer.formats.files import read_json
 from seqformer.formats.results import write_results, write_submission
@@ -29,8 +29,8 @@ class YTVISEvaluator(DatasetEvaluator):
     """Evaluates on a dataset registered with :func:`seqformer.data.register_ytvis_instances`.
 
     Masks are kept as RLEs, so memory use grows with the number of results and not with pixels. With several
-    processes, each one processes its share of the videos. The first one gathers the results in the order of
-    the dataset, so the files are the same as those of one process.
+    processes, each handles a share of the videos, and the first gathers the results in the order of the
+    dataset. So the files do not depend on the number of processes.
 
     Args:
         dataset_name: the registered name.
@@ -56,15 +56,15 @@ class YTVISEvaluator(DatasetEvaluator):
         """Adds the results of one video.
 
         Args:
-            inputs: one dict, of which video_id is read.
-            outputs: video_result (a VideoResult), which SeqFormer returns, or image_size, pred_scores,
-                pred_labels and pred_masks (list of (T, H, W) bool) of any other model.
+            inputs: a list of one dict with video_id.
+            outputs: a dict with video_result (a VideoResult), as SeqFormer returns, or with image_size,
+                pred_scores, pred_labels and pred_masks (list of (T, H, W) bool).
 
         Raises:
-            InputError: if the model has a class that the dataset does not have.
+            InputError: if the model predicts a class that the dataset does not have.
         """
         if len(inputs) != 1:
-            raise ValueError(f"one video at a time, not {len(inputs)}")
+            raise ValueError(f"expected one video, not {len(inputs)}")
         video = outputs.get("video_result") or _encoded(outputs, inputs[0]["length"])
         self._results += video.to_json(inputs[0]["video_id"], self._category_ids)
 
@@ -72,8 +72,8 @@ class YTVISEvaluator(DatasetEvaluator):
         """Writes the results and, if the dataset has annotations, computes the metrics.
 
         Returns:
-            {"segm": metrics}: percentages by the protocol's names, "AP-<class>" of every class, and
-            "identity_errors", a count. Empty without annotations. None in processes other than the first.
+            {"segm": metrics}: the protocol's metrics and "AP-<class>" of every class, in percent, and
+            "id_switches", a count. Empty without annotations. None in processes other than the first.
 
         Raises:
             InputError: if the dataset's JSON is malformed, or a file cannot be written.
@@ -96,19 +96,19 @@ class YTVISEvaluator(DatasetEvaluator):
                 write_submission(path.with_suffix(".zip"), path)
                 self._logger.info("for the evaluation server: %s", path.with_suffix(".zip"))
         if not annotated:
-            self._logger.info("%s has no annotations, so there is nothing to compare with", self._json_file)
+            self._logger.info("%s has no annotations: no metrics are computed", self._json_file)
             return OrderedDict()
-        tracks = read_tracks(self._json_file, self._results)
-        figures, identity = average_precision(tracks), identity_errors(tracks)
-        self._logger.info("\n%s\n\n%s", format_table(figures), format_identity_errors(identity))
+        tracklets = read_tracklets(self._json_file, self._results)
+        figures, switches = average_precision(tracklets), id_switches(tracklets)
+        self._logger.info("\n%s\n\n%s", format_table(figures), format_id_switches(switches))
         segm = {name: figures[name] for name in METRICS}
         segm |= {f"AP-{name}": value for name, value in figures["per_category"].items()}
-        segm["identity_errors"] = float(identity.errors)
+        segm["id_switches"] = float(switches.switches)
         return OrderedDict(segm=segm)
 
 
 def _encoded(outputs: dict[str, Any], length: int) -> VideoResult:
-    """The result of one video from bool masks; tensors that several classes share are encoded once."""
+    """Converts bool masks to the result of one video. A tensor shared by several classes is encoded once."""
     encoded: dict[int, list[RLE | None]] = {}
     for masks in outputs["pred_masks"]:
         if id(masks) not in encoded:
@@ -118,4 +118,5 @@ def _encoded(outputs: dict[str, Any], length: int) -> VideoResult:
     tracklets = [
         Tracklet(instances[id(masks)], label, score, encoded[id(masks)]) for masks, label, score in results
     ]
-    return VideoResult(*outputs["image_size"], length, tracklets)
+    height, width = outputs["image_size"]
+    return VideoResult(height, width, length, tracklets)

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as text."""
+"""Formats the metrics of an evaluation as text."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 
 from tabulate import tabulate
 
-from seqformer.evaluation.identity import SCORE_THRESHOLD, IdentityErrors
+from seqformer.evaluation.id_switches import SCORE_THRESHOLD, IDSwitches
 from seqformer.evaluation.ytvis import METRICS
 
-__all__ = ["format_identity_errors", "format_table"]
+__all__ = ["format_id_switches", "format_table"]
 
 
 def format_table(figures: dict[str, Any]) -> str:
-    """Two tables, of the protocol's figures and of AP by category; "-" where nothing was measured.
+    """Formats the protocol's metrics and AP by category as two tables, with "-" for missing values.
 
     Args:
-        figures: what :func:`seqformer.evaluation.ytvis.evaluate_ytvis` returns.
+        figures: the metrics from :func:`seqformer.evaluation.ytvis.evaluate_ytvis`.
     """
     overall = tabulate([[_text(figures[name]) for name in METRICS]], METRICS, "pipe", stralign="right")
     rows = [[name, _text(value)] for name, value in figures["per_category"].items()]
     return overall + "\n\n" + tabulate(rows, ("category", "AP"), "pipe", colalign=("left", "right"))
 
 
-def format_identity_errors(identity: IdentityErrors, score_threshold: float = SCORE_THRESHOLD) -> str:
-    """One line about :func:`seqformer.evaluation.count_identity_errors`."""
+def format_id_switches(switches: IDSwitches, score_threshold: float = SCORE_THRESHOLD) -> str:
+    """Formats the result of :func:`seqformer.evaluation.count_id_switches` as one line."""
     return (
-        f"identity errors: {identity.errors}; {identity.covered} of {identity.instances} instances covered "
+        f"ID switches: {switches.switches}; {switches.covered} of {switches.instances} instances covered "
         f"by a result with a score of at least {score_threshold:g}"
     )
 

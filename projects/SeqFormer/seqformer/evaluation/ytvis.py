@@ -1,4 +1,4 @@
-"""Average precision of tracked instances: the YouTube-VIS protocol, from JSON-like data to figures."""
+"""Average precision of tracklets by the YouTube-VIS protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seqformer.evaluation.tracks import Track, Tracks, read_tracks
+from seqformer.evaluation.tracklets import EvalTracklet, EvalTracklets, read_tracklets
 from seqformer.formats.rle import space_time_iou
 
 __all__ = ["METRICS", "average_precision", "evaluate_ytvis"]
@@ -18,7 +18,7 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 
 _IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-_MAX_DETECTIONS = (1, 10, 100)  # of a category in a video
+_MAX_DETECTIONS = (1, 10, 100)  # per category and video
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 # Pixels, mean over the frames with a mask. Both ends belong to a range.
 _AREA_RANGES = ((0.0, 1e10), (0.0, 128.0**2), (128.0**2, 256.0**2), (256.0**2, 1e10))
@@ -26,12 +26,12 @@ _AREA_RANGES = ((0.0, 1e10), (0.0, 128.0**2), (128.0**2, 256.0**2), (256.0**2, 1
 
 @dataclass
 class _Match:
-    """Detections of a category in a video, best score first, matched to the ground truth of an area range."""
+    """Predictions of a category in a video, best first, matched with the ground truth of an area range."""
 
     scores: np.ndarray  # (D,)
     matched: np.ndarray  # (thresholds, D)
     ignored: np.ndarray  # (thresholds, D)
-    num_truths: int  # that count
+    num_truths: int  # without ignored ones
 
 
 def evaluate_ytvis(
@@ -39,37 +39,37 @@ def evaluate_ytvis(
 ) -> dict[str, Any]:
     """Evaluates results by the official YouTube-VIS protocol (Yang et al., ICCV 2019, section 5).
 
-    It is COCO's with the overlap of two instances taken over space and time: the sum over frames of the
-    intersections divided by that of the unions. Crowds are ignored, at the usual overlap.
+    The protocol is COCO's with space-time IoU: the intersections summed over all frames, divided by the
+    summed unions. Crowds are ignored, with the same IoU as other instances.
 
     Args:
-        gt: a YouTube-VIS annotation file, or its content. "areas" of an annotation, if given, decide about
-            its area range, as in the official code; otherwise the masks do.
-        results: a results.json, or its content: a dict for every instance found, with video_id, category_id,
-            score and segmentations (polygons, an RLE or None for every frame).
+        gt: a YouTube-VIS annotation file, or its content. If an annotation has "areas", they determine its
+            area range, as in the official code; otherwise the masks do.
+        results: a results.json, or its content: a dict for each predicted instance, with video_id,
+            category_id, score and segmentations (polygons, an RLE or None for each frame).
 
     Returns:
-        percentages by the names of :data:`METRICS`, and AP of every class by name in "per_category". NaN
-        where there is nothing to measure.
+        The :data:`METRICS` by name, in percent, and in "per_category" the AP of each class by name. NaN if
+        there is nothing to measure.
 
     Raises:
         InputError: if something is missing or malformed; the message names it.
     """
-    return average_precision(read_tracks(gt, results))
+    return average_precision(read_tracklets(gt, results))
 
 
-def average_precision(tracks: Tracks) -> dict[str, Any]:
-    """:func:`evaluate_ytvis` on what is already read."""
-    categories = list(tracks.names)
+def average_precision(tracklets: EvalTracklets) -> dict[str, Any]:
+    """:func:`evaluate_ytvis` of data that are already read."""
+    categories = list(tracklets.names)
     shape = (len(categories), len(_AREA_RANGES), len(_MAX_DETECTIONS), len(_IOU_THRESHOLDS))
     recall = np.full(shape, np.nan)
     precision = np.full((*shape, len(_RECALL_POINTS)), np.nan)
     for k, category in enumerate(categories):
-        keys = [(video, category) for video in sorted(tracks.videos)]
+        keys = [(video, category) for video in sorted(tracklets.videos)]
         matches = [
-            _match_all_ranges(tracks.detections.get(key, []), tracks.truths.get(key, []))
+            _match_all_ranges(tracklets.predictions.get(key, []), tracklets.truths.get(key, []))
             for key in keys
-            if key in tracks.truths or key in tracks.detections
+            if key in tracklets.truths or key in tracklets.predictions
         ]
         for a in range(len(_AREA_RANGES)):
             for m, max_detections in enumerate(_MAX_DETECTIONS):
@@ -78,57 +78,60 @@ def average_precision(tracks: Tracks) -> dict[str, Any]:
                     precision[k, a, m], recall[k, a, m] = curve
     figures = _summary(precision, recall)
     figures["per_category"] = {
-        tracks.names[category]: _percent(precision[k, _ALL, -1]) for k, category in enumerate(categories)
+        tracklets.names[category]: _percent(precision[k, _ALL, -1]) for k, category in enumerate(categories)
     }
     return figures
 
 
-def _overlaps(detections: list[Track], truths: list[Track]) -> np.ndarray:
-    """Space-time IoU (D, G)."""
+def _overlaps(predictions: list[EvalTracklet], truths: list[EvalTracklet]) -> np.ndarray:
+    """Returns the space-time IoU (D, G)."""
+    first, second = (np.stack([tracklet.areas for tracklet in part]) for part in (predictions, truths))
     return space_time_iou(
-        [track.masks for track in detections],
-        [track.masks for track in truths],
-        tuple(np.stack([track.areas for track in tracks]) for tracks in (detections, truths)),
+        [tracklet.masks for tracklet in predictions],
+        [tracklet.masks for tracklet in truths],
+        (first, second),
     )
 
 
-def _match_all_ranges(detections: list[Track], truths: list[Track]) -> list[_Match]:
-    """A match for every area range; ``detections`` and ``truths`` are of one video and category."""
-    order = np.argsort([-track.score for track in detections], kind="stable")[: _MAX_DETECTIONS[-1]]
-    detections = [detections[d] for d in order]
+def _match_all_ranges(predictions: list[EvalTracklet], truths: list[EvalTracklet]) -> list[_Match]:
+    """Matches predictions and ground truth of a video and category, for every area range."""
+    order = np.argsort([-tracklet.score for tracklet in predictions], kind="stable")[: _MAX_DETECTIONS[-1]]
+    predictions = [predictions[d] for d in order]
     overlaps = (
-        _overlaps(detections, truths) if detections and truths else np.zeros((len(detections), len(truths)))
+        _overlaps(predictions, truths)
+        if predictions and truths
+        else np.zeros((len(predictions), len(truths)))
     )
-    scores = np.asarray([track.score for track in detections])
-    found = np.asarray([track.area for track in detections])
-    wanted = np.asarray([track.area for track in truths])
-    crowd = np.asarray([track.crowd for track in truths], dtype=bool)
+    scores = np.asarray([tracklet.score for tracklet in predictions])
+    areas = np.asarray([tracklet.area for tracklet in predictions])
+    true_areas = np.asarray([tracklet.area for tracklet in truths])
+    crowd = np.asarray([tracklet.crowd for tracklet in truths], dtype=bool)
     matches = []
     for low, high in _AREA_RANGES:
-        out_of_range = crowd | (wanted < low) | (wanted > high)
+        out_of_range = crowd | (true_areas < low) | (true_areas > high)
         matched, ignored = _match(overlaps, crowd, out_of_range)
-        ignored |= ~matched & ((found < low) | (found > high))
+        ignored |= ~matched & ((areas < low) | (areas > high))
         matches.append(_Match(scores, matched, ignored, int((~out_of_range).sum())))
     return matches
 
 
 def _match(overlaps: np.ndarray, crowd: np.ndarray, ignore: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gives each detection, best score first, the free instance that it overlaps most, at all thresholds.
+    """Matches each prediction, best first, with the free instance of highest IoU, at all IoU thresholds.
 
-    Instances that count go before ignored ones, the last goes first among equals, and a crowd can be taken
-    more than once.
+    Ignored instances are matched only if no other matches, the last of equals is preferred, and a crowd can
+    be matched more than once.
 
     Returns:
-        (thresholds, D): whether a detection is matched, and whether with an ignored instance.
+        (thresholds, D): whether a prediction is matched, and whether it is matched with an ignored instance.
     """
     matched = np.zeros((len(_IOU_THRESHOLDS), len(overlaps)), dtype=bool)
     ignored = np.zeros_like(matched)
     if not overlaps.shape[1]:
         return matched, ignored
     free = np.ones((len(_IOU_THRESHOLDS), overlaps.shape[1]), dtype=bool)
-    enough = np.minimum(_IOU_THRESHOLDS, 1 - 1e-10)[:, None]
+    iou_thresholds = np.minimum(_IOU_THRESHOLDS, 1 - 1e-10)[:, None]
     for d, overlap in enumerate(overlaps):
-        possible = (free | crowd) & (overlap >= enough)
+        possible = (free | crowd) & (overlap >= iou_thresholds)
         for group in (~ignore, ignore):
             candidates = np.where(possible & group, overlap, -1.0)
             best = candidates.shape[1] - 1 - candidates[:, ::-1].argmax(axis=1)
@@ -140,7 +143,7 @@ def _match(overlaps: np.ndarray, crowd: np.ndarray, ignore: np.ndarray) -> tuple
 
 
 def _curve(matches: list[_Match], max_detections: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Precision (thresholds, recall points) and final recall (thresholds,); None without instances."""
+    """Returns precision (thresholds, recall points) and recall (thresholds,); None without instances."""
     num_truths = sum(match.num_truths for match in matches)
     if num_truths == 0:
         return None

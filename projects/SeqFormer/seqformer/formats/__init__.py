@@ -1,4 +1,4 @@
-"""File formats: masks, datasets and results, read, checked and written.
+"""File formats: reads, checks and writes masks, datasets and results.
 
-Needs numpy, pycocotools and Pillow; imports neither PyTorch nor Detectron2.
+Depends on numpy, pycocotools and Pillow only, not on PyTorch or Detectron2.
 """

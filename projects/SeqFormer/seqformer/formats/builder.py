@@ -1,4 +1,4 @@
-"""Builds a YouTube-VIS dataset frame by frame, for readers of other formats."""
+"""Builds a YouTube-VIS dataset frame by frame. Used by the readers of other formats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ __all__ = ["DatasetBuilder", "VideoBuilder", "read_frames"]
 
 
 class VideoBuilder:
-    """Collects the instances of a video in a dataset; ``size`` is height and width, ``length`` T."""
+    """Adds the instances of one video to a dataset.
+
+    Attributes:
+        size: height and width, pixels.
+        length: the number of frames, T.
+    """
 
     def __init__(self, dataset: Dataset, video: Video):
         self.size = video.height, video.width
@@ -31,17 +36,18 @@ class VideoBuilder:
     def add(
         self, frame: int, identity: Hashable, category: int, mask: RLE | None, crowd: bool = False
     ) -> None:
-        """Adds the mask of an instance in a frame; an empty mask counts as none.
+        """Adds the mask of an instance in a frame. An empty mask is ignored.
 
         Args:
             frame: from 0 to T - 1.
-            identity: the same in all frames.
-            category: its id.
+            identity: identifies the instance in all frames.
+            category: category id.
             mask: compressed RLE of the video's size; None for no mask.
-            crowd: a region that evaluation ignores.
+            crowd: whether this is a region that evaluation ignores.
 
         Raises:
-            InputError: if the instance already has a mask in the frame, or another category elsewhere.
+            InputError: if the instance already has a mask in this frame, or has a different category in
+                another frame.
         """
         if mask is None or not mask_api.area(mask):
             return
@@ -57,19 +63,21 @@ class VideoBuilder:
         instance.masks[frame] = mask
 
     def read_ids(self, path: Path) -> np.ndarray:
-        """Returns the ids (H, W) in a picture of the video's size.
+        """Returns the ids (H, W) in a picture, which must have the video's size.
 
         Raises:
-            InputError: if it cannot be read, or has another size.
+            InputError: if the picture cannot be read or has a different size.
         """
         ids = read_ids(path)
         if ids.shape != self.size:
             (height, width), (frame_height, frame_width) = ids.shape, self.size
-            raise InputError(f"'{path}' is {width}x{height} pixels, its frame {frame_width}x{frame_height}")
+            raise InputError(
+                f"'{path}' is {width}x{height} pixels, but its frame is {frame_width}x{frame_height}"
+            )
         return ids
 
     def add_ids(self, frame: int, ids: np.ndarray, categories: dict[int, int]) -> None:
-        """Adds the instances of a picture (H, W) of ids, with their categories; other ids are background."""
+        """Adds the instances in a picture of ids (H, W). Ids without a category are background."""
         present = [id_ for id_ in np.unique(ids).tolist() if id_ in categories]
         if present:
             masks = ids[None] == np.asarray(present)[:, None, None]
@@ -95,20 +103,20 @@ class DatasetBuilder:
         self._dataset = Dataset(names, {}, [])
 
     def add_video(self, frames: list[Path]) -> VideoBuilder:
-        """Adds a video of these files, which must be below the folder of frames.
+        """Adds a video with these frames, which must be below ``image_root``.
 
         Raises:
-            InputError: if there are none, one cannot be read, or their sizes differ.
+            InputError: if there are no frames, a frame cannot be read, or the sizes differ.
         """
         if not frames:
-            raise InputError("a video without frames")
+            raise InputError("a video has no frames")
         height, width = size = frame_size(frames[0])
         for path in frames[1:]:
             other = frame_size(path)
             if other != size:
                 raise InputError(
-                    f"'{path}' is {other[1]}x{other[0]} pixels, '{frames[0]}' is {width}x{height}: frames of "
-                    "a video must have one size"
+                    f"'{path}' is {other[1]}x{other[0]} pixels, but '{frames[0]}' is {width}x{height}: all "
+                    "frames of a video must have the same size"
                 )
         names = [path.relative_to(self.image_root).as_posix() for path in frames]
         video = Video(len(self._dataset.videos) + 1, names, height, width)
@@ -127,14 +135,14 @@ class DatasetBuilder:
 
 
 def read_frames(frames: Path, categories: Iterable[str]) -> Dataset:
-    """Returns a dataset without annotations, for a model to find instances in.
+    """Returns a dataset without annotations, as input for prediction.
 
     Args:
-        frames: a folder with a folder of frames for each video.
-        categories: names, which get ids from 1.
+        frames: a folder with one subfolder of frames per video.
+        categories: category names; their ids start at 1.
 
     Raises:
-        InputError: if a folder has no frames, or they cannot be used.
+        InputError: if a folder has no frames or its frames cannot be used.
     """
     builder = DatasetBuilder(frames, dict(enumerate(dict.fromkeys(categories), start=1)))
     for folder in subfolders(frames):

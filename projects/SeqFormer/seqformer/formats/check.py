@@ -1,4 +1,4 @@
-"""Checks a whole dataset: its JSON, its frames, and whether they fit."""
+"""Checks a whole dataset: its JSON, its frames, and whether they match."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seqformer.formats.ytvis import Annotation, Dataset, Video, read_ytvis
 
 __all__ = ["check_dataset"]
 
-_LEAST_OVERLAP = 0.5  # IoU of a box and the box around its mask
+_IOU_THRESHOLD = 0.5  # of a box and the box around its mask
 
 
 def check_dataset(
@@ -24,20 +24,20 @@ def check_dataset(
     decode: bool = False,
     progress: Callable[[Iterable[Video]], Iterable[Video]] = iter,
 ) -> tuple[Dataset, list[str]]:
-    """Finds everything that is wrong with a dataset.
+    """Finds all problems of a dataset.
 
-    What stops training and evaluation is found by the code that reads the dataset for them. In addition,
-    sizes of frames and boxes of masks are compared with the JSON, and annotations without a mask and frames
-    listed twice are reported.
+    The JSON is parsed by the code that training and evaluation use, so the same problems are found. In
+    addition, the sizes of frames and the boxes of masks are compared with the JSON, and annotations without
+    a mask and duplicate frames are reported.
 
     Args:
         json_file: annotations in YouTube-VIS format.
         image_root: the folder that file names in the JSON are relative to.
-        decode: read whole frames, which finds truncated ones, and not only their sizes.
-        progress: passes on the videos whose frames are checked, and may show how many.
+        decode: decode whole frames to find truncated files, instead of reading only their sizes.
+        progress: wraps the videos whose frames are checked, for example in a progress bar.
 
     Returns:
-        The part of the dataset that can be used, and a line for every problem.
+        The usable part of the dataset, and one line per problem.
 
     Raises:
         InputError: if the JSON cannot be read, or the folder is missing.
@@ -63,7 +63,7 @@ def _check_frames(video: Video, where: str, image_root: Path, decode: bool, repo
         seen[name] = frame
         path = image_root / name
         if not path.is_file():
-            continue  # reported with the video
+            continue  # read_ytvis has already reported it
         try:
             height, width = frame_size(path, decode)
         except InputError as error:
@@ -71,7 +71,7 @@ def _check_frames(video: Video, where: str, image_root: Path, decode: bool, repo
             continue
         if (height, width) != (video.height, video.width):
             report(
-                f"{where}, frame {frame}: '{path}' is {width}x{height} pixels, the annotations are for "
+                f"{where}, frame {frame}: '{path}' is {width}x{height} pixels, but the annotations are for "
                 f"{video.width}x{video.height}"
             )
 
@@ -85,8 +85,8 @@ def _check_annotation(annotation: Annotation, where: str, report: Report) -> Non
         if box is None:
             continue
         around = mask_api.toBbox(annotation.masks[frame]).tolist()
-        if mask_api.iou([box], [around], [0]).item() < _LEAST_OVERLAP:
+        if mask_api.iou([box], [around], [0]).item() < _IOU_THRESHOLD:
             report(
-                f"{where}, frame {frame}: the box {box} is not that of the mask, {around} "
+                f"{where}, frame {frame}: the box {box} does not match the box of the mask, {around} "
                 "(x, y, width, height)"
             )

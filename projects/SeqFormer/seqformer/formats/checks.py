@@ -1,4 +1,4 @@
-"""What readers share: problems as lines of text, and checks of JSON values."""
+"""Helpers for readers: reporting problems and checking JSON values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from seqformer.errors import InputError
 __all__ = ["Report", "is_integer", "is_number", "objects", "refuse"]
 
 Report = Callable[[str], None]
-"""Takes a problem, as one line. It may raise; if it returns, the reader skips what the problem is about."""
+"""Called with each problem as one line of text. If it does not raise, the reader skips the item."""
 
 
 def refuse(problem: str) -> None:
-    """The report of readers that cannot go on after a problem.
+    """A :data:`Report` that raises, for readers that stop at the first problem.
 
     Raises:
         InputError: always.
@@ -34,7 +34,7 @@ def is_number(value: Any) -> TypeGuard[float]:
 def objects(
     data: Any, key: str, source: str, report: Report, file_format: str = "YouTube-VIS"
 ) -> list[dict[str, Any]]:
-    """Returns the JSON objects in the list ``data[key]``; reports it if there are none or other entries."""
+    """Returns the JSON objects in the list ``data[key]``. Reports a missing list and other entries."""
     entries = data.get(key) if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         report(f"{source}: '{key}' must be a list of objects; is it {file_format} format?")

@@ -1,4 +1,4 @@
-"""COCO: annotated images, read to train on; results by frame, written for annotation tools."""
+"""COCO: reads annotated images for training, and writes per-frame results for annotation tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CocoInstance:
     """An instance in an image.
 
     Attributes:
-        category: COCO's id.
+        category: COCO's category id.
         box: xywh in pixels.
         segmentation: polygons, each a list of x, y, ... in pixels, or a compressed RLE.
     """
@@ -39,7 +39,12 @@ class CocoInstance:
 
 @dataclass
 class CocoImage:
-    """An image and its instances; ``name`` is its file, height and width are in pixels."""
+    """An image and its instances.
+
+    Attributes:
+        name: file name.
+        height, width: pixels.
+    """
 
     id: int
     name: str
@@ -56,11 +61,11 @@ def read_coco(json_file: str | Path, categories: Container[int]) -> list[CocoIma
         categories: ids of the categories to read.
 
     Returns:
-        The images in the order of the file, with their instances of these categories. Instances without a
-        polygon of three corners are left out.
+        The images in file order, with their instances of these categories. Instances without a polygon of
+        at least three corners are skipped.
 
     Raises:
-        InputError: names file, image and annotation if something is missing or malformed.
+        InputError: if something is missing or malformed; the message names file, image and annotation.
     """
     data = read_json(json_file)
     images = {}
@@ -99,23 +104,23 @@ def _segmentation(segmentation: Any, image: CocoImage, where: str) -> list[list[
     for polygon in segmentation:
         if not isinstance(polygon, list) or not all(map(is_number, polygon)):
             raise InputError(f"{where}: malformed polygon: it must be a list of x, y, ...")
-    # Polygons are filled when an image is used: filling all of COCO's here would take minutes.
+    # Polygons are rasterised when an image is used: doing it here for all of COCO would take minutes.
     return [p for p in segmentation if len(p) >= SHORTEST_POLYGON and len(p) % 2 == 0]
 
 
 def write_coco(videos: list[LabelledVideo], names: dict[int, str], path: Path) -> None:
     """Writes a COCO annotation file whose images are the frames of all videos.
 
-    Annotations also have the score and a track_id, the same for an instance in all frames and unique in the
-    file; images have video_id and frame_id, counted from 0. Instances may overlap.
+    Each annotation also has a score and a track_id, which is unique in the file and the same in all frames
+    of a tracklet. Each image has a video_id and a frame_id that starts at 0. Instances may overlap.
 
     Args:
-        videos: what to write.
+        videos: the videos and their results.
         names: category names by id.
-        path: the file.
+        path: the file to write.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""CVAT for video 1.1: an XML file per task, with a track for every object."""
+"""CVAT for video 1.1: one XML file per task, with a track for every object."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class _Shape:
 
     Attributes:
         kind: "polygon", "mask" or "box".
-        outside: the object is not in the frame.
-        points: (N, 2) xy in pixels of a polygon's corners, or of a box's four; (0, 2) for a mask.
-        element: the XML element, which masks are read from.
+        outside: whether the object has left the frame.
+        points: (N, 2) xy in pixels, the corners of a polygon or the four of a box; (0, 2) for a mask.
+        element: the XML element that masks are read from.
     """
 
     kind: str
@@ -40,11 +40,11 @@ class _Shape:
 
 @dataclass
 class _Task:
-    """The labels of a task, and which frames of the source it has.
+    """The labels of a task, and the frames of the source video that it contains.
 
     Attributes:
-        size: number of frames; None if the file does not say.
-        start, step: of the frame numbers in tracks.
+        size: number of frames; None if the file does not give it.
+        start, step: first frame number in tracks, and the difference between consecutive ones.
     """
 
     labels: list[str]
@@ -56,19 +56,20 @@ class _Task:
 def read_cvat(xml_files: list[Path], frames: Path, fill_boxes: bool = False) -> Dataset:
     """Reads a dataset from CVAT's XML.
 
-    Polygons and masks become masks. Objects that are "outside" have none, "occluded" ones keep theirs. CVAT
-    exports a shape for every frame. Where a track has no shape in frames between two others, polygons and
-    boxes are interpolated corner by corner and masks stay as they were. After its last shape an object stays
-    until the end of the video, unless that shape is outside.
+    Polygons and masks become masks. "outside" objects have no mask; "occluded" objects keep theirs. CVAT
+    exports a shape for every frame. If a track has gaps, polygons and boxes are interpolated corner by
+    corner, and masks are repeated. The last shape is repeated until the end of the video, unless it is
+    outside.
 
     Args:
-        xml_files: one export per task. Label names are the categories.
-        frames: folder of the frames, or, with several tasks, of folders named like the XML files. Sorted by
-            name, the frames are those of the task.
-        fill_boxes: turn boxes into filled rectangles; otherwise boxes are refused, since they are not masks.
+        xml_files: one export per task. Label names become categories.
+        frames: the folder of frames; with several tasks, it has one subfolder per task, named like the XML
+            file. Frames sorted by name must correspond to the frames of the task.
+        fill_boxes: turn boxes into filled rectangles. Otherwise a box raises an error.
 
     Raises:
-        InputError: names file, track and frame if something is missing, inconsistent or not supported.
+        InputError: if something is missing, inconsistent or not supported; the message names file, track and
+            frame.
     """
     roots = [(path, _parse(path)) for path in xml_files]
     tasks = [_task(path, root) for path, root in roots]
@@ -81,7 +82,7 @@ def read_cvat(xml_files: list[Path], frames: Path, fill_boxes: bool = False) -> 
         if not pictures:
             raise InputError(f"'{folder}': no frames for '{path}'")
         if task.size is not None and task.size != len(pictures):
-            raise InputError(f"'{path}' has {task.size} frames, '{folder}' has {len(pictures)}")
+            raise InputError(f"'{path}' has {task.size} frames, but '{folder}' has {len(pictures)}")
         video = builder.add_video(pictures)
         for track in root.iter("track"):
             where = f"{path}: track {track.get('id')}"
@@ -155,7 +156,7 @@ def _add_track(
 def _shapes(
     track: ElementTree.Element, length: int, task: _Task, fill_boxes: bool, where: str
 ) -> dict[int, _Shape]:
-    """The shapes of a track by the place of their frame in the video."""
+    """Returns the shapes of a track by frame index in the video."""
     shapes: dict[int, _Shape] = {}
     for element in track:
         at = f"{where}, frame {element.get('frame')}"
@@ -169,7 +170,7 @@ def _shapes(
         if rest or not 0 <= place < length:
             raise InputError(f"{at}: the task has no such frame")
         if place in shapes:
-            raise InputError(f"{at}: the track has two shapes there")
+            raise InputError(f"{at}: the track has two shapes in this frame")
         outside = element.get("outside", "0") == "1"
         shapes[place] = _Shape(element.tag, outside, _points(element, at), element)
     return shapes
@@ -206,7 +207,7 @@ def _points(element: ElementTree.Element, where: str) -> np.ndarray:
 def _between(shape: _Shape, following: _Shape, share: float, where: str) -> np.ndarray:
     if following.points.shape != shape.points.shape:
         raise InputError(
-            f"{where}: no shape, and those before and after have different numbers of corners, so it "
+            f"{where}: no shape, and the shapes before and after have different numbers of corners, so it "
             "cannot be interpolated: export all frames from CVAT"
         )
     return shape.points + share * (following.points - shape.points)
@@ -220,7 +221,7 @@ def _polygon(points: np.ndarray, size: tuple[int, int], where: str) -> RLE | Non
 
 
 def _mask(element: ElementTree.Element, size: tuple[int, int], where: str) -> RLE | None:
-    """Reads CVAT's own RLE: runs along rows, background first, inside a window of the frame."""
+    """Reads CVAT's own RLE: row-major runs inside a window of the frame, background first."""
     left, top, width, height = (
         int(_number(element, key, where)) for key in ("left", "top", "width", "height")
     )

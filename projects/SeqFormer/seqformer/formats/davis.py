@@ -1,4 +1,4 @@
-"""DAVIS: a folder of PNGs per video, whose palette indices are objects; YouTube-VOS adds categories."""
+"""DAVIS: one folder of PNGs per video; palette indices are object ids. YouTube-VOS adds categories."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from seqformer.formats.ytvis import Dataset, category_entries, parse_categories
 __all__ = ["read_davis", "write_davis"]
 
 _OBJECT = "object"  # the only category of a dataset without categories
-_MOST_OBJECTS = 255
+_MAX_OBJECTS = 255
 
 
 def read_davis(annotations: Path, frames: Path, meta: Path | None = None, void: int | None = None) -> Dataset:
     """Reads a dataset from PNGs of ids.
 
-    The frames of a video are those that have a PNG: YouTube-VOS annotates every fifth frame, DAVIS all.
+    Only frames that have a PNG are used: DAVIS annotates all frames, YouTube-VOS every fifth.
 
     Args:
-        annotations: folder with a folder of PNGs for each video; 0 is background.
-        frames: folder with a folder of the same name for each video; pictures have the PNGs' names.
-        meta: YouTube-VOS's meta.json, for categories; None for one category, "object". Category ids are
-            those in its "categories", which :func:`write_davis` adds, else they follow the names.
-        void: the id of pixels that belong to nothing (255 in some datasets); None if there is none.
+        annotations: folder with one subfolder of PNGs per video; id 0 is background.
+        frames: folder with a subfolder of the same name per video. Frames are named like the PNGs.
+        meta: YouTube-VOS's meta.json, for categories; None for a single category "object". Category ids are
+            taken from its "categories", which :func:`write_davis` adds; without it, they follow the order of
+            names.
+        void: id of pixels to ignore (255 in some datasets); None if there is none.
 
     Raises:
-        InputError: names file, video and object if something is missing or inconsistent.
+        InputError: if something is missing or inconsistent; the message names file, video and object.
     """
     names, objects = ({1: _OBJECT}, None) if meta is None else _read_meta(meta)
     builder = DatasetBuilder(frames, names)
@@ -61,7 +62,7 @@ def read_davis(annotations: Path, frames: Path, meta: Path | None = None, void: 
 
 
 def _read_meta(path: Path) -> tuple[dict[int, str], dict[str, dict[int, int]]]:
-    """Category names by id, and categories by video and object."""
+    """Returns category names by id, and category ids by video and object."""
     content = read_json(path)
     try:
         objects = {
@@ -70,7 +71,7 @@ def _read_meta(path: Path) -> tuple[dict[int, str], dict[str, dict[int, int]]]:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"'{path}' is not YouTube-VOS's meta.json, with a 'category' for every one of a video's 'objects'"
+            f"'{path}' is not YouTube-VOS's meta.json: every object of a video needs a 'category'"
         ) from error
     used = sorted({name for video in objects.values() for name in video.values()})
     names = dict(enumerate(used, start=1))
@@ -86,13 +87,13 @@ def _read_meta(path: Path) -> tuple[dict[int, str], dict[str, dict[int, int]]]:
 
 
 def write_davis(videos: list[LabelledVideo], names: dict[int, str], output: Path) -> None:
-    """Writes PNGs with DAVIS's palette, and a meta.json in YouTube-VOS's form.
+    """Writes PNGs with DAVIS's palette, and a meta.json in YouTube-VOS format.
 
-    Where instances overlap, the one with the higher score is in front. Object ids follow the scores, from 1.
-    Next to "videos", meta.json has "categories" with their ids, which :func:`read_davis` restores.
+    Where instances overlap, the higher score is in front. Object ids start at 1 with the highest score.
+    meta.json also has "categories" with ids, so that :func:`read_davis` can restore them.
 
     Args:
-        videos: what to write.
+        videos: the videos and their results.
         names: category names by id.
         output: a new folder, for Annotations/ and meta.json.
 
@@ -103,9 +104,9 @@ def write_davis(videos: list[LabelledVideo], names: dict[int, str], output: Path
     with new_folder(output) as folder:
         for labelled in videos:
             count = len(labelled.instances)
-            if count > _MOST_OBJECTS:
+            if count > _MAX_OBJECTS:
                 raise InputError(
-                    f"video {labelled.video.id}: {count} instances, but a PNG holds {_MOST_OBJECTS}: "
+                    f"video {labelled.video.id}: {count} instances, but a PNG can hold {_MAX_OBJECTS}: "
                     "raise `score_threshold`"
                 )
             target = folder / "Annotations" / labelled.folder
@@ -123,7 +124,7 @@ def write_davis(videos: list[LabelledVideo], names: dict[int, str], output: Path
 
 
 def _palette() -> list[int]:
-    """PASCAL VOC's colours, which DAVIS shares: the bits of an id, spread over red, green and blue."""
+    """Returns PASCAL VOC's palette, which DAVIS uses: the bits of an id, spread over red, green and blue."""
     ids = np.arange(256)
     colors = np.zeros((256, 3), dtype=np.int64)
     for level in range(8):

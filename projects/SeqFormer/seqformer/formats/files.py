@@ -1,4 +1,4 @@
-"""JSON files, pictures in folders, and output that appears whole or not at all."""
+"""JSON files, natural order of file names, and atomic writing of files and folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 
 
 def natural_order(path: str | Path) -> tuple[list[tuple[str, int]], str]:
-    """Sort key for names: numbers compare as numbers, so 2 comes before 10; letter case comes last."""
+    """Returns a sort key in which 2 comes before 10, and case only breaks ties."""
     name = str(path)
     return [(text.lower(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)], name
 
@@ -49,15 +49,15 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_content(source: Any, name: str) -> tuple[Any, str]:
-    """Returns the content of a JSON file and its path, or, for content given directly, that and ``name``."""
+    """Returns the content of ``source`` and a name for messages: its path, or ``name`` if it is content."""
     return (read_json(source), str(source)) if isinstance(source, str | Path) else (source, name)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes a JSON file, whole or not at all.
+    """Writes a JSON file atomically.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -65,12 +65,12 @@ def write_json(path: str | Path, value: Any) -> None:
 
 @contextmanager
 def replaced_when_complete(path: str | Path) -> Iterator[Path]:
-    """Yields a path to write to; the file replaces ``path`` when the block ends without an error.
+    """Yields a temporary path. The file replaces ``path`` when the block ends without an error.
 
     Raises:
         InputError: if the file cannot be written.
 
-    Example:
+    Examples:
         >>> with replaced_when_complete("results.json") as part:
         ...     part.write_text("[]")
     """
@@ -89,7 +89,7 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Yields a folder to write to; it is renamed to ``path`` when the block ends without an error.
+    """Yields a temporary folder. It is renamed to ``path`` when the block ends without an error.
 
     Raises:
         InputError: if ``path`` exists or cannot be written.

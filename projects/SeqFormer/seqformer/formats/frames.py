@@ -1,4 +1,4 @@
-"""Pictures in folders: frames, and annotations stored as pictures."""
+"""Folders of pictures: frames, and annotations stored as pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Returns the pictures in a folder, but for hidden files, in natural order.
+    """Returns the pictures in a folder in natural order, without hidden files.
 
     Raises:
         InputError: if the folder cannot be read.
@@ -33,7 +33,7 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def list_pictures(folder: Path) -> dict[str, Path]:
-    """Returns the pictures in a folder by name without suffix, in natural order.
+    """Returns the pictures in a folder by file name without suffix, in natural order.
 
     Raises:
         InputError: if the folder cannot be read, or two pictures differ only in their suffix.
@@ -47,7 +47,7 @@ def list_pictures(folder: Path) -> dict[str, Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Returns the folders in a folder, in natural order.
+    """Returns the subfolders of a folder in natural order.
 
     Raises:
         InputError: if the folder cannot be read.
@@ -60,25 +60,25 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def frame_number(path: Path) -> int:
-    """Returns the number that a frame is named by.
+    """Returns the frame number in a file name.
 
     Raises:
-        InputError: if its name is not a number.
+        InputError: if the name is not a number.
     """
     if not path.stem.isdecimal():
-        raise InputError(f"'{path}': its name must be the number of the frame")
+        raise InputError(f"'{path}': the file name must be the frame number")
     return int(path.stem)
 
 
 def frame_size(path: Path, decode: bool = False) -> tuple[int, int]:
-    """Returns height and width of a picture in pixels, with its EXIF orientation applied.
+    """Returns height and width of a picture in pixels, after applying its EXIF orientation.
 
     Args:
         path: the picture.
-        decode: read the whole picture, to find out whether it is complete.
+        decode: decode the whole picture, to check that the file is complete.
 
     Raises:
-        InputError: if it cannot be read.
+        InputError: if the picture cannot be read.
     """
     try:
         with Image.open(path) as image:
@@ -92,17 +92,16 @@ def frame_size(path: Path, decode: bool = False) -> tuple[int, int]:
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """Returns the ids (H, W) in a picture, int64: its palette indices or grey levels.
+    """Returns the palette indices or grey levels of a picture as ids (H, W), int64.
 
     Raises:
-        InputError: if it cannot be read or is in colour.
+        InputError: if the picture cannot be read or is in colour.
     """
     try:
         with Image.open(path) as image:
             if image.mode not in _ID_MODES:
                 raise InputError(
-                    f"'{path}' is in colour (mode {image.mode}): ids must be the indices of a palette or "
-                    "grey levels"
+                    f"'{path}' is in colour (mode {image.mode}): ids must be palette indices or grey levels"
                 )
             return np.asarray(image).astype(np.int64)
     except InputError:

@@ -1,4 +1,4 @@
-"""Videos with the results on them, for writers of other formats."""
+"""Videos with their results, for writers of other formats."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class LabelledVideo:
     """A video with the instances predicted in it.
 
     Attributes:
-        folder: the folder of its frames, relative to the folder of frames; unique in the dataset.
+        folder: the folder of its frames, relative to the root folder of frames; unique in the dataset.
         stems: names of its T frames without folder and suffix.
-        instances: highest score first, each under its best category.
+        instances: sorted by decreasing score, each with its best category only.
     """
 
     video: Video
@@ -36,12 +36,12 @@ class LabelledVideo:
 def read_labelled(
     dataset_json: Path, results_json: Path, score_threshold: float = 0.0
 ) -> tuple[dict[int, str], list[LabelledVideo]]:
-    """Reads results, and the videos that they are on.
+    """Reads results and their videos.
 
     Args:
-        dataset_json: a YouTube-VIS JSON with the videos; its annotations are not read.
+        dataset_json: a YouTube-VIS JSON with the videos; its annotations are not used.
         results_json: the results.
-        score_threshold: results below are left out.
+        score_threshold: results with lower scores are dropped.
 
     Returns:
         Category names by id, and the videos in the order of the dataset.
@@ -61,7 +61,7 @@ def read_labelled(
         where = f"{dataset_json}: video {video.id}"
         folder, stems = _names(video, where)
         if folder in folders:
-            raise InputError(f"{where}: its frames are in the folder of video {folders[folder]}, '{folder}'")
+            raise InputError(f"{where}: shares the folder '{folder}' with video {folders[folder]}")
         folders[folder] = video.id
         labelled[video.id] = LabelledVideo(video, folder, stems)
     results = read_results(results_json, dataset.videos, dataset.names, dataset=str(dataset_json))
@@ -72,11 +72,11 @@ def read_labelled(
 
 
 def _names(video: Video, where: str) -> tuple[str, list[str]]:
-    """Folder and stems of a video's frames."""
+    """Returns the folder and the stems of a video's frames."""
     paths = [PurePosixPath(name.replace("\\", "/")) for name in video.names]
     parents = {path.parent for path in paths}
     if len(parents) > 1 or any(parent.is_absolute() or ".." in parent.parts for parent in parents):
-        raise InputError(f"{where}: its frames must be in one folder below the folder of frames")
+        raise InputError(f"{where}: all frames must be in one subfolder of the folder of frames")
     stems = [path.stem for path in paths]
     if len(set(stems)) < len(stems):
         raise InputError(f"{where}: two frames have the same name")
@@ -85,12 +85,15 @@ def _names(video: Video, where: str) -> tuple[str, list[str]]:
 
 
 def paint_ids(labelled: LabelledVideo, frame: int, ids: Sequence[int]) -> np.ndarray:
-    """Returns a picture (H, W) of ids, int64, 0 for background; higher scores are in front.
+    """Paints the instances of a frame as ids, with higher scores in front.
 
     Args:
-        labelled: a video.
-        frame: which frame of it.
-        ids: what to paint for each of its instances.
+        labelled: the video.
+        frame: index of the frame.
+        ids: the id of each instance of the video.
+
+    Returns:
+        (H, W) int64; 0 is background.
     """
     picture = np.zeros((labelled.video.height, labelled.video.width), dtype=np.int64)
     for instance, id_ in zip(reversed(labelled.instances), reversed(ids), strict=True):

@@ -1,4 +1,4 @@
-"""MOTS (KITTI-MOTS and MOTSChallenge): a text file or a folder of 16-bit PNGs per sequence."""
+"""MOTS (KITTI-MOTS and MOTSChallenge): one text file or folder of 16-bit PNGs per sequence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["MOTS_CLASSES", "read_mots", "write_mots"]
 
 MOTS_CLASSES = {1: "car", 2: "pedestrian"}
 _IGNORE_CLASS = 10
-_IDS_OF_A_CLASS = 1000  # an object's id is its class times 1000 plus its number in the class
+_IDS_PER_CLASS = 1000  # object id = class * 1000 + number within the class
 _FIELDS = 6  # frame, object, class, height, width, RLE
 
 
@@ -27,16 +27,16 @@ def read_mots(annotations: Path, frames: Path, classes: dict[int, str], keep_ign
     """Reads a dataset from MOTS annotations.
 
     Args:
-        annotations: folder with NAME.txt, a folder NAME of PNGs, or NAME/gt/gt.txt for every sequence.
-        frames: folder with NAME/ or NAME/img1/ of pictures, named by the frame number that the annotations
-            use (from 0 in KITTI-MOTS, from 1 in MOTSChallenge). With PNGs, the frames of a sequence are
-            those that have one.
-        classes: names by class id, which becomes the category id.
-        keep_ignored: turn ignored regions (class 10, id 10000) into crowd annotations, one for every
-            category, since YouTube-VIS ignores a region for one category only; otherwise drop them.
+        annotations: folder with NAME.txt, NAME/gt/gt.txt or a subfolder NAME of PNGs for each sequence.
+        frames: folder with frames in NAME/ or NAME/img1/, named by the frame number that the annotations use
+            (from 0 in KITTI-MOTS, from 1 in MOTSChallenge). With PNGs, only frames that have one are used.
+        classes: names by class id. Class ids become category ids.
+        keep_ignored: turn ignored regions (class 10, id 10000) into crowd annotations, one per category,
+            because a YouTube-VIS crowd applies to one category only. Otherwise drop them.
 
     Raises:
-        InputError: names file, line or frame, and object if something is missing or inconsistent.
+        InputError: if something is missing or inconsistent; the message names file, line or frame, and
+            object.
     """
     builder = DatasetBuilder(frames, classes)
     for name, source in _sequences(annotations):
@@ -51,7 +51,7 @@ def read_mots(annotations: Path, frames: Path, classes: dict[int, str], keep_ign
 
 
 def _sequences(annotations: Path) -> list[tuple[str, Path]]:
-    """Names of the sequences, each with its text file or folder of PNGs."""
+    """Returns the name of each sequence, with its text file or folder of PNGs."""
     sources: dict[str, Path] = {}
     for folder in subfolders(annotations):
         text = folder / "gt" / "gt.txt"
@@ -64,7 +64,7 @@ def _sequences(annotations: Path) -> list[tuple[str, Path]]:
             raise InputError(f"'{text}' and '{sources[text.stem]}' annotate the same sequence")
         sources[text.stem] = text
     if not sources:
-        raise InputError(f"'{annotations}': no NAME.txt, NAME/gt/gt.txt or folders of PNGs")
+        raise InputError(f"'{annotations}': no NAME.txt, NAME/gt/gt.txt or folder of PNGs")
     return sorted(sources.items())
 
 
@@ -96,7 +96,9 @@ def _add_text(
         if frame not in places:
             raise InputError(f"{where}: there is no frame {frame}")
         if class_ != _IGNORE_CLASS and class_ not in classes:
-            raise InputError(f"{where}: object {object_} is of class {class_}; known are {_known(classes)}")
+            raise InputError(
+                f"{where}: object {object_} has class {class_}; known classes are {_known(classes)}"
+            )
         try:
             mask = to_rle({"size": [height, width], "counts": fields[-1]}, *video.size)
             if class_ == _IGNORE_CLASS:
@@ -124,13 +126,15 @@ def _add_pngs(
         ids = video.read_ids(path)
         known = {}
         for id_ in np.unique(ids).tolist():
-            class_ = id_ // _IDS_OF_A_CLASS
+            class_ = id_ // _IDS_PER_CLASS
             if class_ in classes:
                 known[id_] = class_
             elif id_ and class_ != _IGNORE_CLASS:
-                raise InputError(f"'{path}': object {id_} is of class {class_}; known are {_known(classes)}")
+                raise InputError(
+                    f"'{path}': object {id_} has class {class_}; known classes are {_known(classes)}"
+                )
         video.add_ids(frame, ids, known)
-        ignored = encode_masks((ids // _IDS_OF_A_CLASS == _IGNORE_CLASS)[None])[0]
+        ignored = encode_masks((ids // _IDS_PER_CLASS == _IGNORE_CLASS)[None])[0]
         if keep_ignored and ignored is not None:
             _add_ignored(video, frame, ignored, classes)
 
@@ -145,14 +149,14 @@ def _known(classes: dict[int, str]) -> str:
 
 
 def write_mots(videos: list[LabelledVideo], output: Path) -> None:
-    """Writes a text file per video, named after the folder of its frames.
+    """Writes one text file per video, named after the folder of its frames.
 
     MOTS allows no overlap, so the instance with the higher score gets the pixels. The class is the dataset's
-    category id. Frames have the numbers that their files are named by, or their places from 0 if a name is
-    not a number.
+    category id. Frame numbers are taken from the file names; if a name is not a number, frames are counted
+    from 0.
 
     Args:
-        videos: what to write.
+        videos: the videos and their results.
         output: a new folder.
 
     Raises:
@@ -171,9 +175,9 @@ def write_mots(videos: list[LabelledVideo], output: Path) -> None:
             classes: dict[int, int] = {}  # by object, in the order of the instances
             for instance in labelled.instances:
                 counts[instance.category] = counts.get(instance.category, 0) + 1
-                if counts[instance.category] >= _IDS_OF_A_CLASS:
+                if counts[instance.category] >= _IDS_PER_CLASS:
                     raise InputError(f"video {video.id}: too many instances: raise `score_threshold`")
-                classes[instance.category * _IDS_OF_A_CLASS + counts[instance.category]] = instance.category
+                classes[instance.category * _IDS_PER_CLASS + counts[instance.category]] = instance.category
             numbered = all(stem.isdecimal() for stem in labelled.stems)
             lines = []
             for place, stem in enumerate(labelled.stems):

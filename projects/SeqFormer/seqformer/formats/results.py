@@ -1,4 +1,4 @@
-"""results.json of YouTube-VIS: a list with an entry for every predicted instance and category."""
+"""YouTube-VIS results.json: a list with one entry per predicted instance and category."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass
 class Result:
-    """A predicted instance under one category: an entry of results.json, checked.
+    """A checked entry of results.json: a predicted instance with one category.
 
     Attributes:
         category: id in the dataset.
@@ -51,14 +51,14 @@ def read_results(
 
     Args:
         results: a results.json or its content.
-        videos: the videos that results may be on, by id.
-        categories: ids that results may have; None allows all.
-        dataset: what messages call the origin of videos and categories.
-        video_id: read the results on this video only, and check no others.
+        videos: the dataset's videos by id.
+        categories: valid category ids; None allows all.
+        dataset: the name of the dataset in messages.
+        video_id: read and check the results of this video only.
 
     Raises:
-        InputError: names file, video, result and frame if something is missing or malformed. With
-            ``video_id``, if there are no results on that video, but on others that are not in ``videos``.
+        InputError: if something is missing or malformed; the message names file, video, result and frame.
+            With ``video_id``, if this video has no results but videos outside ``videos`` have.
     """
     results, source = read_content(results, "results")
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
@@ -67,7 +67,7 @@ def read_results(
         present = {id_ for result in results if is_integer(id_ := result.get("video_id"))}
         if video_id not in present and not present <= videos.keys():
             known = ", ".join(map(str, sorted(present)[:10]))
-            raise InputError(f"{source}: no result is on video {video_id}; it has results on: {known}")
+            raise InputError(f"{source}: no results for video {video_id}; there are results for: {known}")
     for index, result in enumerate(results):
         video, category, score = (result.get(key) for key in ("video_id", "category_id", "score"))
         if video_id is not None and video != video_id:
@@ -86,9 +86,9 @@ def read_results(
 
 
 def best_categories(results: Iterable[Result]) -> list[Result]:
-    """Keeps each instance under its best category only, in the order of first appearance.
+    """Keeps the best category of each instance only, in the order of first appearance.
 
-    Results with equal masks are one instance under several categories.
+    Results with equal masks are treated as one instance with several categories.
     """
     best: dict[tuple[Any, ...], Result] = {}
     for result in results:
@@ -99,10 +99,10 @@ def best_categories(results: Iterable[Result]) -> list[Result]:
 
 
 def write_results(path: str | Path, results: Iterable[dict[str, Any]]) -> None:
-    """Writes results.json entry by entry, whole or not at all.
+    """Writes results.json atomically, one entry at a time.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     with replaced_when_complete(path) as part, open(part, "w", encoding="utf-8") as file:
         file.write("[")
@@ -112,10 +112,10 @@ def write_results(path: str | Path, results: Iterable[dict[str, Any]]) -> None:
 
 
 def write_submission(path: str | Path, results_json: str | Path) -> None:
-    """Writes the zip file that the evaluation servers take: results.json at its root, nothing else.
+    """Writes a zip file for the evaluation servers, with results.json at its root and nothing else.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     with (
         replaced_when_complete(path) as part,

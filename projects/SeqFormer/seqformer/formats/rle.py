@@ -1,4 +1,4 @@
-"""Run-length encoded masks: checking, converting to one form, encoding and decoding."""
+"""Run-length encoded masks: checking, conversion to compressed RLE, encoding and decoding."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = [
     "to_rle",
 ]
 
-SHORTEST_POLYGON = 6  # numbers, that is, three corners
+SHORTEST_POLYGON = 6  # numbers: x and y of three corners
 _LONGEST_RUN = 2**32  # pixels
-_LARGEST_COORDINATE = 1e5  # pixels; the memory that pycocotools needs grows with a polygon's sides
+_LARGEST_COORDINATE = 1e5  # pixels; pycocotools needs memory in proportion to the length of the sides
 
 
 def rle_counts(counts: object) -> np.ndarray:
@@ -49,8 +49,8 @@ def rle_counts(counts: object) -> np.ndarray:
     if not isinstance(counts, str | bytes):
         raise InputError("malformed RLE: 'counts' must be a string or a list of integers")
     # Each character, minus 48, holds 5 bits of a number, lowest first, and a flag that more follow. Bit 4 of
-    # a number's last character is its sign. From the third number on, numbers are differences to the number
-    # two before.
+    # a number's last character is its sign. From the third number on, the difference from the number two
+    # places before is stored.
     characters = np.frombuffer(
         counts if isinstance(counts, bytes) else counts.encode("utf-8", "surrogatepass"), np.uint8
     )
@@ -74,10 +74,10 @@ def rle_counts(counts: object) -> np.ndarray:
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
-    """Checks a mask of YouTube-VIS JSON and returns it in compressed form.
+    """Checks a mask from a YouTube-VIS JSON and returns it as compressed RLE.
 
     Args:
-        segmentation: polygons (lists of x, y, x, y, ... in pixels), an RLE, compressed or not, or None or an
+        segmentation: polygons (lists of x, y, x, y, ... in pixels), or an RLE, compressed or not; None or an
             empty list for no mask.
         height, width: size of the frame, pixels.
 
@@ -85,7 +85,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
         The compressed RLE; None if there is no mask.
 
     Raises:
-        InputError: if it is none of these, or has another size.
+        InputError: if the segmentation is malformed or has a different size.
     """
     if segmentation is None or segmentation == []:
         return None
@@ -97,7 +97,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
                 or len(polygon) % 2
                 or not all(isinstance(n, int | float) and abs(n) < _LARGEST_COORDINATE for n in polygon)
             ):
-                raise InputError("malformed polygon: it must be a list of x, y of at least three corners")
+                raise InputError("malformed polygon: it must list x, y of at least three corners")
         rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
         return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
@@ -106,7 +106,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
         )
     size = segmentation.get("size")
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
-        raise InputError(f"the mask's size is {size}, the frame's [{height}, {width}]")
+        raise InputError(f"the mask's size is {size}, but the frame's is [{height}, {width}]")
     counts = segmentation["counts"]
     runs = rle_counts(counts)
     if runs.min(initial=0) < 0:
@@ -124,12 +124,12 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
 
 
 def decode_mask(rle: RLE) -> np.ndarray:
-    """Returns the mask (H, W) of a compressed RLE, uint8, 0 or 1."""
+    """Decodes a compressed RLE to a mask (H, W), uint8, 0 or 1."""
     return mask_api.decode(rle)
 
 
 def encode_masks(masks: np.ndarray) -> list[RLE | None]:
-    """Returns the compressed RLEs of masks (T, H, W), bool; None for an empty mask."""
+    """Encodes bool masks (T, H, W) as compressed RLEs; an empty mask becomes None."""
     columns = np.asfortranarray(masks.transpose(1, 2, 0).view(np.uint8))
     return [
         {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
@@ -140,7 +140,7 @@ def encode_masks(masks: np.ndarray) -> list[RLE | None]:
 
 
 def mask_areas(masks: Sequence[RLE | None]) -> np.ndarray:
-    """Returns the areas of T masks in pixels, (T,) float64; 0 where there is no mask."""
+    """Returns the areas of T masks, (T,) float64, in pixels; 0 where there is no mask."""
     areas = np.zeros(len(masks))
     seen = [frame for frame, mask in enumerate(masks) if mask is not None]
     if seen:
@@ -153,11 +153,11 @@ def space_time_iou(
     second: Sequence[Sequence[RLE | None]],
     areas: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Returns the IoU of tracklets: pixels in both, over pixels in either, summed over all frames.
+    """Returns the space-time IoU of tracklets: intersections and unions are summed over all frames.
 
     Args:
-        first, second: A and B tracklets of T masks; None where there is no mask.
-        areas: (A, T) and (B, T) pixels, if known.
+        first, second: A and B tracklets with T masks each; None where there is no mask.
+        areas: (A, T) and (B, T), in pixels, if already known.
 
     Returns:
         (A, B) float64; 0 for two tracklets without a mask.
@@ -173,8 +173,8 @@ def space_time_iou(
     for frame in range(len(first[0])):
         rows, columns = (np.flatnonzero(area[:, frame]).tolist() for area in (first_areas, second_areas))
         if rows and columns:
-            # For crowds pycocotools divides the intersection by the first mask's area, which gives the
-            # exact number of pixels back; one call serves all pairs.
+            # For crowds pycocotools divides the intersection by the first mask's area. Multiplying by that
+            # area gives the exact intersection, and one call is enough for all pairs.
             share = mask_api.iou(
                 [first[i][frame] for i in rows], [second[i][frame] for i in columns], [1] * len(columns)
             )

@@ -1,4 +1,4 @@
-"""Final frames of a long video on disk, one line each, from which results can be built at any time."""
+"""Stores the final frames of a long video on disk, so that results can be built from them at any time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["ResultSpool", "read_spool"]
 
 
 class ResultSpool:
-    """A file that grows by a line of JSON for every final frame; nothing of it stays in memory.
+    """Appends one line of JSON per final frame to a file, and keeps nothing in memory.
 
-    A killed process leaves whole lines and at most one broken line at the end, which readers skip.
+    If the process is killed, at most the last line is broken. Readers skip it.
 
     Args:
         path: the file.
-        keep: how many frames of an existing file to keep; 0 starts a new one.
+        keep: number of frames of an existing file to keep; 0 starts a new file.
 
     Raises:
-        InputError: if it cannot be written, or has fewer frames than ``keep``.
+        InputError: if the file cannot be written or has fewer than ``keep`` frames.
     """
 
     def __init__(self, path: str | Path, keep: int = 0):
@@ -68,10 +68,10 @@ class ResultSpool:
 
 
 def read_spool(path: str | Path) -> Iterator[FrameResult]:
-    """Yields the frames of a spool file, up to a broken line.
+    """Yields the frames of a spool file. Stops at a broken last line.
 
     Raises:
-        InputError: if it cannot be read, or a line is not a frame.
+        InputError: if the file cannot be read, or a line is not a frame.
     """
     try:
         with open(path, encoding="utf-8") as file:

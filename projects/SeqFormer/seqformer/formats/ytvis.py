@@ -1,4 +1,4 @@
-"""YouTube-VIS JSON, read with checks and written."""
+"""Reads, checks and writes YouTube-VIS JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "write_ytvis",
 ]
 
-_LISTED = 10  # names of missing frames in one message
+_LISTED = 10  # missing frames named in one message
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Video:
     """A video of a dataset.
 
     Attributes:
-        names: files of its T frames, relative to the folder of frames.
+        names: file names of its T frames, relative to the folder of frames.
         height, width: pixels.
     """
 
@@ -55,11 +55,11 @@ class Annotation:
     """An instance in a video.
 
     Attributes:
-        category: id in the dataset.
-        crowd: a region that evaluation ignores.
-        masks: one for each frame; None where there is none.
-        boxes: T boxes xywh in pixels, or None; None if the dataset has none at all.
-        areas: T areas in pixels, 0 where there is no mask; None if the dataset has none.
+        category: category id.
+        crowd: whether this is a region that evaluation ignores.
+        masks: T masks; None in frames without one.
+        boxes: T boxes, xywh in pixels, None in frames without one; None if the file has no boxes.
+        areas: T areas in pixels, 0 in frames without a mask; None if the file has no areas.
     """
 
     id: int
@@ -77,8 +77,8 @@ class Dataset:
 
     Attributes:
         names: category names by id, in the order of ids.
-        videos: by id, in the order of the file.
-        annotations: in the order of the file; None if the file has none.
+        videos: videos by id, in file order.
+        annotations: in file order; None if the file has none.
     """
 
     names: dict[int, str]
@@ -88,7 +88,7 @@ class Dataset:
     def annotate(
         self, video: Video, category: int, masks: list[RLE | None], crowd: bool = False
     ) -> Annotation:
-        """Adds an instance under the next id."""
+        """Adds an annotation with the next free id, and returns it."""
         if self.annotations is None:
             self.annotations = []
         annotation = Annotation(len(self.annotations) + 1, video, category, crowd, masks)
@@ -97,12 +97,12 @@ class Dataset:
 
 
 def write_ytvis(path: str | Path, dataset: Dataset) -> None:
-    """Writes a YouTube-VIS JSON, whole or not at all.
+    """Writes a YouTube-VIS JSON atomically.
 
-    Where annotations have no boxes or areas, those of the masks are written.
+    Missing boxes and areas are computed from the masks.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     content: dict[str, Any] = {
         "videos": [
@@ -131,7 +131,7 @@ def write_ytvis(path: str | Path, dataset: Dataset) -> None:
 
 
 def category_entries(names: dict[int, str]) -> list[dict[str, Any]]:
-    """Returns category names by id as :func:`parse_categories` reads them."""
+    """Returns the JSON objects of categories, which :func:`parse_categories` reads."""
     return [{"id": id_, "name": name} for id_, name in names.items()]
 
 
@@ -144,11 +144,11 @@ def read_ytvis(path: str | Path, report: Report = refuse, image_root: Path | Non
 
     Args:
         path: the file.
-        report: as in :func:`parse_dataset`; by default the first problem raises.
-        image_root: as in :func:`parse_dataset`.
+        report: see :func:`parse_dataset`. By default the first problem raises an error.
+        image_root: see :func:`parse_dataset`.
 
     Raises:
-        InputError: if the file cannot be read, or has a problem and ``report`` raises.
+        InputError: if the file cannot be read, or if ``report`` raises on a problem.
     """
     return parse_dataset(read_json(path), str(path), report, image_root)
 
@@ -158,12 +158,13 @@ def parse_dataset(data: Any, source: str, report: Report = refuse, image_root: P
 
     Args:
         data: the content.
-        source: what messages call it.
-        report: called with every problem, which it names by file, video, annotation and frame.
-        image_root: the folder that file names are relative to, to report missing frames; None skips this.
+        source: its name in messages.
+        report: called with each problem; the message names file, video, annotation and frame.
+        image_root: the folder that file names are relative to. Missing frames are reported; None skips this
+            check.
 
     Raises:
-        InputError: if it is not a JSON object, or has a problem and ``report`` raises.
+        InputError: if the content is not a JSON object, or if ``report`` raises on a problem.
     """
     if not isinstance(data, dict):
         raise InputError(f"{source}: not an object with 'videos' and 'categories'")
@@ -205,7 +206,7 @@ def parse_categories(data: dict[str, Any], source: str, report: Report = refuse)
 
 
 def _videos(data: dict[str, Any], source: str, report: Report, image_root: Path | None) -> dict[int, Video]:
-    """Videos by id, in the order of the file."""
+    """Returns the videos by id, in file order."""
     videos: dict[int, Video] = {}
     listings: dict[Path, set[str]] = {}
     for entry in objects(data, "videos", source, report):
@@ -234,14 +235,14 @@ def parse_segmentations(entries: Any, video: Video, where: str, report: Report =
     """Checks the masks of an annotation or result.
 
     Args:
-        entries: for every frame of the video polygons, an RLE, compressed or not, or None.
-        video: the video that they belong to.
-        where: what messages begin with.
-        report: called with every problem.
+        entries: one per frame: polygons, an RLE, compressed or not, or None.
+        video: the video that the masks belong to.
+        where: the beginning of messages.
+        report: called with each problem.
 
     Returns:
-        The masks as compressed RLEs, None where there is none; an empty list if ``entries`` is not a list as
-        long as the video.
+        T masks as compressed RLEs, None in frames without one. An empty list if ``entries`` is not a list
+        with one entry per frame.
     """
     if not _fits(entries, video.length, "segmentations", where, report):
         return []
@@ -274,7 +275,7 @@ def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
 
 
 def _missing_files(root: Path, names: list[str], listings: dict[Path, set[str]]) -> list[Path]:
-    # Listing each folder once is much faster than a look at every file, above all on network disks.
+    # Listing each folder once is much faster than checking every file, especially on network disks.
     paths = [root / name for name in names]
     for folder in {path.parent for path in paths} - listings.keys():
         try:
@@ -297,7 +298,7 @@ def _annotation(
     where = f"{source}: video {video_id}, annotation {identity}"
     known = is_integer(category) and category in names
     if not known:
-        report(f"{where}: category_id {category} is not among the categories {_span(names)}")
+        report(f"{where}: category_id {category} is not one of the categories {_span(names)}")
     video = videos.get(video_id) if is_integer(video_id) else None
     if video is None:
         report(f"{where}: there is no video with that id")
@@ -314,9 +315,9 @@ def _fits(entries: Any, length: int, key: str, where: str, report: Report) -> bo
     if isinstance(entries, list) and len(entries) == length:
         return True
     if isinstance(entries, list):
-        report(f"{where}: '{key}' has {len(entries)} entries, the video {length} frames")
+        report(f"{where}: '{key}' has {len(entries)} entries, but the video has {length} frames")
     else:
-        report(f"{where}: '{key}' must be a list with an entry for each frame")
+        report(f"{where}: '{key}' must be a list with one entry per frame")
     return False
 
 

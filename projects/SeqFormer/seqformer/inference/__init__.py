@@ -1,4 +1,4 @@
-"""From queries to results: whole videos, clips, predictors, and traces of the decoder."""
+"""Runs the network on videos: whole videos, clips, predictors, and traces of the decoder."""
 
 from seqformer.inference.clip_traces import ClipTracer
 from seqformer.inference.prediction import VideoPrediction

@@ -1,4 +1,4 @@
-"""What the decoder looked at in the clips that a tracker decodes, frame by frame and by the tracker's ids."""
+"""Traces of the decoder during tracking, by frame and instance id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ClipTracer", "InstanceTrace", "TemporalWeights"]
 
 @dataclass(frozen=True)
 class TemporalWeights:
-    """How much each frame of one clip counts for one instance.
+    """The weight of each frame of a clip for one instance.
 
     Attributes:
         start: the clip's first frame.
@@ -30,16 +30,16 @@ class TemporalWeights:
 
 @dataclass(frozen=True)
 class InstanceTrace:
-    """What the decoder did for one instance in one frame, in one clip; D decoder layers, P points kept.
+    """What the decoder did for one instance in one frame of one clip. D decoder layers, P points.
 
-    Coordinates are x before y, normalised to the unpadded frame.
+    Coordinates are xy, normalised to the unpadded frame.
 
     Attributes:
-        clip: that the frame was decoded in.
-        points: (D, P, 3) float32, sampling locations and attention weights, the heaviest first.
-        kept: (D,) float32, the share of attention that these points have.
-        reference_point: (2,) float32, where layer 1 starts.
-        boxes: (D, 4) float32, cxcywh, refined by each layer. Layer l + 1 starts from those of layer l.
+        clip: the temporal weights of the clip that the frame was decoded in.
+        points: (D, P, 3) float32, xy of sampling locations and attention weights, highest weights first.
+        kept: (D,) float32, the sum of these attention weights.
+        reference_point: (2,) float32, the reference point of layer 1.
+        boxes: (D, 4) float32, cxcywh, refined by each layer. Layer l + 1 starts from the box of layer l.
     """
 
     clip: TemporalWeights
@@ -50,21 +50,21 @@ class InstanceTrace:
 
 
 class ClipTracer:
-    """Traces the clips of one video while it is tracked.
+    """Records traces of the clips of one video during tracking.
 
-    A frame is in several clips. Of these the one whose middle is nearest is kept for each instance, and of
-    that the heaviest sampling points. So memory grows with frames times instances alone, and not with
-    queries or clips. Hooks are on the network within the ``with`` block only.
+    A frame is in several clips. For each instance, the trace from the clip whose middle is nearest is kept,
+    with the sampling points of highest weight. So memory use grows with frames times instances, and not with
+    queries or clips. The network has hooks within the ``with`` block only.
 
     Args:
-        network: in eval mode.
-        points: that are kept of each instance, frame and layer.
+        network: the network, in eval mode.
+        points: number of sampling points to keep per instance, frame and layer.
 
     Attributes:
-        frames: by frame and instance.
-        num_points: sampling points that there are of an instance, frame and layer; None before any clip.
+        frames: traces by frame and instance id.
+        num_points: number of sampling points per instance, frame and layer; None before the first clip.
 
-    Example:
+    Examples:
         >>> with ClipTracer(predictor.network) as tracer:
         ...     result = predictor(frames, observer=tracer)
         >>> tracer.frames[12][result.tracklets[0].instance_id].boxes[-1]
@@ -76,7 +76,7 @@ class ClipTracer:
         self._network = network
         self._points = points
         self._distances: list[dict[int, int]] = []  # from the clip's middle, in half frames
-        self._shares: list[dict[int, tuple[np.ndarray, int]]] = []  # sum over clips, how many
+        self._shares: list[dict[int, tuple[np.ndarray, int]]] = []  # sum over clips, number of clips
         self._hooks = ExitStack()
         self._sampled: list[SampledPoints] = []
 
@@ -89,15 +89,16 @@ class ClipTracer:
         self._hooks.close()
 
     def shares(self, frame: int) -> dict[int, np.ndarray]:
-        """How much a frame counts for its instances, by layer: (D,) float32, 1 is as much as any other.
+        """Returns the weight of a frame for each of its instances, by layer: (D,) float32.
 
-        It is the mean, over all clips that hold instance and frame, of temporal weight times clip length.
+        This is temporal weight times clip length, averaged over the clips that contain instance and frame. 1
+        means that all frames have the same weight.
         """
         return {i: total / count for i, (total, count) in self._shares[frame].items()}
 
     @torch.no_grad()
     def __call__(self, clip: DecodedClip) -> None:
-        """Takes in the next clip, right after it was decoded."""
+        """Adds the next clip, right after it was decoded."""
         sampled, self._sampled[:] = list(self._sampled), []
         queries = clip.queries
         ratios = clip.frames.valid_ratios[:, None, None, :, None]  # T, 1, 1, L, 1, 2
@@ -145,5 +146,5 @@ class ClipTracer:
                 if distance < self._distances[frame].get(i, 2 * length):
                     self._distances[frame][i] = distance
                     arrays = points[t, n], kept[t, n], reference_points[t, n], boxes[t, n]
-                    # Copies, for a view would keep the whole clip.
+                    # Copied, because a view would keep the arrays of the whole clip in memory.
                     self.frames[frame][i] = InstanceTrace(temporal, *(array.copy() for array in arrays))

@@ -1,4 +1,4 @@
-"""Frames as users have them, checked and brought to one form."""
+"""Checks frames given by users and converts them to RGB arrays."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def check_tensor_layout(tensor_layout: str) -> None:
 
 
 def to_rgb_array(frame: object, tensor_layout: str = "CHW") -> np.ndarray:
-    """A frame as an (H, W, 3) uint8 array, channels red, green, blue.
+    """Converts a frame to an (H, W, 3) uint8 RGB array.
 
     Args:
         frame: an (H, W, 3) uint8 NumPy array, a PIL image of mode "RGB", or a uint8 tensor on any device.
         tensor_layout: order of a tensor's dimensions, "CHW" or "HWC".
 
     Raises:
-        InputError: if it is something else, or empty; the message says what it is.
+        InputError: if it is something else or empty; the message says what it is.
     """
     if isinstance(frame, Image.Image):
         if frame.mode != "RGB":
@@ -43,17 +43,17 @@ def to_rgb_array(frame: object, tensor_layout: str = "CHW") -> np.ndarray:
             raise _unusable("array", str(frame.dtype), frame.shape, tensor_layout)
         array = frame
     else:
-        raise InputError(f"{type(frame).__name__} is not a frame: {_wanted(tensor_layout)}")
+        raise InputError(f"{type(frame).__name__} is not a frame: {_expected(tensor_layout)}")
     if not array.size:
         raise InputError(f"a frame of {array.shape[1]}x{array.shape[0]} pixels is empty")
     return array
 
 
 def _unusable(kind: str, dtype: str, shape: tuple[int, ...], tensor_layout: str) -> InputError:
-    return InputError(f"{kind} of {dtype}, shape {tuple(shape)}: {_wanted(tensor_layout)}")
+    return InputError(f"{kind} of {dtype}, shape {tuple(shape)}: {_expected(tensor_layout)}")
 
 
-def _wanted(tensor_layout: str) -> str:
+def _expected(tensor_layout: str) -> str:
     return (
         "give RGB frames as uint8 NumPy arrays (H, W, 3), PIL images of mode 'RGB', or uint8 tensors "
         f"{_LAYOUTS[tensor_layout]} (tensor_layout={tensor_layout!r})"

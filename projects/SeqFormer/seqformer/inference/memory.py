@@ -1,4 +1,4 @@
-"""What a frame of a clip takes of memory, from the shapes of its tensors."""
+"""Estimates the memory that decoding needs per frame, from the shapes of tensors."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 
 __all__ = ["frame_bytes"]
 
-_QUERY_TENSORS = 8  # as large as the box queries, in a decoder layer at a time
-_HIDDEN_TENSORS = 3  # of the dynamic convolutions at a time
+_QUERY_TENSORS = 8  # tensors of the box queries' size that a decoder layer needs at once
+_HIDDEN_TENSORS = 3  # hidden tensors that the dynamic convolutions need at once
 
 
 def frame_bytes(network: SeqFormerNetwork, frames: EncodedFrames, num_instances: int) -> int:
-    """Bytes that decoding a clip takes for each of its frames, at the most.
+    """Returns an upper bound on the memory, in bytes, that decoding a clip needs per frame.
 
-    That is the encoded frame plus the larger of two steps. The decoder takes its values, which are as large
-    as the encoder's output, and box queries of all layers. The mask head takes its hidden channels and the
-    logits. The network is not counted, nor what does not depend on how a video is cut: frames and results.
+    It is the encoded frame plus the larger of two steps. The decoder needs its values, which are as large as
+    the encoder's output, and the box queries of all layers. The mask head needs its hidden channels and the
+    logits. Weights are not included, and neither are frames and results, which do not depend on clips.
 
     Args:
-        network: whose decoder will decode them.
-        frames: some frames of the video, encoded.
-        num_instances: instances that are drawn.
+        network: the network that decodes the frames.
+        frames: some encoded frames of the video.
+        num_instances: number of candidates whose masks are computed.
     """
     memory, features = frames.memory[0].nbytes, frames.mask_features[0].nbytes
     cells = frames.mask_features.shape[-2:].numel()
     queries = network.detr.query_embed.num_embeddings * frames.memory.shape[-1]
     layers = len(network.detr.transformer.decoder.layers)
     decoding = memory + (layers + _QUERY_TENSORS) * queries * frames.memory.element_size()
-    logits = 4 * 4 * cells * num_instances  # float32, four for every cell
+    logits = 4 * 4 * cells * num_instances  # float32, four per cell
     drawing = _HIDDEN_TENSORS * DYNAMIC_CHANNELS * 4 * cells * num_instances + logits
     return memory + features + max(decoding, drawing)

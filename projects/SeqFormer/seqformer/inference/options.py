@@ -1,4 +1,4 @@
-"""Options of inference."""
+"""Inference options."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ PROTOCOLS = ("queries", "pairs")
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How a video is cut into clips, how these are tracked, and which of the queries are results.
+    """How a video is cut into clips and tracked, and which queries become results.
 
     Attributes:
-        threshold: least class probability of a result.
-        multi_class: every class above the threshold is a result; otherwise only an instance's best one.
-        protocol: "queries" for the best queries with every class above the threshold, or "pairs" for the
-            original release's, the best (query, class) pairs whatever their probability. The second is for
-            whole videos; clip matching follows queries.
+        threshold: minimum class probability of a result.
+        multi_class: whether all classes of an instance above the threshold are results, or only its best.
+        protocol: "queries": the best queries, with every class above the threshold. "pairs", as in the
+            original release: the best (query, class) pairs, without a threshold. "pairs" is meant for whole
+            videos, because clip matching tracks queries.
         clip_matching: cut videos into clips; otherwise a video is one clip.
-        auto_memory_gb: if not 0, it overrides ``clip_matching``: a video is one clip if that takes at most
-            so many GB (1e9 bytes), and is cut into clips otherwise or if its length is not known.
-        clip_length: frames in a clip.
+        auto_memory_gb: if not 0, overrides ``clip_matching``: a video is one clip if decoding it needs at
+            most this many GB (1e9 bytes). It is cut into clips if not, or if its length is unknown.
+        clip_length: frames per clip.
         clip_stride: frames from the start of a clip to the start of the next one.
-        max_live_instances: if not 0, the most instances that clip matching follows at a time.
+        max_live_instances: maximum number of active instances during clip matching; 0 for no limit.
         merge_on_cpu: keep the masks of clips in main memory.
-        num_instances: instances kept of a clip.
-        duplicate_iou: if the masks of two instances of a clip overlap by more than this IoU, the more
-            probable one is kept; 1 keeps all. Below 1, twice ``num_instances`` queries are drawn, so that the
-            next best ones take the places of duplicates.
-        motion: how much motion counts in clip matching. If it does, which of several duplicates is kept
-            depends on which of them continues an instance.
+        num_instances: maximum number of instances per clip.
+        duplicate_iou: IoU threshold above which the less probable of two instances of a clip is dropped as a
+            duplicate; 1 keeps all. Below 1, there are twice ``num_instances`` candidates, so that others
+            replace the duplicates.
+        motion: options of motion in clip matching. With motion, the duplicate that continues an instance is
+            kept.
 
     Raises:
-        InputError: if a value is out of its range.
+        InputError: if a value is out of range.
     """
 
     threshold: float = 0.05
@@ -64,11 +64,11 @@ class InferenceOptions:
         check_number("num_instances", self.num_instances, integer=True, at_least=1)
         check_number("duplicate_iou", self.duplicate_iou, above=0, at_most=1)
         if self.by_motion and self.clip_length < 2:
-            raise InputError("`clip_length` must be at least 2 if motion counts, not 1")
+            raise InputError("`clip_length` must be at least 2 if motion is used, not 1")
 
     @property
     def by_motion(self) -> bool:
-        """Whether motion counts at all."""
+        """Whether instances are assigned by motion."""
         return self.motion.weight > 0
 
     @property
@@ -77,11 +77,11 @@ class InferenceOptions:
         return self.protocol == "pairs"
 
     @property
-    def most_results(self) -> int | None:
-        """The most results of a video; None for any number."""
+    def max_results(self) -> int | None:
+        """Maximum number of results of a video; None for no limit."""
         return self.num_instances if self.top_pairs else None
 
     @property
-    def num_drawn(self) -> int:
-        """The most queries of a clip whose masks are drawn."""
+    def num_candidates(self) -> int:
+        """Maximum number of candidates per clip: queries whose masks are computed."""
         return self.num_instances * (2 if self.duplicate_iou < 1 else 1)

@@ -1,4 +1,4 @@
-"""From queries to scored instances and masks of the output size."""
+"""Selects candidates, scores instances, and resizes their masks."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ __all__ = [
 
 
 def select_queries(probabilities: Tensor, options: InferenceOptions) -> Tensor:
-    """Indices of the queries to draw, best first, of class probabilities (Q, K)."""
+    """Returns the indices of candidate queries, best first, from class probabilities (Q, K)."""
     if options.top_pairs:
         pairs = probabilities.flatten()
-        queries = pairs.topk(min(options.num_drawn, len(pairs))).indices // probabilities.shape[1]
-        # The place of a query is that of its best pair; ``unique`` would sort by index.
+        queries = pairs.topk(min(options.num_candidates, len(pairs))).indices // probabilities.shape[1]
+        # Queries are ranked by their best pair. torch.unique would sort them by index.
         return queries.new_tensor(list(dict.fromkeys(queries.tolist())))
-    return probabilities.amax(1).topk(min(options.num_drawn, len(probabilities))).indices
+    return probabilities.amax(1).topk(min(options.num_candidates, len(probabilities))).indices
 
 
-def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float, limit: int) -> Tensor:
-    """Which instances of a clip are kept where several show the same object.
+def without_duplicates(
+    probabilities: Tensor, mask_logits: Tensor, iou_threshold: float, limit: int
+) -> Tensor:
+    """Removes duplicates, instances of a clip that show the same object.
 
     Args:
-        probabilities: (N, K), of the classes.
+        probabilities: (N, K) class probabilities.
         mask_logits: (N, T, h, w).
-        most: IoU in space and time above which the less probable instance is dropped.
-        limit: instances to keep, the most probable ones.
+        iou_threshold: space-time IoU above which the less probable instance is dropped.
+        limit: maximum number of instances to keep; the most probable ones are kept.
 
     Returns:
-        indices, ascending.
+        Indices of the kept instances, ascending.
     """
     masks = (mask_logits > 0).float()
-    overlaps = soft_iou(masks, masks) > most
+    overlaps = soft_iou(masks, masks) > iou_threshold
     kept: list[int] = []
     for i in probabilities.amax(1).argsort(descending=True, stable=True).tolist():
         if len(kept) < limit and not overlaps[i, kept].any():
@@ -53,7 +55,7 @@ def without_duplicates(probabilities: Tensor, mask_logits: Tensor, most: float, 
 
 
 def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> list[tuple[int, int, float]]:
-    """Results (instance, class, probability) of instances' class probabilities (K,); classes are 0-based."""
+    """Returns results (instance, 0-based class, probability) from class probabilities (K,) by instance."""
     results = []
     for i, classes in instances.items():
         scores = classes.tolist()
@@ -62,16 +64,16 @@ def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> l
             results += [(i, label, score) for label, score in enumerate(scores)]
         else:
             results += [(i, label, scores[label]) for label in labels if scores[label] > options.threshold]
-    return best_results(results, options.most_results)
+    return best_results(results, options.max_results)
 
 
 def output_masks(logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]) -> Tensor:
-    """Masks at the output's size.
+    """Resizes and thresholds masks.
 
     Args:
         logits: (N, T, h, w), stride 4, padding included.
-        image_size: unpadded height and width that the network saw.
-        output_size: height and width wanted.
+        image_size: height and width of the network's input, without padding.
+        output_size: height and width of the output.
 
     Returns:
         (N, T, height, width) bool.
@@ -87,14 +89,14 @@ def encode_outputs(
     output_size: tuple[int, int],
     present: Tensor | None = None,
 ) -> list[list[RLE | None]]:
-    """Masks at the output's size as RLEs.
+    """Resizes masks and encodes them as RLEs.
 
     Args:
-        logits, image_size, output_size: as in :func:`output_masks`.
-        present: (N, T) bool, false where a mask is empty whatever its logits.
+        logits, image_size, output_size: see :func:`output_masks`.
+        present: (N, T) bool; where it is false, the mask is empty whatever its logits.
 
     Returns:
-        N instances times T masks; None where one is empty.
+        N lists of T masks; None where a mask is empty.
     """
     masks = output_masks(logits, image_size, output_size)
     if present is not None:

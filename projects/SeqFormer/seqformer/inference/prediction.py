@@ -1,4 +1,4 @@
-"""What a predictor returns for a video: the tracklets, and ways to draw and save them."""
+"""The result of a predictor: tracklets that can be drawn and saved."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["VideoPrediction"]
 
 @dataclass
 class VideoPrediction(VideoResult):
-    """The tracklets of one video, with the ways to draw and save them.
+    """The tracklets of one video, which can be drawn and saved.
 
     Attributes:
-        source: the video file, folder, glob pattern or pictures that the frames came from; None if they were
-            given one by one.
+        source: the video file, folder, glob pattern or pictures that the frames were read from; None if
+            frames were given.
 
-    Example:
+    Examples:
         >>> result = VideoPredictor.from_pretrained()("street.mp4")
         >>> result.save("drawn.mp4")
         >>> result.save("results.json")
@@ -35,20 +35,18 @@ class VideoPrediction(VideoResult):
     source: str | Path | Sequence[str | Path] | None = None
 
     def draw(self, frame: np.ndarray, t: int, threshold: float = 0.4) -> np.ndarray:
-        """Draws the instances of frame ``t``, each under its best class.
-
-        Needs OpenCV.
+        """Draws the instances of frame ``t``, each with its best class. Needs OpenCV.
 
         Args:
-            frame: (H, W, 3) uint8 RGB; it is not changed.
-            t: its place in the video, from 0.
-            threshold: minimum score of an instance that is drawn.
+            frame: (H, W, 3) uint8 RGB; it is not modified.
+            t: index of the frame in the video, from 0.
+            threshold: minimum score of the instances to draw.
 
         Returns:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            InputError: if there is no such frame, or it has another size.
+            InputError: if the video has no frame ``t``, or ``frame`` has a different size.
         """
         from seqformer.visualization import best_tracklets, draw_frame
 
@@ -71,15 +69,14 @@ class VideoPrediction(VideoResult):
         threshold: float = 0.4,
         fps: float = 10.0,
     ) -> None:
-        """Saves the results, or the video with its instances drawn; the suffix of ``path`` decides.
+        """Saves the results as JSON, or as a video or pictures with the instances drawn.
 
         Args:
-            path: a .json file for results in YouTube-VIS format; an .mp4 file, or a folder (without a suffix)
-                for pictures. The last two need OpenCV and PyAV.
-            frames: (H, W, 3) uint8 RGB, the video's frames to draw on. By default they are read again from
-                where the predictor got them.
-            threshold: minimum score of an instance that is drawn.
-            fps: frame rate of the .mp4 if ``frames`` are given; otherwise it is that of the source.
+            path: a .json file for results in YouTube-VIS format, an .mp4 file, or a folder (no suffix) for
+                pictures. The last two need OpenCV and PyAV.
+            frames: the frames to draw on, (H, W, 3) uint8 RGB. By default they are read from ``source``.
+            threshold: minimum score of the instances to draw.
+            fps: frame rate of the .mp4 if ``frames`` are given; by default that of the source.
 
         Raises:
             InputError: if there are no frames to draw on, or the file cannot be written.
@@ -89,14 +86,16 @@ class VideoPrediction(VideoResult):
             write_results(path, self.to_json())
             return
         if frames is None and self.source is None:
-            raise InputError("the result was made of frames given one by one: give them as `frames`")
-        from seqformer.video import FrameFolderWriter, VideoWriter, open_source, open_writer
+            raise InputError("the result has no source to read frames from: pass them as `frames`")
+        from seqformer.video import FrameFolderWriter, FrameWriter, VideoWriter, open_source, open_writer
         from seqformer.visualization import best_tracklets, draw_tracklets
 
+        writer: FrameWriter
         with ExitStack() as stack:
             if frames is None:
-                frames = stack.enter_context(open_source(self.source))
-                writer = open_writer(path, frames)
+                assert self.source is not None  # checked above
+                frames = source = stack.enter_context(open_source(self.source))
+                writer = open_writer(path, source)
             elif path.suffix.lower() == ".mp4":
                 rate = Fraction(fps).limit_denominator(1001)
                 writer = VideoWriter(path, self.height, self.width, rate)

@@ -1,4 +1,4 @@
-"""From a video's frames to tracked instances."""
+"""Predicts the tracklets of videos."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ _WEIGHT_SUFFIXES = (".pth", ".pkl", ".safetensors")
 class VideoPredictor:
     """Segments and tracks the instances of videos.
 
-    Frames are processed one by one and forgotten; masks are kept as RLE.
+    Frames are processed as they come and not kept. Masks are kept as RLE.
 
     Args:
-        cfg: a config with MODEL.WEIGHTS, a file whose tensors fit the model exactly, and INPUT.MIN_SIZE_TEST
-            and MAX_SIZE_TEST, the size that frames are resized to.
+        cfg: a config with MODEL.WEIGHTS, whose tensors must match the model exactly, and
+            INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST, the size that frames are resized to.
 
     Attributes:
         model: the meta-architecture, in eval mode.
-        class_names: by label: those that the weights carry or that Detectron2 knows, else numbers.
+        class_names: names by label, from the weights file or Detectron2's metadata; otherwise numbered.
 
     Raises:
-        InputError: if the weights are missing or do not fit.
+        InputError: if the weights are missing or do not match.
 
-    Example:
+    Examples:
         >>> predictor = VideoPredictor.from_pretrained()
         >>> result = predictor("video.mp4")
         >>> [(t.instance_id, t.class_name, t.score) for t in result.tracklets]
@@ -67,18 +67,18 @@ class VideoPredictor:
         config_file: str | Path | None = None,
         opts: Sequence[str] = (),
     ) -> VideoPredictor:
-        """Makes a predictor of a trained model.
+        """Creates a predictor from a trained model.
 
         Args:
             model: the name of a model in :mod:`seqformer.model_zoo`, a weights file (.pth, .pkl or
                 .safetensors), or a config file (.yaml) with MODEL.WEIGHTS. By default the shipped model.
-            config_file: the config of a weights file; for the shipped weights it is known.
-            opts: ``KEY VALUE KEY VALUE ...``, keys of the config to change.
+            config_file: the config of a weights file; not needed for the shipped weights.
+            opts: config overrides, ``KEY VALUE KEY VALUE ...``.
 
         Raises:
-            InputError: if there is no such model, or its files are missing or do not fit each other.
+            InputError: if there is no such model, or its files are missing or do not match.
 
-        Example:
+        Examples:
             >>> predictor = VideoPredictor.from_pretrained("model.pth", config_file="config.yaml")
         """
         name = str(model_zoo.SHIPPED_MODEL if model is None else model)
@@ -90,19 +90,19 @@ class VideoPredictor:
                 config_file = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
             return cls(model_config(config_file, name, opts))
         if config_file is not None:
-            raise InputError(f"`config_file` is for a weights file, and '{name}' is not one")
+            raise InputError(f"`config_file` needs a weights file, but '{name}' is not one")
         if suffix == ".yaml" and Path(name).is_file():
             return cls(model_config(name, opts=opts))
         return cls(model_config(model_zoo.get_config_file(name), model_zoo.get_weights_file(name), opts))
 
     @property
     def network(self) -> SeqFormerNetwork:
-        """The model's network, which is all that inference runs."""
+        """The model's network."""
         return self.model.network
 
     @property
     def options(self) -> InferenceOptions:
-        """How the model makes results of queries."""
+        """The model's inference options."""
         return self.model.options
 
     def stream(
@@ -113,13 +113,13 @@ class VideoPredictor:
         observer: Callable[[DecodedClip], None] | None = None,
         tensor_layout: str = "CHW",
     ) -> StreamingPredictor:
-        """A predictor of one video that takes frames one by one.
+        """Returns a streaming predictor, which takes the frames of one video one by one.
 
         Args:
-            encoded_together: frames that are encoded in one go; more may be faster on a GPU, and come later.
-            clip_matching: whether the video is cut into clips; by default what the config says.
-            length: frames of the video, if known; with MODEL.SeqFormer.AUTO_MEMORY_GB it decides on clips.
-            observer: called with every clip right after it was decoded.
+            encoded_together: frames to encode in one batch; more may be faster on a GPU, but add latency.
+            clip_matching: whether to cut the video into clips; by default as in the config.
+            length: number of frames, if known; used by MODEL.SeqFormer.AUTO_MEMORY_GB.
+            observer: called with each clip right after it is decoded.
             tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
         """
         options = self.options
@@ -147,15 +147,15 @@ class VideoPredictor:
         """Segments and tracks the instances of one video.
 
         Args:
-            video: a video file, or a folder or glob pattern of pictures, which needs PyAV. Or frames of one
-                size: (H, W, 3) uint8 RGB arrays, PIL images of mode "RGB", or uint8 RGB tensors. With
-                MODEL.SeqFormer.AUTO_MEMORY_GB, their number (``len``, ``__length_hint__``) decides on clips.
-            observer: called with every clip right after it was decoded, such as a :class:`ClipTracer`.
+            video: a video file, a folder or a glob pattern of pictures (needs PyAV). Or frames of the same
+                size: (H, W, 3) uint8 RGB arrays, PIL images of mode "RGB", or uint8 RGB tensors.
+                MODEL.SeqFormer.AUTO_MEMORY_GB uses their number if ``len`` or ``__length_hint__`` gives it.
+            observer: called with each clip right after it is decoded, for example a :class:`ClipTracer`.
             tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
 
         Raises:
-            InputError: if the video cannot be read or has no frames, or a frame is something else or has
-                another size than the first.
+            InputError: if the video cannot be read or has no frames, or a frame is invalid or its size
+                differs from the first.
         """
         if isinstance(video, str | Path):
             from seqformer.video import open_source  # PyAV is not needed for frames
@@ -173,17 +173,17 @@ class VideoPredictor:
         return VideoPrediction(**vars(tracklets.result(stream.size)))
 
     def trace(self, frames: Iterable[Frame], *, with_masks: bool = True, tensor_layout: str = "CHW") -> Trace:
-        """Records what the decoder looks at in frames, which are one clip.
+        """Records what the decoder attends to in frames, which form one clip.
 
         See :func:`seqformer.inference.trace`.
 
         Args:
-            frames: as above, of one size, which is also that of the masks.
+            frames: frames as above; masks have the same size.
             with_masks: whether to add the masks.
             tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
 
         Raises:
-            InputError: if there are no frames, or one of them is something else or has another size.
+            InputError: if there are no frames, or a frame is invalid or its size differs from the first.
         """
         stream = self.stream(tensor_layout=tensor_layout)
         images = [stream.prepare(frame) for frame in frames]

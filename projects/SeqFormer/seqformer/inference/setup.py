@@ -1,4 +1,4 @@
-"""The config of a model that is run, and the names of its classes."""
+"""Loads the config of a trained model and the names of its classes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def model_config(
 
     Args:
         config_file: a YAML file.
-        weights: a file whose tensors fit the config. By default MODEL.WEIGHTS of ``opts`` or of the config,
-            and the weights that come with the shipped model's config.
-        opts: ``KEY VALUE KEY VALUE ...``, keys of the config to change.
+        weights: a file whose tensors match the config. By default MODEL.WEIGHTS of ``opts`` or of the config;
+            the shipped model's config finds its weights.
+        opts: config overrides, ``KEY VALUE KEY VALUE ...``.
 
     Raises:
         InputError: if the config, the weights or the device cannot be used.
@@ -51,10 +51,10 @@ def model_config(
 
 
 def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
-    """Names and dataset ids of the classes of a config with weights, by label.
+    """Returns the names and dataset ids of the classes of a config with weights, by label.
 
-    Names are those that the weights carry, else those of the config's test set if Detectron2 knows it, else
-    numbers. Ids are those of that test set, else they count from 1.
+    Names come from the weights file, or else from the config's test set if it is registered; otherwise
+    classes are numbered. Ids come from that test set; otherwise they count from 1.
 
     Raises:
         InputError: if the weights cannot be read.

@@ -1,4 +1,4 @@
-"""Frames in one by one, results out as soon as they are final."""
+"""A predictor that takes frames one by one and returns results as soon as they are final."""
 
 from __future__ import annotations
 
@@ -25,32 +25,31 @@ Frame = np.ndarray | Image.Image | Tensor
 
 
 class StreamingPredictor:
-    """Segments and tracks the instances of one video whose end need not be known.
+    """Segments and tracks the instances of one video of any length.
 
-    With clips of L frames that begin every S frames, a frame is final when the first clip that begins with it
-    or later has been decoded: L - 1 to L + S - 2 frames after it came, so always L - 1 frames if S is 1.
-    Without clip matching a video is one clip, and all results come at its end. Concatenated, the results are
+    With clips of L frames that begin every S frames, a frame is final once the first clip that begins at or
+    after it is decoded: L - 1 to L + S - 2 frames later, so always L - 1 frames if S is 1. Without clip
+    matching a video is one clip, and all results are returned at its end. Concatenated, the results equal
     those of the whole video: the same ids, masks and scores.
 
-    Memory use does not grow with the length of the video: what is kept are the encoded frames and the masks
-    of the last clips, and the instances in them. An instance that none of these clips holds has ended, for
-    nothing can be matched with it.
+    Memory use does not grow with the length of the video: only the encoded frames, masks and instances of
+    the last clips are kept. An instance ends when none of these clips contains it.
 
     Args:
-        network: in eval mode.
-        options: how results are made.
+        network: the network, in eval mode.
+        options: inference options.
         resize: resizes frames for the network.
-        input_format: "RGB" or "BGR", what the network takes.
-        encoded_together: frames that are encoded in one go; each frame beyond the first adds one of latency.
-        length: frames of the video, if known; see ``InferenceOptions.auto_memory_gb``.
-        observer: called with every clip right after it was decoded.
+        input_format: channel order of the network's input, "RGB" or "BGR".
+        encoded_together: frames to encode in one batch; each frame beyond the first adds a frame of latency.
+        length: number of frames, if known; see ``InferenceOptions.auto_memory_gb``.
+        observer: called with each clip right after it is decoded.
         tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
-        class_names: by label; classes without a name are numbered.
+        class_names: names by label; classes without a name are numbered.
 
     Raises:
-        InputError: if there is no such format or layout.
+        InputError: if the format or layout is unknown.
 
-    Example:
+    Examples:
         >>> stream = VideoPredictor(cfg).stream()
         >>> for frame in camera:
         ...     for result in stream.push(frame):
@@ -80,7 +79,7 @@ class StreamingPredictor:
         self._reverse = input_format == "BGR"
         self._encoded_together = encoded_together
         self._tensor_layout = tensor_layout
-        self._most_results = options.most_results
+        self._max_results = options.max_results
         self._class_names = class_names
         self._waiting: list[Tensor] = []
         self._finished = False
@@ -90,22 +89,22 @@ class StreamingPredictor:
 
     @property
     def num_final(self) -> int:
-        """How many frames are final."""
+        """The number of final frames."""
         return self._inference.num_final
 
     def push(self, frame: Frame) -> list[FrameResult]:
         """Adds the next frame.
 
         Args:
-            frame: an (H, W, 3) uint8 RGB array, a PIL image of mode "RGB", or a uint8 RGB tensor of the
-                ``tensor_layout``; of the same size as all before.
+            frame: an (H, W, 3) uint8 RGB array, a PIL image of mode "RGB", or a uint8 RGB tensor in
+                ``tensor_layout``. All frames must have the same size.
 
         Returns:
-            the frames that became final by it, in order.
+            The frames that are final now, in order.
 
         Raises:
-            InputError: if it is not such a frame or has another size than the first, after which ``finish``
-                still returns the frames before it; or after ``finish``.
+            InputError: if the frame is invalid or its size differs from the first; ``finish`` still returns
+                the frames before it. Also raised after ``finish``.
         """
         self._check_unfinished("push()")
         self._waiting.append(self.prepare(frame))
@@ -114,10 +113,10 @@ class StreamingPredictor:
         return self._encode()
 
     def finish(self) -> list[FrameResult]:
-        """Declares the end of the video and returns all frames that are left; every instance has ended then.
+        """Declares the end of the video, ends all instances, and returns the remaining frames.
 
         Raises:
-            InputError: if it was called before.
+            InputError: if it is called twice.
         """
         self._check_unfinished("finish()")
         results = self._encode() if self._waiting else []
@@ -125,21 +124,21 @@ class StreamingPredictor:
         return results + self._results(self._inference.finish())
 
     def tracklets(self) -> TrackletBuilder:
-        """A new builder, which makes tracklets of this video's results."""
-        return TrackletBuilder(self._most_results, self._class_names)
+        """Returns a new builder of tracklets for the results of this video."""
+        return TrackletBuilder(self._max_results, self._class_names)
 
     def state(self) -> dict[str, Any]:
-        """What it takes to continue in another process, of bounded size, for ``torch.save``.
+        """Returns a state of bounded size for ``torch.save``, to continue in another process.
 
-        Frames are not part of it: after ``restore`` the next frame to push is number ``num_final``, from 0.
+        It has no frames: after ``restore``, the next frame to push is frame ``num_final``, counted from 0.
         """
         return {"inference": self._inference.state(), "size": self.size, "resized": self._resized}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from ``state``, with the same ids.
+        """Continues from a saved ``state``, with the same ids.
 
         Raises:
-            KeyError, TypeError: if it is not a state.
+            KeyError, TypeError: if ``state`` is malformed.
         """
         self._inference.restore(state["inference"])
         self.size = None if state["size"] is None else tuple(state["size"])
@@ -147,10 +146,10 @@ class StreamingPredictor:
         self._waiting, self.count, self._finished = [], self.num_final, False
 
     def prepare(self, frame: Frame) -> Tensor:
-        """The next frame as the network takes it, (3, h, w); ``push`` does this first.
+        """Checks the next frame and converts it to the network's input (3, h, w). Called by ``push``.
 
         Raises:
-            InputError: as ``push`` does.
+            InputError: see ``push``.
         """
         try:
             array = to_rgb_array(frame, self._tensor_layout)
@@ -161,7 +160,7 @@ class StreamingPredictor:
         elif array.shape[:2] != self.size:
             raise InputError(
                 f"frame {self.count} is {array.shape[1]}x{array.shape[0]}, "
-                f"the first is {self.size[1]}x{self.size[0]}: frames must have one size"
+                f"the first is {self.size[1]}x{self.size[0]}: all frames must have the same size"
             )
         self.count += 1
         transform = self._resize.get_transform(array)
@@ -171,15 +170,17 @@ class StreamingPredictor:
 
     def _check_unfinished(self, call: str) -> None:
         if self._finished:
-            raise InputError(f"{call} after finish(): the video has ended; make a new stream for another one")
+            raise InputError(
+                f"{call} after finish(): the video has ended; create a new stream for another video"
+            )
 
     def _encode(self) -> list[FrameResult]:
         images, self._waiting = self._waiting, []
         return self._results(self._inference.push(images))
 
     def _results(self, finals: Iterable[FinalFrames]) -> list[FrameResult]:
-        return [
-            result
-            for final in finals
-            for result in self._inference.frame_results(final, self._resized, self.size)
-        ]
+        results: list[FrameResult] = []
+        for final in finals:
+            assert self.size is not None  # frames were pushed
+            results += self._inference.frame_results(final, self._resized, self.size)
+        return results

@@ -1,4 +1,4 @@
-"""What the decoder looks at: sampling locations, attention weights and temporal weights of a clip."""
+"""Records what the decoder attends to: sampling locations, attention and temporal weights of a clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seqformer.errors import InputError
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.postprocess import encode_outputs
-from seqformer.inference.video import drawn_instances
+from seqformer.inference.video import select_candidates
 from seqformer.modeling.layers import Levels, MSDeformAttn
 from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.ops.reference import attention_weights, sampling_locations
@@ -23,12 +23,12 @@ from seqformer.structures import RLE, Trace
 __all__ = ["SampledPoints", "Trace", "record_sampling", "trace"]
 
 _ENCODED_TOGETHER = 4  # frames
-_DRAWN_TOGETHER = 8  # frames whose masks are brought to the output's size together
+_RESIZED_TOGETHER = 8  # frames whose masks are resized to the output's size together
 
 
 @dataclass
 class SampledPoints:
-    """Where one call of deformable attention samples; N images, Q queries, M heads, L levels, P points.
+    """Samples of one call of deformable attention: N images, Q queries, M heads, L levels, P points.
 
     Attributes:
         locations: (N, Q, M, L, P, 2), xy, normalised to each padded level.
@@ -41,18 +41,17 @@ class SampledPoints:
 
 @contextmanager
 def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]]:
-    """Records where decoder layers sample while the block runs.
+    """Records where decoder layers sample while the ``with`` block runs.
 
-    Forward hooks on the layers' ``cross_attn`` do it. The network does not know of them, and none is left
-    behind, also after an error.
+    Uses forward hooks on the layers' ``cross_attn``, which are removed at the end, even after an error.
 
     Args:
-        layers: decoder layers, or any modules with a ``cross_attn``.
+        layers: decoder layers, or other modules with a ``cross_attn``.
 
     Yields:
-        a list to which every call adds its points, on the device of the network.
+        A list to which each call adds its points, on the device of the network.
 
-    Example:
+    Examples:
         >>> with record_sampling(network.detr.transformer.decoder.layers) as sampled:
         ...     outputs = network.decode(frames, len(frames))
         >>> sampled[0].locations.shape
@@ -63,7 +62,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
         module: MSDeformAttn, inputs: tuple[Tensor, Tensor, Tensor, Tensor, Levels], _: Tensor
     ) -> None:
         query, reference, _, _, levels = inputs
-        n, q, _ = query.shape
+        n, q = query.shape[:2]
         shape = (n, q, module.num_heads, module.num_levels, module.num_points)
         offsets = module.sampling_offsets(query).to(reference.dtype).view(*shape, 2)
         logits = module.attention_weights(query).to(reference.dtype).view(shape)
@@ -72,7 +71,7 @@ def record_sampling(layers: Iterable[nn.Module]) -> Iterator[list[SampledPoints]
 
     with ExitStack() as hooks:
         for layer in layers:
-            hooks.callback(layer.cross_attn.register_forward_hook(record).remove)
+            hooks.callback(layer.get_submodule("cross_attn").register_forward_hook(record).remove)
         yield sampled
 
 
@@ -85,24 +84,24 @@ def trace(
     *,
     with_masks: bool = True,
 ) -> Trace:
-    """Runs a network over frames and records what its decoder looks at.
+    """Runs a network on frames and records what its decoder attends to.
 
-    All frames are one clip, whatever the options say about clips: temporal weights are a softmax over the
-    frames that are decoded together. Memory grows with their number.
+    All frames form one clip, whatever the options, because temporal weights are a softmax over the frames
+    that are decoded together. Memory use grows with their number.
 
     :meth:`seqformer.inference.VideoPredictor.trace` takes RGB frames and resizes them for the network.
 
     Args:
-        network: in eval mode.
-        options: which queries are kept.
-        frames: T images of one size, (3, h, w) each, values 0 to 255, channels as in INPUT.FORMAT.
-        output_size: height and width of the masks; the frames' own by default.
+        network: the network, in eval mode.
+        options: select the candidates.
+        frames: T images of the same size, (3, h, w), values 0 to 255, channels as in INPUT.FORMAT.
+        output_size: height and width of the masks; by default those of the frames.
         with_masks: whether to add the masks.
 
     Raises:
         InputError: if there are no frames.
 
-    Example:
+    Examples:
         >>> result = trace(network, options, frames)
         >>> layer, best = -1, result.queries[0]
         >>> result.temporal_weights[layer, :, best]
@@ -110,7 +109,7 @@ def trace(
     remaining = iter(frames)
     parts, image_size = [], (0, 0)
     while batch := list(islice(remaining, _ENCODED_TOGETHER)):
-        image_size = tuple(batch[0].shape[-2:])
+        image_size = batch[0].shape[-2], batch[0].shape[-1]
         parts.append(network.encode(batch))
     if not parts:
         raise InputError("the video has no frames")
@@ -118,7 +117,7 @@ def trace(
     with record_sampling(network.detr.transformer.decoder.layers) as sampled:
         outputs = network.decode(encoded, len(encoded))
     classes = torch.stack([network.classify(i, o)[0].float().sigmoid() for i, o in enumerate(outputs)])
-    queries, masks = drawn_instances(network, encoded, outputs[-1], classes[-1], options)
+    queries, masks = select_candidates(network, encoded, outputs[-1], classes[-1], options)
     segmentations = _encode(masks, image_size, output_size or image_size) if with_masks else None
     ratios = encoded.valid_ratios[:, None, None, :, None]  # T, 1, 1, L, 1, 2
     return Trace(
@@ -137,7 +136,7 @@ def _encode(
     logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]
 ) -> list[list[RLE | None]]:
     segmentations: list[list[RLE | None]] = [[] for _ in logits]
-    for part in logits.split(_DRAWN_TOGETHER, dim=1):
+    for part in logits.split(_RESIZED_TOGETHER, dim=1):
         for masks, rles in zip(segmentations, encode_outputs(part, image_size, output_size), strict=True):
             masks += rles
     return segmentations

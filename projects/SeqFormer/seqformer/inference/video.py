@@ -1,4 +1,4 @@
-"""Runs the network over a video: frames are encoded once, clips are decoded and matched."""
+"""Runs the network on a video: encodes each frame once, then decodes and matches clips."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from seqformer.tracking import (
     plan_clips,
 )
 
-__all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "drawn_instances"]
+__all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "select_candidates"]
 
 logger = logging.getLogger(__name__)
 
-ENCODED_TOGETHER = 4  # frames; more takes memory and gains nothing on a CPU
-_FINISHED_TOGETHER = 8  # frames whose masks are brought to the output's size together
+ENCODED_TOGETHER = 4  # frames; more need more memory and are not faster on a CPU
+_RESIZED_TOGETHER = 8  # frames whose masks are resized to the output's size together
 
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """A clip that was decoded and matched.
+    """A clip after decoding and matching.
 
     Attributes:
-        start: its first frame.
-        frames: its T frames, encoded.
-        outputs: of every decoder layer, for one video and all queries.
-        queries: (N,) int64, the queries kept, on the network's device.
-        ids: N, of the instances that they are.
+        start: index of its first frame.
+        frames: its T encoded frames.
+        outputs: the outputs of each decoder layer, for one video and all queries.
+        queries: (N,) int64, the kept queries, on the network's device.
+        ids: the N instance ids of these queries.
     """
 
     start: int
@@ -59,7 +59,7 @@ class DecodedClip:
     ids: list[int]
 
 
-def drawn_instances(
+def select_candidates(
     network: SeqFormerNetwork,
     frames: EncodedFrames,
     output: DecoderOutput,
@@ -68,18 +68,18 @@ def drawn_instances(
     *,
     duplicates: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The instances of one clip: the queries to keep, best first, with their masks.
+    """Selects the candidate queries of one clip, best first, and computes their masks.
 
     Args:
-        network: that decoded the clip.
-        frames: its T frames.
-        output: of the last decoder layer.
-        probabilities: (Q, K), of the classes.
-        options: which queries are kept.
-        duplicates: leave them in, whatever the options say.
+        network: the network that decoded the clip.
+        frames: the T encoded frames of the clip.
+        output: the output of the last decoder layer.
+        probabilities: (Q, K) class probabilities.
+        options: number of candidates and the IoU threshold for duplicates.
+        duplicates: keep duplicates, whatever the options.
 
     Returns:
-        indices of N queries, and mask logits (N, T, h, w), stride 4, padding included.
+        Indices of N queries, and their mask logits (N, T, h, w), stride 4, padding included.
     """
     queries = select_queries(probabilities, options)
     masks = network.masks(frames, output.instance_queries[0, queries], output.reference[0, :, queries])
@@ -92,15 +92,15 @@ def drawn_instances(
 class VideoInference:
     """One pass over one video.
 
-    Frames never mix before the decoder, so each goes through backbone, encoder and mask features once,
-    however many clips hold it. Without clip matching the video is a single clip.
+    Frames do not mix before the decoder, so the backbone, the encoder and the mask features run once per
+    frame, even if several clips contain it. Without clip matching the video is a single clip.
 
     Args:
-        network: in eval mode.
-        options: how the video is cut into clips, and which queries are results.
-        length: frames of the video, if known. More or fewer may come. If ``auto_memory_gb`` has decided on
-            one clip and the video continues beyond what fits, it is cut into clips from then on.
-        observer: called with every clip right after it was decoded.
+        network: the network, in eval mode.
+        options: inference options.
+        length: expected number of frames, if known. If ``auto_memory_gb`` chose a single clip and there are
+            more frames than fit, the video is cut into clips from then on.
+        observer: called with each clip right after it is decoded.
     """
 
     def __init__(
@@ -113,17 +113,17 @@ class VideoInference:
         self.network = network
         self.options = options
         self._length = length
-        self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: not decided yet
+        self._by_clips = None if options.auto_memory_gb else options.clip_matching  # None: undecided
         self._observer = observer
         motion = options.motion if options.by_motion else None
         self._store = InstanceStore(options.clip_length, options.max_live_instances, motion)
         self._frames: list[EncodedFrames] = []
-        self._first = 0  # number of the first of self._frames
-        self._seen = 0  # frames so far
+        self._first = 0  # index of the first frame in self._frames
+        self._seen = 0  # number of frames so far
         self._next_start = 0  # first frame of the next clip
 
     def run(self, images: Iterable[Tensor]) -> Iterator[FinalFrames]:
-        """Yields all frames as they become final, from frames (3, h, w) of one size."""
+        """Processes frames (3, h, w) of the same size, and yields them as they become final."""
         remaining = iter(images)
         while batch := list(islice(remaining, ENCODED_TOGETHER)):
             yield from self.push(batch)
@@ -143,12 +143,12 @@ class VideoInference:
         if self._by_clips:
             for clip in plan_clips(self._seen, length, stride, start=self._next_start, ended=False):
                 self._decode(clip)
-                yield from self._final(clip.start + 1)  # a later clip begins later
+                yield from self._final(clip.start + 1)  # later clips begin later
                 self._next_start = clip.start + stride
 
     @torch.no_grad()
     def finish(self) -> Iterator[FinalFrames]:
-        """Declares the end of the video and yields the remaining frames; then every instance is retired."""
+        """Declares the end of the video, yields the remaining frames, and retires all instances."""
         if not self._seen:
             return
         length = self.options.clip_length if self._by_clips else self._seen
@@ -160,11 +160,11 @@ class VideoInference:
     def frame_results(
         self, final: FinalFrames, image_size: tuple[int, int], output_size: tuple[int, int]
     ) -> list[FrameResult]:
-        """Results of frames that have just become final; call it before taking the next ones.
+        """Returns the results of final frames. Call it before the iterator yields the next frames.
 
         Args:
-            final: the frames, as ``push`` and ``finish`` yield them.
-            image_size: height and width that the network saw, without padding.
+            final: the frames, from ``push`` or ``finish``.
+            image_size: height and width of the network's input, without padding.
             output_size: height and width of the masks.
         """
         masks = encode_outputs(final.mask_logits, image_size, output_size, final.present)
@@ -179,11 +179,11 @@ class VideoInference:
         return results
 
     def probabilities(self) -> dict[int, Tensor]:
-        """Mean class probabilities (K,), by id, of live instances and of those that are not yet popped."""
+        """Returns mean class probabilities (K,) of active and not yet popped instances, by id."""
         return self._store.probabilities()
 
     def pop_retired(self) -> list[EndedInstance]:
-        """The instances that retired since the last call, in order of first appearance."""
+        """Returns the instances that retired since the last call, in order of first appearance."""
         retired = self._store.pop_retired()
         scores: dict[int, list[tuple[int, float]]] = {i: [] for i in retired}
         for i, label, score in scored_classes(retired, self.options):
@@ -191,18 +191,18 @@ class VideoInference:
         return [EndedInstance(i, classes) for i, classes in scores.items()]
 
     def state(self) -> dict[str, Any]:
-        """What the next frames need of the past, as tensors, numbers, lists and dicts; of bounded size.
+        """Returns a state of bounded size that consists of tensors, numbers, lists and dicts.
 
-        Frames are not part of it: after ``restore`` the next frame to push is number ``num_final``.
+        It has no frames: after ``restore``, the next frame to push is frame ``num_final``.
         """
         store = self._store.state()
         return {"next_start": self._next_start, "by_clips": self._by_clips, "store": store}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from ``state``; the next frame is number ``num_final``.
+        """Continues from a saved ``state``; the next frame is frame ``num_final``.
 
         Raises:
-            KeyError, TypeError: if it is not a state.
+            KeyError, TypeError: if ``state`` is malformed.
         """
         self._next_start, self._by_clips = state["next_start"], state["by_clips"]
         self._store.restore(state["store"])
@@ -210,21 +210,21 @@ class VideoInference:
 
     @property
     def num_final(self) -> int:
-        """How many frames are final and were yielded."""
+        """The number of final frames yielded so far."""
         return self._store.num_final
 
     def _decide(self) -> None:
-        """Decides whether the video is one clip, as far as its length is known."""
-        cost = frame_bytes(self.network, self._frames[-1], self.options.num_drawn)
+        """Decides whether the video is one clip, from what is known about its length."""
+        cost = frame_bytes(self.network, self._frames[-1], self.options.num_candidates)
         frames = None if self._length is None else max(self._length, self._seen)
         by_clips = not fits_one_clip(frames, cost, 1e9 * self.options.auto_memory_gb)
         if by_clips == self._by_clips:
             return
         self._by_clips = by_clips
         if frames is None:
-            known = f"length unknown, a frame takes {cost / 1e6:.1f} MB"
+            known = f"length unknown, a frame needs {cost / 1e6:.1f} MB"
         else:
-            known = f"{frames} frames of {cost / 1e6:.1f} MB take {frames * cost / 1e9:.2f} GB"
+            known = f"{frames} frames of {cost / 1e6:.1f} MB need {frames * cost / 1e9:.2f} GB"
         clips = f"clips of {self.options.clip_length} frames, stride {self.options.clip_stride}"
         logger.info(
             "%s, MODEL.SeqFormer.AUTO_MEMORY_GB is %g: %s",
@@ -240,7 +240,7 @@ class VideoInference:
         outputs = self.network.decode(frames, len(frames))
         output = outputs[-1]
         probabilities = self.network.classify(-1, output)[0].float().sigmoid()
-        chosen, masks = drawn_instances(
+        chosen, masks = select_candidates(
             self.network, frames, output, probabilities, self.options, duplicates=self.options.by_motion
         )
         if self.options.merge_on_cpu:
@@ -252,8 +252,9 @@ class VideoInference:
             self._observer(DecodedClip(clip.start, frames, outputs, chosen[rows], kept))
 
     def _add(self, clip: ClipInstances) -> Sequence[int | None]:
-        """Assigns the instances of the next clip to those of the video; returns their ids."""
+        """Assigns ids to the instances of the next clip, stores the clip, and returns the ids."""
         options = self.options
+        ids: Sequence[int | None]
         if options.by_motion:
             ids = assign_by_motion(
                 self._store,
@@ -268,6 +269,6 @@ class VideoInference:
         return ids
 
     def _final(self, end: int) -> Iterator[FinalFrames]:
-        """Frames before ``end``, a few at a time."""
-        while (frames := self._store.pop_final(end, _FINISHED_TOGETHER)) is not None:
+        """Yields final frames before ``end``, a few at a time."""
+        while (frames := self._store.pop_final(end, _RESIZED_TOGETHER)) is not None:
             yield frames

@@ -1,4 +1,4 @@
-"""The network and its losses; the backbones are on Detectron2's registry."""
+"""The network and its losses. Backbones are registered with Detectron2."""
 
 from seqformer.modeling.backbone import SwinBackbone, TimmBackbone
 from seqformer.modeling.criterion import Criterion, LayerPrediction

@@ -1,4 +1,4 @@
-"""Backbones beside Detectron2's own: Swin with the published names, and any timm model."""
+"""More backbones for Detectron2: Swin with the published names, and any timm model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 
 
 def _feature_info(model: Any) -> Any:
-    """The names, strides and channels of the features of a timm model."""
+    """Returns names, strides and channels of a timm model's features."""
     return model.feature_info
 
 
@@ -32,9 +32,9 @@ def _first_line(error: Exception) -> str:
 
 
 class SwinBackbone(SwinTransformer):
-    """Detectron2's Swin Transformer whose outputs are called res2..res5, as other backbones' are.
+    """Detectron2's Swin Transformer with outputs named res2 to res5, like those of other backbones.
 
-    Parameters have the names of released Swin checkpoints. See SwinTransformer for the arguments.
+    Parameters are named as in released Swin checkpoints. See SwinTransformer for the arguments.
     """
 
     def __init__(self, *, out_features: list[str], **kwargs: Any):
@@ -58,7 +58,7 @@ class SwinBackbone(SwinTransformer):
 
 @BACKBONE_REGISTRY.register()
 def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
-    """Swin Transformer from ``cfg.MODEL.SWIN``."""
+    """Builds a Swin Transformer from ``cfg.MODEL.SWIN``."""
     swin = cfg.MODEL.SWIN
     return SwinBackbone(
         out_features=swin.OUT_FEATURES,
@@ -84,14 +84,14 @@ def build_swin_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
 
 @BACKBONE_REGISTRY.register()
 def D2SwinTransformer(cfg: CfgNode, input_shape: ShapeSpec) -> SwinBackbone:
-    """The name that published configs have for :func:`build_swin_backbone`."""
+    """The name of :func:`build_swin_backbone` in published configs."""
     return build_swin_backbone(cfg, input_shape)
 
 
 class FrozenNormAct(FrozenBatchNorm2d):
-    """A batch norm that never changes, and the activation that timm puts behind it.
+    """A frozen batch norm with the activation that follows it in timm.
 
-    Without gradients it is one pass over the input; timm's own frozen batch norm always takes two.
+    Without gradients it needs one pass over the input; timm's own frozen batch norm always needs two.
     """
 
     def __init__(self, norm: nn.BatchNorm2d):
@@ -113,16 +113,16 @@ def _freeze_batch_norm(module: nn.Module) -> None:
 
 
 class TimmBackbone(Backbone):
-    """Any timm model that gives features of strides 8, 16 and 32; batch norm is frozen.
+    """Any timm model with features of strides 8, 16 and 32. Batch norm is frozen.
 
-    Convolutions run in channels-last memory, in which they are faster on CPUs.
+    Convolutions use channels-last memory, which is faster on CPUs.
 
     Args:
-        name: a timm model's name, such as "tf_efficientnet_lite0".
-        weights: a file with that model's weights (.pth or .safetensors), classifier included, or "".
-        pretrained: let timm fetch its own weights.
-        out_features: names of the features wanted: res2 to res5 are strides 4 to 32.
-        freeze_at: 0 trains everything; k >= 1 freezes the stem and the stages up to stride 2^k (5: all).
+        name: name of a timm model, such as "tf_efficientnet_lite0".
+        weights: file with that model's weights (.pth or .safetensors), including the classifier, or "".
+        pretrained: let timm download its own weights.
+        out_features: names of the features to return; res2 to res5 have strides 4 to 32.
+        freeze_at: 0 trains everything; k >= 1 freezes the stem and all stages up to stride 2^k (5: all).
 
     Raises:
         InputError: if timm is missing, the model is unknown or lacks a stride, or the weights do not fit.
@@ -142,7 +142,7 @@ class TimmBackbone(Backbone):
         try:
             import timm
         except ImportError as error:
-            raise InputError("a timm backbone needs the package timm: pip install timm") from error
+            raise InputError("timm backbones need the package timm: pip install timm") from error
         if not timm.is_model(name):
             raise InputError(f"MODEL.TIMM.NAME: timm {timm.__version__} has no model '{name}'")
         if weights and not Path(weights).is_file():
@@ -150,11 +150,11 @@ class TimmBackbone(Backbone):
         try:
             reductions = _feature_info(timm.create_model(name, features_only=True)).reduction()
         except (RuntimeError, AttributeError) as error:
-            raise InputError(f"MODEL.TIMM.NAME: '{name}' gives no features ({error})") from error
+            raise InputError(f"MODEL.TIMM.NAME: '{name}' returns no features ({error})") from error
         missing = [f for f in out_features if _STRIDES[f] not in reductions]
         if missing:
             raise InputError(
-                f"MODEL.TIMM.NAME: '{name}' gives strides {reductions}, not those of {', '.join(missing)}"
+                f"MODEL.TIMM.NAME: '{name}' has strides {reductions}, but not those of {', '.join(missing)}"
             )
         try:
             model = timm.create_model(
@@ -168,7 +168,7 @@ class TimmBackbone(Backbone):
         except (RuntimeError, OSError, SafetensorError, UnpicklingError) as error:
             source = f"'{weights}'" if weights else "pretrained weights"
             raise InputError(
-                f"MODEL.TIMM: {source} cannot be read into '{name}': {_first_line(error)}"
+                f"MODEL.TIMM: {source} cannot be loaded into '{name}': {_first_line(error)}"
             ) from error
         _freeze_batch_norm(model)
         self.model = model.to(memory_format=torch.channels_last)
@@ -180,7 +180,7 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = {f: _STRIDES[f] for f in out_features}
 
     def _freeze(self, freeze_at: int) -> None:
-        # Parameters stand in the order in which the network uses them.
+        # Parameters are listed in the order in which the network uses them.
         modules = [i["module"] for i in self._feature_info.info if i["reduction"] <= 2**freeze_at]
         parameters = list(self.model.named_parameters())
         ends = [
@@ -206,7 +206,7 @@ class TimmBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """A timm model from ``cfg.MODEL.TIMM``."""
+    """Builds a timm model from ``cfg.MODEL.TIMM``."""
     return TimmBackbone(
         cfg.MODEL.TIMM.NAME,
         weights=cfg.MODEL.TIMM.WEIGHTS,

@@ -17,7 +17,7 @@ __all__ = ["Criterion", "LayerPrediction", "dice_loss"]
 
 @dataclass
 class LayerPrediction:
-    """What one decoder layer predicts for B videos.
+    """Predictions of one decoder layer for B videos.
 
     Attributes:
         logits: (B, Q, K).
@@ -29,20 +29,20 @@ class LayerPrediction:
 
 
 def dice_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """1 - (2 intersection + 1) / (sum + 1) of each row: (N, pixels) twice -> (N,)."""
+    """Returns 1 - (2 intersection + 1) / (sum + 1) for each row of two (N, pixels) tensors, (N,)."""
     probability = logits.sigmoid()
     intersection = (probability * targets).sum(1)
     return 1 - (2 * intersection + 1) / (probability.sum(1) + targets.sum(1) + 1)
 
 
 class Criterion:
-    """Matches every layer's queries and weighs the losses. Source: SeqFormer, section 3.4.
+    """Matches queries to instances and computes the weighted losses. Source: SeqFormer, section 3.4.
 
     Args:
-        matcher: assigns queries to instances, layer by layer and video by video.
-        weights: of "loss_ce", "loss_bbox", "loss_giou", "loss_mask" and "loss_dice".
-        alpha, gamma: of the focal losses.
-        groups: equal parts of the queries; each is matched with all instances by itself.
+        matcher: assigns queries to instances, for each layer and video.
+        weights: weights of "loss_ce", "loss_bbox", "loss_giou", "loss_mask" and "loss_dice".
+        alpha, gamma: parameters of the focal losses.
+        groups: number of equal groups of queries, each matched to all instances on its own.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Criterion:
         self.groups = groups
 
     def match(self, prediction: LayerPrediction, targets: list[VideoTargets]) -> list[tuple[Tensor, Tensor]]:
-        """Queries and the instances they are matched to, video by video, in each group after group."""
+        """Returns indices of queries (all groups in order) and of their instances, for each video."""
         return [
             self._match_groups(logits, boxes, target)
             for logits, boxes, target in zip(prediction.logits, prediction.boxes, targets, strict=True)
@@ -76,7 +76,7 @@ class Criterion:
         return queries, torch.cat([instances for _, instances in matches])
 
     def normaliser(self, targets: list[VideoTargets]) -> float:
-        """Instances in the batch, averaged over workers, at least 1; times the groups that find them."""
+        """Returns the instances in the batch, averaged over processes, at least 1, times ``groups``."""
         count = torch.as_tensor([float(sum(len(t.classes) for t in targets))], device=targets[0].boxes.device)
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(count)
@@ -90,12 +90,12 @@ class Criterion:
         targets: list[VideoTargets],
         normaliser: float,
     ) -> dict[str, Tensor]:
-        """Weighted losses of one layer.
+        """Returns the weighted losses of one layer.
 
         Args:
-            matches: as :meth:`match` gives them.
-            masks: (G, T, h, w) logits of the matched queries, in the order of ``matches``, video by video.
-            normaliser: what all sums are divided by.
+            matches: as returned by :meth:`match`.
+            masks: for each video, (G, T, h, w) logits of the matched queries in the order of ``matches``.
+            normaliser: divides all sums.
         """
         logits = prediction.logits.float()
         onehot = torch.zeros_like(logits)
@@ -108,11 +108,11 @@ class Criterion:
         num_frames = len(boxes)
 
         focal, dice = [], []
-        for drawn, target, (_, instances) in zip(masks, targets, matches, strict=True):
-            drawn = drawn.flatten(1).float()
-            wanted = target.masks[instances].flatten(1)
-            focal.append(self._focal(drawn, wanted).mean(1))
-            dice.append(dice_loss(drawn, wanted))
+        for mask_logits, target, (_, instances) in zip(masks, targets, matches, strict=True):
+            mask_logits = mask_logits.flatten(1).float()
+            target_masks = target.masks[instances].flatten(1)
+            focal.append(self._focal(mask_logits, target_masks).mean(1))
+            dice.append(dice_loss(mask_logits, target_masks))
 
         losses = {
             "loss_ce": self._focal(logits, onehot).sum(),

@@ -1,4 +1,4 @@
-"""Decoder: one instance query a video, one box query a frame."""
+"""Decoder: each query has one instance query for the video and one box query per frame."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Decoder", "DecoderLayer", "DecoderOutput"]
 
 @dataclass
 class DecoderOutput:
-    """What one decoder layer gives. References are normalised to the unpadded frame.
+    """Output of one decoder layer. References are normalised to the unpadded frame.
 
     Attributes:
         instance_queries: (B, Q, d).
         box_queries: (B, T, Q, d).
-        reference: (B, T, Q, 2 or 4), points xy (first layer) or boxes cxcywh that the layer started from.
+        reference: (B, T, Q, 2 or 4), references of the layer: points xy (first layer) or boxes cxcywh.
         boxes: (B, T, Q, 4), cxcywh, refined by the layer.
         temporal_weights: (B, T, Q), sum to 1 over T.
     """
@@ -80,12 +80,12 @@ class DecoderLayer(nn.Module):
 
         Args:
             instance: (B, Q, d).
-            box: (B, T, Q, d), or (B, 1, Q, d) while all frames still share one box query.
+            box: (B, T, Q, d), or (B, 1, Q, d) if all frames share one box query, as in the first layer.
             position: (B, Q, d).
             reference: (B, T, Q, L, 2 or 4), normalised to the padded levels.
             memory: (B*T, S, d).
             padding_mask: (B*T, S) bool.
-            groups: equal parts of the Q queries that know nothing of each other.
+            groups: number of equal groups of the Q queries; groups do not attend to each other.
 
         Returns:
             instance queries (B, Q, d), box queries (B, T, Q, d) and temporal weights (B, T, Q).
@@ -117,20 +117,20 @@ class DecoderLayer(nn.Module):
 
 
 def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, groups: int) -> Tensor:
-    """Self-attention of queries (N, Q, d) within each of ``groups`` equal parts of them."""
+    """Self-attention of queries (N, Q, d) within each of ``groups`` equal groups."""
     shape = query.shape
     query, value = (x.reshape(len(x) * groups, -1, x.shape[2]) for x in (query, value))
     return attention(query, query, value, need_weights=False)[0].reshape(shape)
 
 
 class Decoder(nn.Module):
-    """A stack of decoder layers; each one's boxes are the next one's references.
+    """A stack of decoder layers. The boxes of each layer are the references of the next.
 
-    ``bbox_embed``, one box head a layer, is set by the network, which holds it too.
+    ``bbox_embed``, one box head per layer, is set by the network, which shares it.
 
     Args:
-        layers: applied one after the other.
-        recompute: compute layers again in the backward pass instead of keeping what they computed.
+        layers: applied in sequence.
+        recompute: recompute layers in the backward pass instead of keeping their activations.
     """
 
     def __init__(self, layers: list[DecoderLayer], recompute: bool = False):
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
 
     @staticmethod
     def refine(delta: Tensor, reference: Tensor) -> Tensor:
-        """Boxes (..., 4) cxcywh from a box head's output and its references (..., 2 or 4), all normalised."""
+        """Returns boxes (..., 4) cxcywh from a box head's output and references (..., 2 or 4), normalised."""
         shift = inverse_sigmoid(reference)
         if reference.shape[-1] == 2:
             shift = F.pad(shift, (0, 2))
@@ -162,17 +162,17 @@ class Decoder(nn.Module):
         """Decodes B videos of T frames.
 
         Args:
-            content: (B, Q, d), the instance queries to start with.
+            content: (B, Q, d), the initial instance queries.
             position: (B, Q, d).
-            reference: (B, Q, 2), points xy, normalised to the unpadded frame, the same in all frames.
+            reference: (B, Q, 2), points xy, normalised to the unpadded frame, shared by all frames.
             memory: (B*T, S, d).
             padding_mask: (B*T, S) bool.
             valid_ratios: (B*T, L, 2), xy.
             num_frames: T.
-            groups: equal parts of the Q queries that know nothing of each other.
+            groups: number of equal groups of the Q queries; groups do not attend to each other.
 
         Returns:
-            one output a layer.
+            one output per layer.
         """
         instance, box = content, content.unsqueeze(1)
         reference = reference.unsqueeze(1).expand(-1, num_frames, -1, -1)

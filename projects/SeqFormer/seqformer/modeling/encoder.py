@@ -1,4 +1,4 @@
-"""Deformable encoder: every frame by itself."""
+"""Deformable encoder, which encodes every frame independently."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Encoder", "EncoderLayer"]
 
 
 class EncoderLayer(nn.Module):
-    """Deformable self-attention and a feed-forward network, each with residual and norm after it."""
+    """Deformable self-attention and a feed-forward network, each followed by residual and norm."""
 
     def __init__(
         self, dim: int, feedforward_dim: int, dropout: float, num_levels: int, num_heads: int, num_points: int
@@ -41,8 +41,8 @@ class Encoder(nn.Module):
     """A stack of encoder layers. Source: SeqFormer, section 3.2, "Transformer encoder".
 
     Args:
-        layers: applied one after the other.
-        recompute: compute layers again in the backward pass instead of keeping what they computed.
+        layers: applied in sequence.
+        recompute: recompute layers in the backward pass instead of keeping their activations.
     """
 
     def __init__(self, layers: list[EncoderLayer], recompute: bool = False):
@@ -52,10 +52,10 @@ class Encoder(nn.Module):
 
     @staticmethod
     def reference_points(levels: Levels, valid_ratios: Tensor) -> Tensor:
-        """Each cell's centre, relative to the unpadded part, on every level.
+        """Returns each cell's centre as a point on every level.
 
         Args:
-            valid_ratios: (N, L, 2), unpadded share of each level along x and y.
+            valid_ratios: (N, L, 2), unpadded fraction of each level along x and y.
 
         Returns:
             (N, S, L, 2), xy normalised to the padded levels.
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, padding_mask: Tensor, valid_ratios: Tensor, levels: Levels
     ) -> Tensor:
-        """Encodes N frames, each by itself.
+        """Encodes N frames independently.
 
         Args:
             x: (N, S, d) projected backbone features of all levels.

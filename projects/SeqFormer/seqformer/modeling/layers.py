@@ -1,4 +1,4 @@
-"""Layers that encoder, decoder and heads share."""
+"""Layers shared by encoder, decoder and heads."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["MLP", "Levels", "MSDeformAttn", "inverse_sigmoid", "reset_parameters
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of ``x``; values and their complements below ``eps`` are raised to it."""
+    """Returns the logit of ``x``, with ``x`` and ``1 - x`` raised to at least ``eps``."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 
 
 def run_layer(layer: nn.Module, *args: Any, recompute: bool) -> Any:
-    """``layer(*args)``, which the backward pass computes again if ``recompute``: less memory, more time."""
+    """Runs ``layer(*args)``; with ``recompute``, the backward pass runs it again to save memory."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *args, use_reentrant=False)
     return layer(*args)
 
 
 def reset_parameters(module: nn.Module, reset_weight: Callable[[Tensor], Tensor]) -> None:
-    """Initialises linear layers and convolutions, in place; their biases become zero.
+    """Initialises linear layers and convolutions in place. Biases become zero.
 
     Args:
-        module: a layer, or a module that consists of such layers.
-        reset_weight: fills a weight in place, such as ``nn.init.xavier_uniform_``.
+        module: a layer, or a module made of such layers.
+        reset_weight: initialises a weight in place, such as ``nn.init.xavier_uniform_``.
     """
     for parameter in module.parameters():
         if parameter.dim() > 1:
@@ -44,7 +44,7 @@ def reset_parameters(module: nn.Module, reset_weight: Callable[[Tensor], Tensor]
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLU between; the hidden ones are ``hidden_dim`` wide."""
+    """Linear layers with ReLU between them. Hidden layers have ``hidden_dim`` channels."""
 
     def __init__(self, input_dim: int, hidden_dim: int, output_dim: int, num_layers: int):
         super().__init__()
@@ -59,11 +59,11 @@ class MLP(nn.Module):
 
 
 class Levels:
-    """Sizes of the feature levels, whose cells follow one another in one sequence of S cells.
+    """Sizes of the feature levels, whose cells form one sequence of S cells.
 
     Attributes:
-        shapes: heights and widths, in cells.
-        spatial_shapes: the same as an (L, 2) int64 tensor.
+        shapes: height and width of each level in cells.
+        spatial_shapes: the same as a tensor, (L, 2) int64.
         start_index: (L,) int64, the first cell of each level.
     """
 
@@ -75,7 +75,7 @@ class Levels:
         self.start_index = torch.tensor(starts, dtype=torch.int64, device=device)
 
     def split(self, x: Tensor) -> list[Tensor]:
-        """(N, S, d) -> one (N, d, h, w) a level."""
+        """(N, S, d) -> (N, d, h, w) for each level."""
         parts = x.split([height * width for height, width in self.shapes], dim=1)
         return [
             part.transpose(1, 2).unflatten(2, shape) for part, shape in zip(parts, self.shapes, strict=True)
@@ -83,11 +83,11 @@ class Levels:
 
 
 class MSDeformAttn(nn.Module):
-    """Multi-scale deformable attention with the two output projections of SeqFormer.
+    """Multi-scale deformable attention with SeqFormer's two output projections.
 
-    ``forward`` gives the sampled features, before any output projection: ``output_proj`` makes the
-    instance branch's features of them (and the encoder's), ``output_proj_box`` the box branch's. The
-    encoder has no box branch; released checkpoints hold that parameter all the same.
+    ``forward`` returns the sampled features without a projection. ``output_proj`` projects them for the
+    instance branch and the encoder, ``output_proj_box`` for the box branch. The encoder does not use the
+    latter, but released checkpoints contain it.
 
     Source: Deformable DETR, section 4.1; SeqFormer, section 3.2.
     """
@@ -106,11 +106,11 @@ class MSDeformAttn(nn.Module):
         self.output_proj_box = nn.Linear(dim, dim)
 
     def reset_parameters(self) -> None:
-        """Heads look in different directions, the p-th point p cells away; all weights equal."""
+        """Points each head in another direction, with the p-th point p cells away and equal weights."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         directions = torch.stack((angles.cos(), angles.sin()), dim=-1)
-        directions = directions / directions.abs().amax(-1, keepdim=True)  # onto the unit square
+        directions = directions / directions.abs().amax(-1, keepdim=True)  # project onto the unit square
         distances = torch.arange(1, self.num_points + 1, dtype=torch.float32)
         offsets = directions[:, None, None, :] * distances[None, None, :, None]
         offsets = offsets.expand(-1, self.num_levels, -1, -1)
@@ -125,21 +125,21 @@ class MSDeformAttn(nn.Module):
     def forward(
         self, query: Tensor, reference: Tensor, value: Tensor, padding_mask: Tensor, levels: Levels
     ) -> Tensor:
-        """Samples each image at its queries' points.
+        """Samples each image at the points of its queries.
 
         Args:
-            query: (N, Q, d), position added; offsets and weights are computed from it.
+            query: (N, Q, d), including position; offsets and weights are computed from it.
             reference: (N, Q, L, 2) points xy, or (N, Q, L, 4) boxes cxcywh, normalised to each padded level.
             value: (N, S, d).
-            padding_mask: (N, S) bool, true where padded: there the value is zero.
-            levels: the levels' sizes.
+            padding_mask: (N, S) bool, true where padded; the value is set to zero there.
+            levels: sizes of the levels.
 
         Returns:
             (N, Q, d).
         """
         n, q, d = query.shape
         heads, num_levels, points = self.num_heads, self.num_levels, self.num_points
-        # Under autocast the projections give half precision, too coarse for locations.
+        # Under autocast the projections return half precision, which is too coarse for locations.
         dtype = reference.dtype
         value = self.value_proj(value).masked_fill_(padding_mask.unsqueeze(-1), 0.0)
         value = value.view(n, -1, heads, d // heads)

@@ -1,4 +1,4 @@
-"""Mask features of a frame, and the dynamic convolutions that draw an instance's mask from them."""
+"""Mask features of a frame, and the dynamic convolutions that compute instance masks from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqformer.modeling.layers import reset_parameters
 
 __all__ = ["DYNAMIC_CHANNELS", "MASK_FEATURE_STRIDE", "MaskFeatures", "dynamic_masks", "dynamic_parameters"]
 
-MASK_FEATURE_STRIDE = 8  # pixels a cell of the mask features
+MASK_FEATURE_STRIDE = 8  # pixels per cell of the mask features
 DYNAMIC_CHANNELS = 8  # width of the dynamic convolutions
 _COORDINATES = 2
 
@@ -41,22 +41,22 @@ class MaskFeatures(nn.Module):
 
 
 def dynamic_parameters(feature_dim: int) -> int:
-    """How many numbers the dynamic convolutions of one instance take."""
+    """Returns the number of parameters of one instance's dynamic convolutions."""
     c = DYNAMIC_CHANNELS
     return (feature_dim + _COORDINATES) * c + c * c + c + c + c + 1
 
 
 def dynamic_masks(features: Tensor, parameters: Tensor, reference: Tensor) -> Tensor:
-    """Draws the masks of one video's instances.
+    """Computes the masks of one video's instances.
 
-    Three 1x1 convolutions, whose weights come from the instance queries, over the mask features and the
-    coordinates relative to the instance's reference. The relative coordinates are never written out: the
-    first convolution is linear, so the frame's coordinates are convolved once for all frames and the
-    reference's share becomes a bias of each instance and frame.
+    Three 1x1 convolutions, with weights computed from the instance queries, are applied to the mask features
+    and the coordinates relative to the instance's reference. The relative coordinates are never stored. The
+    first convolution is linear, so absolute coordinates are convolved once for all frames, and the reference
+    becomes a bias for each instance and frame.
 
     Args:
         features: (T, c, h, w), stride 8.
-        parameters: (N, P), weights of the three convolutions, then their biases.
+        parameters: (N, P), weights of the three convolutions followed by their biases.
         reference: (N, T, 2), xy in pixels of the padded frame.
 
     Returns:
@@ -85,7 +85,7 @@ def dynamic_masks(features: Tensor, parameters: Tensor, reference: Tensor) -> Te
 
 
 def _upsample_twice(x: Tensor) -> Tensor:
-    """(N, T, h, w) -> (N, T, 2h, 2w), bilinear, keeping the places of the cells' centres."""
+    """(N, T, h, w) -> (N, T, 2h, 2w), bilinear; the centres of the cells keep their places."""
     h, w = x.shape[-2:]
     x = F.pad(x, (0, 1, 0, 1), mode="replicate")
     x = F.interpolate(x, size=(2 * h + 1, 2 * w + 1), mode="bilinear", align_corners=True)

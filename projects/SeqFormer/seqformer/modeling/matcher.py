@@ -13,7 +13,7 @@ __all__ = ["HungarianMatcher", "VideoTargets", "giou_loss"]
 
 
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
-    """1 - generalised IoU of boxes (..., 4) cxcywh, normalised; leading dimensions broadcast."""
+    """Returns 1 - generalised IoU of normalised boxes (..., 4) cxcywh. Leading dimensions broadcast."""
     boxes, targets = torch.broadcast_tensors(boxes, targets)
     return generalized_box_iou_loss(
         box_convert(boxes, "cxcywh", "xyxy"), box_convert(targets, "cxcywh", "xyxy"), eps=1e-12
@@ -36,11 +36,11 @@ class VideoTargets:
 
 
 class HungarianMatcher:
-    """Costs of class, boxes and generalised IoU over a whole video. Source: SeqFormer, section 3.4.
+    """Matches by class, box and generalised-IoU costs over a whole video. Source: SeqFormer, section 3.4.
 
     Args:
-        class_cost, box_cost, giou_cost: weights of the three.
-        alpha, gamma: of the focal loss.
+        class_cost, box_cost, giou_cost: weights of the costs.
+        alpha, gamma: parameters of the focal loss.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HungarianMatcher:
             boxes: (T, Q, 4), cxcywh, normalised.
 
         Returns:
-            indices of queries and of the instances they are matched to, (G,) each.
+            indices of queries and of their matched instances, (G,) each.
         """
         probability = logits.float().sigmoid()
         positive = self.alpha * (1 - probability) ** self.gamma * -(probability + 1e-8).log()

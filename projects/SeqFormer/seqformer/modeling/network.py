@@ -1,4 +1,4 @@
-"""The network under its published parameter names: backbone, transformer, heads."""
+"""The network (backbone, transformer, heads) with its published parameter names."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from seqformer.modeling.position_encoding import sine_position_encoding
 __all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer"]
 
 _SIZE_DIVISOR = 32  # pixels per cell of the coarsest backbone feature
-_WIDTH_DIVISOR = 32  # groups of GroupNorm, and the share of the width that mask features have
+_WIDTH_DIVISOR = 32  # groups of GroupNorm; mask features have 1/32 of the width
 
 
 @dataclass
 class EncodedFrames:
-    """N frames after the encoder; nothing in one frame depends on another.
+    """N encoded frames, which do not depend on each other.
 
     Attributes:
         memory: (N, S, d).
         padding_mask: (N, S) bool, true where padded.
-        valid_ratios: (N, L, 2), unpadded share of each level along x and y.
+        valid_ratios: (N, L, 2), unpadded fraction of each level along x and y.
         sizes: (N, 2), unpadded width and height in pixels.
         mask_features: (N, d/32, H/8, W/8).
-        levels: sizes of the L levels, whose cells are the S.
+        levels: sizes of the L levels, which have S cells in total.
     """
 
     memory: Tensor
@@ -57,7 +57,7 @@ class EncodedFrames:
 
     @classmethod
     def cat(cls, parts: list[EncodedFrames]) -> EncodedFrames:
-        """Joins frames of one size."""
+        """Concatenates frames of equal size."""
         if len(parts) == 1:
             return parts[0]
         joined: dict[str, Any] = {
@@ -71,8 +71,8 @@ class Transformer(nn.Module):
 
     Args:
         dim: width d, a multiple of 32 and of ``num_heads``.
-        num_levels: feature levels L, at least those of the backbone.
-        recompute: compute layers again in the backward pass instead of keeping what they computed.
+        num_levels: number of feature levels L, at least the backbone's 3.
+        recompute: recompute layers in the backward pass instead of keeping their activations.
 
     Raises:
         InputError: if a number is out of its range.
@@ -119,8 +119,8 @@ class Transformer(nn.Module):
         """Encodes frames.
 
         Args:
-            features: (N, d, h, w) a level.
-            masks: (N, h, w) bool a level, true where padded.
+            features: (N, d, h, w) for each level.
+            masks: (N, h, w) bool for each level, true where padded.
 
         Returns:
             memory (N, S, d), padding mask (N, S), valid ratios (N, L, 2) and the levels.
@@ -147,9 +147,9 @@ class Transformer(nn.Module):
     def decode(
         self, query_embed: Tensor, frames: EncodedFrames, num_frames: int, groups: int = 1
     ) -> list[DecoderOutput]:
-        """Decodes B videos of T frames each, B * T in all, from query embeddings (Q, 2d).
+        """Decodes B videos of T frames each, B * T frames in total, from query embeddings (Q, 2d).
 
-        The queries are ``groups`` equal parts that know nothing of each other.
+        The queries form ``groups`` equal groups, which do not attend to each other.
         """
         num_videos = len(frames) // num_frames
         position, content = query_embed.unsqueeze(0).expand(num_videos, -1, -1).chunk(2, dim=-1)
@@ -170,7 +170,7 @@ class Transformer(nn.Module):
 class QueryNetwork(nn.Module):
     """Backbone, projections, transformer, and the class and box heads (``detr.detr`` in checkpoints).
 
-    With ``query_groups`` above 1 there are more queries, which only training uses.
+    With ``query_groups`` above 1, training uses additional groups of queries.
 
     Raises:
         InputError: if a number is below 1.
@@ -199,7 +199,7 @@ class QueryNetwork(nn.Module):
         transformer.decoder.bbox_embed = self.bbox_embed
         self.query_embed = nn.Embedding(num_queries, 2 * dim)
         self.query_groups = query_groups
-        if query_groups > 1:  # a parameter of its own: the published names stay as they are
+        if query_groups > 1:  # a separate parameter, so that published names do not change
             self.training_query_embed = nn.Embedding((query_groups - 1) * num_queries, 2 * dim)
         self.register_load_state_dict_pre_hook(_fit_training_queries)
 
@@ -222,14 +222,14 @@ class QueryNetwork(nn.Module):
         nn.init.constant_(box_heads[0].layers[-1].get_parameter("bias")[2:], -2.0)
 
     def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Projected features of all levels with their padding masks.
+        """Returns the projected features and padding masks of all levels.
 
         Args:
             images: (N, 3, H, W), normalised and padded.
             sizes: (N, 2), unpadded width and height in pixels.
 
         Returns:
-            (N, d, h, w) and (N, h, w) bool a level, true where padded.
+            (N, d, h, w) and (N, h, w) bool, true where padded, for each level.
         """
         outputs = self.backbone.get_submodule("0.backbone")(images)
         raw = [outputs[name] for name in FEATURES]
@@ -247,7 +247,7 @@ class QueryNetwork(nn.Module):
 
 
 def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Lets files load whether or not they hold queries that only training uses."""
+    """Makes checkpoints load with or without the additional training queries."""
     name = f"{prefix}training_query_embed.weight"
     if network.query_groups == 1:
         state.pop(name, None)
@@ -260,9 +260,12 @@ class SeqFormerNetwork(nn.Module):
 
     Args:
         query_network: backbone, transformer, class and box heads.
-        pixel_mean, pixel_std: of the three channels, in the order of the input's. They are not part of
-            checkpoints.
+        pixel_mean, pixel_std: mean and standard deviation of the three input channels, in the input's channel
+            order. Checkpoints do not contain them.
     """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, query_network: QueryNetwork, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
         super().__init__()
@@ -279,11 +282,11 @@ class SeqFormerNetwork(nn.Module):
         return self.pixel_mean.device
 
     def encode(self, images: Sequence[Tensor]) -> EncodedFrames:
-        """Normalises, pads and encodes frames, each by itself.
+        """Normalises, pads and encodes frames independently of each other.
 
         Args:
-            images: N of (3, h, w), values 0 to 255, on any device. All are zero-padded right and bottom to
-                one size whose sides are multiples of 32.
+            images: N tensors (3, h, w), values 0 to 255, on any device. They are zero-padded on the right and
+                bottom to a common size whose sides are multiples of 32.
         """
         normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
         sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
@@ -294,9 +297,9 @@ class SeqFormerNetwork(nn.Module):
         return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
 
     def decode(self, frames: EncodedFrames, num_frames: int) -> list[DecoderOutput]:
-        """Queries of B videos of T = ``num_frames`` frames, B * T in all; one output a decoder layer.
+        """Decodes B videos of T = ``num_frames`` frames, B * T frames in total; one output per decoder layer.
 
-        In training all groups of queries come, one after the other, afterwards the first one alone.
+        In training mode the queries of all groups are decoded, in order, otherwise only the first group.
         """
         embed, groups = self.detr.query_embed.weight, 1
         if self.training and self.detr.query_groups > 1:
@@ -304,16 +307,16 @@ class SeqFormerNetwork(nn.Module):
         return self.detr.transformer.decode(embed, frames, num_frames, groups)
 
     def classify(self, layer: int, output: DecoderOutput) -> Tensor:
-        """Class logits (B, Q, K) of one decoder layer."""
+        """Returns the class logits (B, Q, K) of one decoder layer."""
         return self.detr.class_embed[layer](output.instance_queries)
 
     def masks(self, frames: EncodedFrames, instance_queries: Tensor, reference: Tensor) -> Tensor:
-        """Draws instances of one video.
+        """Computes the masks of instances of one video.
 
         Args:
-            frames: the T frames to draw in.
-            instance_queries: (N, d), of one decoder layer.
-            reference: (T, N, 2 or 4), normalised to the unpadded frame, that the layer started from.
+            frames: the T encoded frames.
+            instance_queries: (N, d), from one decoder layer.
+            reference: (T, N, 2 or 4), the layer's references, normalised to the unpadded frame.
 
         Returns:
             (N, T, H/4, W/4) logits, padding included, float32.
@@ -321,7 +324,7 @@ class SeqFormerNetwork(nn.Module):
         centres = reference[..., :2] * frames.sizes[:, None]
         parameters = self.controller(instance_queries)
         with torch.autocast(instance_queries.device.type, enabled=False):
-            # Coordinates in pixels want full precision.
+            # Half precision is too coarse for coordinates in pixels.
             return dynamic_masks(
                 frames.mask_features.float(), parameters.float(), centres.float().transpose(0, 1)
             )

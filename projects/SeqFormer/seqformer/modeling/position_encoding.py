@@ -11,16 +11,16 @@ __all__ = ["sine_position_encoding"]
 
 
 def sine_position_encoding(padding_mask: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
-    """Encodes each cell's place in the unpadded part of its image.
+    """Encodes the position of each cell in the unpadded part of its image.
 
     Args:
         padding_mask: (N, h, w) bool, true where padded.
-        dim: number of features; the first half encode y, the second half x.
+        dim: number of features; the first half encodes y, the second half x.
 
     Returns:
         (N, h, w, dim) float32; sine and cosine interleaved.
 
-    Source: DETR, supplement A.4, with coordinates normalised to 2 pi and taken at the cells' centres.
+    Source: DETR, supplement A.4, with coordinates normalised to 2 pi and measured at the cells' centres.
     """
     valid = (~padding_mask).to(torch.float32)
     y = valid.cumsum(1)

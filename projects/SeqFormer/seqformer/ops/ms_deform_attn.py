@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention: the operators, and what PyTorch needs to know of them.
+"""Multi-scale deformable attention: the operators, their output shapes and their gradients.
 
 ``torch.ops.seqformer.ms_deform_attn``, ``ms_deform_attn_backward`` and ``ms_deform_attn_fused`` are compiled
-from ``csrc/``. Where that was not compiled the first and the last are the plain PyTorch of ``reference.py``.
+from ``csrc/``. If they are not, ``reference.py`` provides the first and the last in plain PyTorch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ARGUMENTS = "Tensor value, Tensor spatial_shapes, Tensor level_start_index, "
 
 
 def _load() -> bool:
-    """Registers the compiled operators, or else plain ones; returns whether they are compiled."""
+    """Registers the compiled operators, or plain ones without them; returns whether they are compiled."""
     if importlib.util.find_spec("seqformer._C") is not None:
         try:
             importlib.import_module("seqformer._C")
@@ -42,7 +42,7 @@ def _load() -> bool:
 
 
 def _register() -> None:
-    """Shapes (for torch.compile and torch.export) and gradients of the compiled operators."""
+    """Registers the compiled operators' output shapes (for torch.compile and export) and gradients."""
     register_fake, register_autograd = torch.library.register_fake, torch.library.register_autograd
 
     @register_fake("seqformer::ms_deform_attn", lib=_library)
@@ -107,7 +107,7 @@ def _register() -> None:
             grad_offsets = grad_locations * plain.box_extent(reference) * half
             grad_extent = (grad_locations * offsets).sum((2, 4)) * half
             grad_reference = torch.cat((grad_reference, grad_extent), dim=-1)
-        dtype = offsets.dtype  # half precision is rounded to once, here
+        dtype = offsets.dtype  # round to half precision only once, here
         return grad_value, None, None, grad_reference.to(dtype), grad_offsets.to(dtype), grad_logits.to(dtype)
 
     register_autograd("seqformer::ms_deform_attn", backward, setup_context=save_inputs, lib=_library)
@@ -128,7 +128,7 @@ if is_compiled:
 def _warn_that_plain() -> None:
     warnings.warn(
         f"deformable attention runs in {implementation()}, which is many times slower; "
-        "`python -m seqformer.env` says what to do",
+        "run `python -m seqformer.env` to see how to fix it",
         stacklevel=3,
     )
 
@@ -140,27 +140,27 @@ def ms_deform_attn(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """Samples ``value`` bilinearly at every query's points and sums the samples by their weights.
+    """Samples ``value`` bilinearly at every query's points and returns the weighted sums of the samples.
 
-    Shapes: N images, S cells of all levels, M heads, D channels a head, Q queries, L levels, P points.
+    Shapes: N images, S cells of all levels, M heads, D channels per head, Q queries, L levels, P points.
 
     Args:
-        value: (N, S, M, D), the levels' cells one after another, each level row by row; float32, float64,
+        value: (N, S, M, D), the cells of the levels in sequence, each level row by row; float32, float64,
             float16 or bfloat16.
         spatial_shapes: (L, 2) int64, height and width of each level in cells.
         level_start_index: (L,) int64, the first cell of each level.
-        sampling_locations: (N, Q, M, L, P, 2), xy, normalised to each (padded) level; cells' centres
-            lie at half cells. Outside of a level the value is zero, and so it is at NaN.
+        sampling_locations: (N, Q, M, L, P, 2), xy, normalised to each (padded) level. Cell centres are at
+            half-integer positions. Locations outside a level, or NaN, sample zero.
         attention_weights: (N, Q, M, L, P).
 
-    ``sampling_locations`` and ``attention_weights`` have the type of ``value``, or float32 beside half
-    precision; sums are float32 at least.
+    ``sampling_locations`` and ``attention_weights`` have the dtype of ``value``; if that is half precision
+    they may be float32. Sums are computed in float32 or float64.
 
     Returns:
-        (N, Q, M * D), of the type of ``value``.
+        (N, Q, M * D), with the dtype of ``value``.
 
     Raises:
-        RuntimeError: if shapes, types, devices or level sizes do not fit together; it names the argument.
+        RuntimeError: if shapes, dtypes, devices or level sizes do not match; the message names the argument.
 
     Source: Deformable DETR, equation 3; SeqFormer, section 3.2.
     """
@@ -179,23 +179,22 @@ def ms_deform_attn_fused(
     offsets: Tensor,
     logits: Tensor,
 ) -> Tensor:
-    """:func:`ms_deform_attn` straight from references, offsets and logits.
+    """:func:`ms_deform_attn` computed directly from references, offsets and logits.
 
-    The locations and weights are computed on the way, and on CPUs never written to memory; the backward pass
-    computes them anew.
+    On CPUs the locations and weights are never written to memory. The backward pass recomputes them.
 
     Args:
-        value, spatial_shapes, level_start_index: as there.
-        reference: (N, Q, L, 2), points xy, or (N, Q, L, 4), boxes cxcywh, normalised to each padded level.
-        offsets: (N, Q, M, L, P, 2), xy: in cells from a point; in halves of its size over P from the centre
-            of a box.
-        logits: (N, Q, M, L, P), whose softmax over L and P together weighs the samples.
+        value, spatial_shapes, level_start_index: as in :func:`ms_deform_attn`.
+        reference: (N, Q, L, 2) points xy, or (N, Q, L, 4) boxes cxcywh, normalised to each padded level.
+        offsets: (N, Q, M, L, P, 2), xy. Relative to a point they are in cells; relative to the centre of a
+            box, in units of half the box size divided by P.
+        logits: (N, Q, M, L, P). Their softmax over L and P together gives the attention weights.
 
     Returns:
-        (N, Q, M * D), of the type of ``value``.
+        (N, Q, M * D), with the dtype of ``value``.
 
     Raises:
-        RuntimeError: as there.
+        RuntimeError: as in :func:`ms_deform_attn`.
 
     Source: Deformable DETR, equation 3 and appendix A.4; SeqFormer, section 3.2.
     """
@@ -207,7 +206,7 @@ def ms_deform_attn_fused(
 
 
 def implementation() -> str:
-    """The implementation that the operators use, in words."""
+    """Returns a description of the implementation in use."""
     if not is_compiled:
         return f"plain PyTorch ({_load_error or 'the compiled operator was not built'})"
     has_cuda = torch._C._dispatch_has_kernel_for_dispatch_key("seqformer::ms_deform_attn", "CUDA")

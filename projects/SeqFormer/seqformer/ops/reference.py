@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention in plain PyTorch: the version that all others must agree with."""
+"""Multi-scale deformable attention in plain PyTorch: the reference for all other implementations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ms_deform_attn_reference(
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
-    """See :func:`seqformer.ops.ms_deform_attn`. One level's samples are held at a time."""
+    """See :func:`seqformer.ops.ms_deform_attn`. Keeps the samples of only one level in memory."""
     num_images, _, num_heads, head_dim = value.shape
     num_queries = sampling_locations.shape[1]
     dtype = value.dtype
@@ -58,14 +58,15 @@ def ms_deform_attn_fused_reference(
 
 
 def sampling_locations(reference: Tensor, offsets: Tensor, spatial_shapes: Tensor) -> Tensor:
-    """Where references and offsets lead: (N, Q, M, L, P, 2), xy, normalised to each padded level.
+    """Returns the sampling locations (N, Q, M, L, P, 2), xy, normalised to each padded level.
 
     Args:
-        reference: (N, Q, L, 2), points xy, or (N, Q, L, 4), boxes cxcywh.
-        offsets: (N, Q, M, L, P, 2): in cells from a point; from a box's centre in halves of its size over P.
+        reference: (N, Q, L, 2) points xy, or (N, Q, L, 4) boxes cxcywh.
+        offsets: (N, Q, M, L, P, 2), in cells relative to a point; in units of half the box size divided by P
+            relative to the centre of a box.
         spatial_shapes: (L, 2) int64, height and width of each level in cells.
 
-    Computed and returned in float32 at least: half precision would move a location by a good part of a cell.
+    The result is float32 or float64, since half precision would shift a location by a good part of a cell.
     """
     reference, offsets = _at_least_float32(reference), _at_least_float32(offsets)
     centre = reference[:, :, None, :, None, :2]
@@ -75,17 +76,17 @@ def sampling_locations(reference: Tensor, offsets: Tensor, spatial_shapes: Tenso
 
 
 def level_sizes(spatial_shapes: Tensor, dtype: torch.dtype) -> Tensor:
-    """(L, 1, 2), width and height of each level, to go with offsets."""
+    """Returns width and height of each level, (L, 1, 2), which broadcasts with offsets."""
     return spatial_shapes.flip(1).to(dtype)[:, None]
 
 
 def box_extent(reference: Tensor) -> Tensor:
-    """(N, Q, 1, L, 1, 2), width and height of reference boxes (N, Q, L, 4), to go with offsets."""
+    """Returns width and height of boxes (N, Q, L, 4) as (N, Q, 1, L, 1, 2), which broadcasts with offsets."""
     return reference[:, :, None, :, None, 2:]
 
 
 def attention_weights(logits: Tensor) -> Tensor:
-    """Softmax of (N, Q, M, L, P) over L and P together, in float32 at least."""
+    """Returns the softmax of (N, Q, M, L, P) over L and P together, in float32 or float64."""
     return _at_least_float32(logits).flatten(3).softmax(-1).view_as(logits)
 
 

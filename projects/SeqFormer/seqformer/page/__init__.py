@@ -1,4 +1,4 @@
-"""One HTML file to explore a video: its frames, its instances, and what the decoder looks at."""
+"""A single HTML file to explore a video: its frames, its instances, and what the decoder attends to."""
 
 from seqformer.page.write import check_page, page_size, write_page
 

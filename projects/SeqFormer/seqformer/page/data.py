@@ -1,4 +1,4 @@
-"""The data of a page: instances, outlines and traces as a few compressed arrays."""
+"""The data of a page: instances, outlines and traces, in a few compressed arrays."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from seqformer.visualization.visualizer import instance_color
 __all__ = ["PageData", "fit_points", "mask_outline", "page_data"]
 
 _COORDINATES = (-1.0, 2.0)  # normalised; points outside are clipped
-_MOST = 65535  # of uint16
-_SIMPLER = 0.6  # pixels by which a simplified outline may differ
+_UINT16_MAX = 65535
+_SIMPLER = 0.6  # tolerance of simplified outlines, pixels
 _POINT_BYTES = 5  # x, y: uint16; weight: uint8
 _FEWEST_POINTS = 8
 
@@ -30,24 +30,24 @@ class PageData:
     """Arrays for the page's script.
 
     Attributes:
-        description: names and numbers for the script, to be stored as JSON.
-        arrays: base64 of gzip of all arrays joined; ``description["arrays"]`` has the place of each.
+        description: names and numbers for the script, stored as JSON.
+        arrays: all arrays joined, gzipped and base64-encoded; ``description["arrays"]`` has their offsets.
     """
 
     description: dict[str, Any]
     arrays: str
 
 
-def fit_points(tracer: ClipTracer, tracklets: Sequence[Tracklet], most_bytes: int) -> int:
-    """How many sampling points per instance, frame and layer fit into ``most_bytes``; at least 8."""
+def fit_points(tracer: ClipTracer, tracklets: Sequence[Tracklet], max_bytes: int) -> int:
+    """Returns how many sampling points per instance, frame and layer fit into ``max_bytes``; at least 8."""
     ids = {tracklet.instance_id for tracklet in tracklets}
     places = sum(len(trace.points) for frame in tracer.frames for i, trace in frame.items() if i in ids)
     available = tracer.num_points or _FEWEST_POINTS
-    return min(available, max(_FEWEST_POINTS, most_bytes // (_POINT_BYTES * max(places, 1))))
+    return min(available, max(_FEWEST_POINTS, max_bytes // (_POINT_BYTES * max(places, 1))))
 
 
 def mask_outline(mask: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-    """The outlines (n, 2) of a mask (H, W) and of its holes, xy in half pixels of a frame of ``size``."""
+    """Returns the outlines (n, 2) of a mask (H, W), holes included, xy in half pixels at ``size``."""
     height, width = size
     doubled = cv2.resize(
         mask.astype(np.uint8), (2 * width, 2 * height), interpolation=cv2.INTER_NEAREST_EXACT
@@ -69,18 +69,18 @@ def page_data(
     floor: float,
     points: int,
 ) -> PageData:
-    """Makes the data for the page's script.
+    """Builds the data for the page's script.
 
     Args:
-        tracklets: one of each instance, at the video's own size.
-        tracer: the observer of the tracking.
-        class_names: by label.
-        length: frames of the video.
+        tracklets: one per instance, at the original size of the video.
+        tracer: the tracer that observed tracking.
+        class_names: names by label.
+        length: number of frames.
         size: height and width of the page's video, pixels.
-        fps: its frame rate.
-        threshold: minimum score of the instances that the page shows at first.
+        fps: frame rate.
+        threshold: initial minimum score of visible instances.
         floor: minimum score of the instances in the page.
-        points: sampling points to keep per instance, frame and layer: those with the highest weights.
+        points: number of sampling points to keep per instance, frame and layer, highest weights first.
     """
     tracklets = sorted(tracklets, key=lambda tracklet: (-tracklet.score, tracklet.instance_id))
     outlines, outline_first = _outlines(tracklets, length, size)
@@ -110,7 +110,7 @@ def page_data(
 
 
 def _pack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, dict[str, Any]], bytes]:
-    """Joins the arrays, those of the widest numbers first, so that all are aligned."""
+    """Joins the arrays, largest item size first, so that all are aligned."""
     places, parts, offset = {}, [], 0
     for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):
         places[name] = {"type": array.dtype.name, "offset": offset, "length": array.size}
@@ -122,9 +122,10 @@ def _pack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, dict[str, Any]], byt
 def _outlines(
     tracklets: Sequence[Tracklet], length: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Outlines of all masks in one int16 array, and where those of (instance, frame) begin; -1 without.
+    """Returns the outlines of all masks in one int16 array, and the start of each (instance, frame) or -1.
 
-    Of a mask: the number of outlines; of each: the number of corners, the first corner, and then steps.
+    A mask is stored as the number of outlines, and each outline as the number of corners, the first corner
+    and the differences to the next ones.
     """
     numbers: list[np.ndarray] = []
     first = np.full((len(tracklets), length), -1, dtype=np.int32)
@@ -150,24 +151,24 @@ def _outline_numbers(rle: RLE, size: tuple[int, int]) -> np.ndarray:
 def _traces(
     ids: Sequence[int], tracer: ClipTracer, length: int, points: int
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Records, one for each (instance, frame) that a clip holds, and the clips that they refer to."""
+    """Returns arrays of one record per (instance, frame) that a clip contains, and of their clips."""
     records: list[InstanceTrace] = []
     record = np.full((len(ids), length), -1, dtype=np.int32)
     shares: dict[tuple[int, int], np.ndarray] = {}
     for t, traces in enumerate(tracer.frames[:length]):
-        share = tracer.shares(t)
+        of_instances = tracer.shares(t)
         for i, instance in enumerate(ids):
             if instance in traces:
                 record[i, t] = len(records)
                 records.append(traces[instance])
-                shares[i, t] = share[instance]
+                shares[i, t] = of_instances[instance]
     clips = {id(trace.clip): trace.clip for trace in records}
     order = {key: n for n, key in enumerate(clips)}
     lengths = [clip.weights.shape[1] for clip in clips.values()]
     layers = len(records[0].boxes) if records else 0
     share_array = np.zeros((len(ids), length, layers))
-    for place, share in shares.items():
-        share_array[place] = share
+    for key, share in shares.items():
+        share_array[key] = share
     heaviest_share = float(share_array.max(initial=1.0))
     sampled = _stack([trace.points[:, :points] for trace in records], (0, layers, points, 3))
     places = np.zeros((len(records), layers + 1, 4))  # the reference point, then the boxes
@@ -185,7 +186,7 @@ def _traces(
         "weights": _to_uint16(np.concatenate([np.zeros(0), *weights])),
         "shares": _to_uint16(share_array / heaviest_share),
         "points": _to_uint16(_from_range(sampled[..., :2])),
-        # Its square root, for most weights are small.
+        # The square root, because most weights are small.
         "attention": np.rint(np.sqrt(sampled[..., 2].clip(0, 1)) * 255).astype(np.uint8),
         "places": _to_uint16(_from_range(places)),
     }
@@ -210,5 +211,5 @@ def _from_range(coordinates: np.ndarray) -> np.ndarray:
 
 
 def _to_uint16(values: np.ndarray) -> np.ndarray:
-    """Numbers from 0 to 1."""
-    return np.rint(np.clip(values, 0, 1) * _MOST).astype(np.uint16)
+    """Quantises numbers from 0 to 1."""
+    return np.rint(np.clip(values, 0, 1) * _UINT16_MAX).astype(np.uint16)

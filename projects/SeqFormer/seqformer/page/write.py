@@ -1,4 +1,4 @@
-"""Writes the page: one HTML file with a video, its instances and traces."""
+"""Writes the page: a single HTML file with a video, its instances and traces."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ from seqformer.page.data import PageData, fit_points, page_data
 from seqformer.structures import Tracklet, VideoResult
 from seqformer.video.sinks import VideoWriter
 
-__all__ = ["MOST_FRAMES", "MOST_FRAMES_IN_ONE_CLIP", "check_page", "page_size", "write_page"]
+__all__ = ["MAX_FRAMES", "MAX_FRAMES_IN_ONE_CLIP", "check_page", "page_size", "write_page"]
 
-MOST_FRAMES = 1800  # a minute at 30 frames a second
-MOST_FRAMES_IN_ONE_CLIP = 300  # without clip matching, since a clip is traced as a whole
+MAX_FRAMES = 1800  # a minute at 30 frames per second
+MAX_FRAMES_IN_ONE_CLIP = 300  # without clip matching, because a clip is traced as a whole
 FLOOR = 0.1  # minimum score of the instances in a page
 _LONGEST_SIDE = 1280  # pixels of the page's video
-_LEAST_RATE = 200_000  # bits a second
+_MIN_RATE = 200_000  # bits per second
 _VIDEO_BYTES = 4_000_000  # target size
 _TRACE_BYTES = 3_500_000  # target size before compression
 
 
 def page_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of a page's video: those of the frames, but at most 1280 pixels, and even."""
+    """Returns height and width of a page's video: even, and at most 1280 pixels."""
     scale = min(1.0, _LONGEST_SIDE / max(height, width))
-    return tuple(max(2, 2 * round(side * scale / 2)) for side in (height, width))
+    height, width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
+    return height, width
 
 
 def check_page(path: str | Path, length: int | None, *, clip_matching: bool) -> None:
-    """Checks before the tracking that a page can be made.
+    """Checks before tracking that a page can be written.
 
     Args:
-        path: of the page.
-        length: frames of the video, if it is known.
+        path: the .html file.
+        length: number of frames, if known.
         clip_matching: whether the video is cut into clips.
 
     Raises:
@@ -56,11 +57,12 @@ def check_page(path: str | Path, length: int | None, *, clip_matching: bool) -> 
         raise InputError(f"page '{path}': name an .html file")
     if os.path.isdir(path):
         raise InputError(f"page '{path}' is a folder: name an .html file in it")
-    most = MOST_FRAMES if clip_matching else MOST_FRAMES_IN_ONE_CLIP
-    if length is not None and length > most:
+    limit = MAX_FRAMES if clip_matching else MAX_FRAMES_IN_ONE_CLIP
+    if length is not None and length > limit:
         clips = "" if clip_matching else " without MODEL.SeqFormer.CLIP_MATCHING"
         raise InputError(
-            f"page '{path}': the video has {length} frames, but a page{clips} can have at most {most}: cut it"
+            f"page '{path}': the video has {length} frames, but a page{clips} can have at most {limit}: "
+            "use a shorter one"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,26 +84,26 @@ def write_page(
     fps: Fraction,
     threshold: float,
 ) -> None:
-    """Writes the page; a half-written file never has its name.
+    """Writes the page atomically.
 
     Args:
         path: the .html file.
         frames: the frames of the video, (H, W, 3) uint8 RGB.
-        result: the prediction for them.
-        tracklets: one of each instance; those with a score below both 0.1 and ``threshold`` are left out.
-        tracer: the observer of the tracking.
-        class_names: by label.
-        title: of the page.
+        result: the prediction for the video.
+        tracklets: one per instance; those with a score below both 0.1 and ``threshold`` are dropped.
+        tracer: the tracer that observed tracking.
+        class_names: names by label.
+        title: title of the page.
         fps: frame rate.
-        threshold: minimum score of the instances that the page shows at first.
+        threshold: initial minimum score of visible instances.
 
     Raises:
-        InputError: if it cannot be written, or the video is too long for a page.
+        InputError: if the page cannot be written, or the video is too long.
     """
-    if result.length > MOST_FRAMES:
+    if result.length > MAX_FRAMES:
         raise InputError(
             f"page '{path}' was not written: the video has {result.length} frames, but a page can have at "
-            f"most {MOST_FRAMES}; the other files are complete"
+            f"most {MAX_FRAMES}; the other files are saved"
         )
     size = page_size(result.height, result.width)
     floor = min(FLOOR, threshold)
@@ -131,7 +133,7 @@ def page_html(title: str, data: PageData, video: bytes) -> str:
     filled = {
         "title": html.escape(title),
         "style": (folder / "page.css").read_text("utf-8"),
-        # In a script element a "<" could end it.
+        # Escaped, because "</script" would end the script element.
         "description": json.dumps({"title": title, **data.description}).replace("<", "\\u003c"),
         "arrays": data.arrays,
         "video": base64.b64encode(video).decode("ascii"),
@@ -145,7 +147,7 @@ def _write_video(
     path: Path, frames: Iterable[np.ndarray], length: int, size: tuple[int, int], fps: Fraction
 ) -> None:
     height, width = size
-    rate = str(max(_LEAST_RATE, round(8 * _VIDEO_BYTES * fps / length)))
+    rate = str(max(_MIN_RATE, round(8 * _VIDEO_BYTES * fps / length)))
     # No B-frames and a key frame every 15 frames, so that a browser can show any frame quickly.
     encoder = {"preset": "medium", "bf": "0", "g": "15", "crf": "24", "maxrate": rate, "bufsize": rate}
     with VideoWriter(path, height, width, fps, encoder) as writer:

@@ -1,4 +1,4 @@
-"""From the instances of clips to the instances of a video."""
+"""Clip matching: combines the instances of clips into tracklets of a video."""
 
 from seqformer.tracking.clips import ClipInstances, FinalFrames, fits_one_clip, plan_clips
 from seqformer.tracking.motion import assign_by_motion

@@ -1,4 +1,4 @@
-"""Clips of a video: which frames they have, and what the network predicts in them."""
+"""Clips of a video: their frames, and the instances that the network predicts in them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ __all__ = ["ClipInstances", "FinalFrames", "fits_one_clip", "plan_clips"]
 def plan_clips(
     length: int, clip_length: int, stride: int, *, start: int = 0, ended: bool = True
 ) -> list[range]:
-    """The frames of each clip that a video is cut into.
+    """Cuts a video into clips and returns the frames of each.
 
-    Clips begin at ``start``, ``start + stride``, and so on. The first one that reaches the end of the video
-    is the last, and is shifted to end with it. A video shorter than a clip is one clip.
+    Clips begin at ``start``, ``start + stride``, and so on. The first clip that reaches the end of the video
+    is the last, and is shifted to end with the video. A video shorter than a clip is one clip.
 
     Args:
-        length: frames of the video so far.
-        clip_length: frames in a clip.
+        length: number of frames so far.
+        clip_length: frames per clip.
         stride: frames from the start of a clip to the start of the next one.
         start: first frame of the first clip to return; a multiple of ``stride``.
-        ended: whether the video ends after ``length`` frames. Otherwise only clips that are complete are
-            returned.
+        ended: whether the video ends after ``length`` frames. If not, only complete clips are returned.
 
     Source: SeqFormer, section 3.5.
     """
@@ -32,24 +31,23 @@ def plan_clips(
     if not ended:
         return clips
     following = start + stride * len(clips)
-    covered = following - stride + clip_length if following else 0  # frames that clips hold
+    covered = following - stride + clip_length if following else 0  # frames in clips so far
     if covered < length:
         clips.append(range(max(length - clip_length, 0), length))
     return clips
 
 
 def fits_one_clip(length: int | None, bytes_per_frame: int, budget: float) -> bool:
-    """Whether a whole video can be decoded as one clip.
+    """Returns whether a whole video can be decoded as one clip.
 
     Args:
-        length: frames of the video; None if it is not known, and then the video is not one clip.
-        bytes_per_frame: what decoding takes for each frame of a clip.
-        budget: bytes that decoding may take.
+        length: number of frames; if it is unknown (None), the answer is no.
+        bytes_per_frame: memory that decoding needs per frame.
+        budget: memory that decoding may use, bytes.
     """
     return length is not None and length * bytes_per_frame <= budget
 
 
-@dataclass
 class ClipInstances:
     """The instances that the network predicts in one clip.
 
@@ -60,25 +58,28 @@ class ClipInstances:
         mask_probabilities: (N, T, h, w); by default the sigmoid of the logits.
     """
 
-    start: int
-    class_probabilities: Tensor
-    mask_logits: Tensor
-    mask_probabilities: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if self.mask_probabilities is None:
-            self.mask_probabilities = self.mask_logits.sigmoid()
+    def __init__(
+        self,
+        start: int,
+        class_probabilities: Tensor,
+        mask_logits: Tensor,
+        mask_probabilities: Tensor | None = None,
+    ):
+        self.start = start
+        self.class_probabilities = class_probabilities
+        self.mask_logits = mask_logits
+        self.mask_probabilities = mask_logits.sigmoid() if mask_probabilities is None else mask_probabilities
 
     def __len__(self) -> int:
         return len(self.mask_logits)
 
     @property
     def end(self) -> int:
-        """The frame after the clip's last one."""
+        """Frame index just past the end of the clip."""
         return self.start + self.mask_logits.shape[1]
 
     def select(self, rows: Sequence[int]) -> ClipInstances:
-        """Only the instances of these rows."""
+        """Returns the clip with only the instances in these rows."""
         rows = list(rows)
         return ClipInstances(
             self.start,
@@ -93,11 +94,11 @@ class FinalFrames:
     """Frames that no later clip can change.
 
     Attributes:
-        start: the first of the n frames.
-        ids: of the N instances that a clip holds in at least one of the frames.
-        mask_logits: (N, n, h, w), the mean over the clips that hold the instance in a frame.
-        present: (N, n) bool, whether any clip holds the instance in the frame. Where none does, the logits
-            are zero and have no meaning.
+        start: index of the first of the n frames.
+        ids: ids of the N instances that clips predict in any of the frames.
+        mask_logits: (N, n, h, w), mean over the clips that contain the frame and the instance.
+        present: (N, n) bool, whether any clip contains the frame and the instance. If not, the logits are
+            zero and must be ignored.
     """
 
     start: int

@@ -1,8 +1,8 @@
-"""Assignment of a clip's instances to known ones by overlap and motion. Not in the paper.
+"""Assigns the instances of a clip to active ones by overlap and motion. Not in the paper.
 
-Soft IoU on the frames that two clips share tells which masks agree. Where two instances cross, the masks of
-one clip may slide from one to the other. They still agree with the masks of the next clip, and the two
-instances have exchanged their ids. The motion before that clip is not affected.
+Soft IoU on shared frames measures whether the masks of two clips agree. Where two instances cross, the masks
+of a clip may drift from one to the other. They still agree with the masks of the next clip, so overlap alone
+swaps the two ids. The motion before the crossing is not affected by the drift.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ __all__ = ["assign_by_motion"]
 def assign_by_motion(
     store: InstanceStore, clip: ClipInstances, options: MotionOptions, *, duplicate_iou: float, limit: int
 ) -> list[int | None]:
-    """Ids of a clip's N instances, by overlap and motion, also of instances that clips have missed.
+    """Assigns ids to a clip's N instances by overlap and motion, and recovers instances that clips missed.
 
-    1.  Known instances whose clips share frames with the new one are continued. A known instance and one of
-        the clip are as similar as ``1 - weight`` times their soft IoU on the shared frames, as in
-        :func:`seqformer.tracking.assign_by_overlap`, plus ``weight`` times the soft IoU on all frames of the
-        clip with the last mask of the known one, moved on at its velocity. All instances of the clip take
-        part that are at least somewhat probable, including duplicates: that one of them continues a known
-        instance says more than that it is the most probable. Where two known instances would be continued by
-        nearly the same masks, the one that more clips hold is.
-    2.  Of the rest, those are kept, the most probable first, that do not show what is already shown.
-    3.  Each of them is a live instance that was not continued, if it begins where the motion of that one
-        leads, and otherwise a new one.
+    1.  Continue active instances whose clips share frames with the new clip. The similarity of an active
+        instance and a candidate of the clip is ``1 - weight`` times their soft IoU on the shared frames, as
+        in :func:`seqformer.tracking.assign_by_overlap`, plus ``weight`` times the soft IoU, on all frames of
+        the clip, of the candidate and the active instance's last mask moved at its velocity. Duplicates are
+        candidates as well, because the best continuation matters more than the most probable one. If two
+        active instances would be continued by nearly the same masks, the one that more clips contain is.
+    2.  Of the remaining candidates, keep the most probable ones that do not duplicate a kept one.
+    3.  If one of these begins where the motion of a lost instance (active, but not continued) leads, it gets
+        that id. Otherwise it is a new instance.
 
     Args:
-        store: the clips and instances so far, made with the same ``options``.
+        store: the clips and instances so far, created with the same ``options``.
         clip: the next clip, which begins after the last one.
         options: weight and thresholds.
-        duplicate_iou: IoU of masks in space and time above which no new instance begins next to another.
-        limit: most instances of the clip; those that are continued count and are never left out.
+        duplicate_iou: space-time IoU above which a candidate is a duplicate of a kept one.
+        limit: maximum number of instances of the clip. Continued instances count, but are never dropped.
 
     Returns:
-        ids; None for instances that are left out, as duplicates or as improbable.
+        N ids; None for instances that are dropped because they are duplicates or improbable.
     """
     store.follow(clip.start)
     best = clip.class_probabilities.amax(1)
@@ -56,11 +55,11 @@ def assign_by_motion(
     overlaps = soft_iou(masks, masks).cpu()
     for row, i in _continued(store, clip, options, best, rows, overlaps).items():
         ids[row] = i
-    shown = [row for row in rows if ids[row] is not None]
-    begun = _without_duplicates(best, rows, shown, overlaps, duplicate_iou, limit)
-    for row, i in _found_again(store, clip, options, begun, ids).items():
+    continued = [row for row in rows if ids[row] is not None]
+    added = _without_duplicates(best, rows, continued, overlaps, duplicate_iou, limit)
+    for row, i in _recovered(store, clip, options, added, ids).items():
         ids[row] = i
-    for row in begun:
+    for row in added:
         if ids[row] is None:
             ids[row] = store.new_id()
     return ids
@@ -74,64 +73,64 @@ def _continued(
     rows: list[int],
     overlaps: Tensor,
 ) -> dict[int, int]:
-    """Ids of known instances, in clips that share frames with the new one, by the row that continues each."""
-    known = sorted({i for held in store.clips if held.clip.end > clip.start for i in held.ids})
+    """Returns the ids of continued instances, by the row that continues each."""
+    known = sorted({i for stored in store.clips if stored.clip.end > clip.start for i in stored.ids})
     if not known or not rows:
         return {}
     similarity = overlap_with_known(store, known, clip)
     predicted = [store.instances[i].path.predict(range(clip.start, clip.end)) for i in known]
     moving = [index for index, masks in enumerate(predicted) if masks is not None]
     if moving:
-        masks = torch.stack([predicted[index] for index in moving])
+        masks = torch.stack([masks for masks in predicted if masks is not None])
         moved = soft_iou(_blurred(masks), _blurred(clip.mask_probabilities)).cpu()
         similarity[moving] = options.weight * moved + (1 - options.weight) * similarity[moving]
     similarity = similarity[:, rows]
     possible = similarity > options.least_similarity
     gain = possible * (similarity + options.probability_weight * best[rows])
     pairs = zip(*linear_sum_assignment(gain.numpy(), maximize=True), strict=True)
-    found = {rows[column]: known[i] for i, column in pairs if possible[i, column]}
+    assigned = {rows[column]: known[i] for i, column in pairs if possible[i, column]}
     kept: list[int] = []
-    for row in sorted(found, key=lambda row: (-store.instances[found[row]].num_clips, found[row])):
+    for row in sorted(assigned, key=lambda row: (-store.instances[assigned[row]].num_clips, assigned[row])):
         if not (overlaps[row, kept] > options.same_iou).any():
             kept.append(row)
-    return {row: found[row] for row in kept}
+    return {row: assigned[row] for row in kept}
 
 
 def _without_duplicates(
-    best: Tensor, rows: list[int], shown: list[int], overlaps: Tensor, duplicate_iou: float, limit: int
+    best: Tensor, rows: list[int], continued: list[int], overlaps: Tensor, duplicate_iou: float, limit: int
 ) -> list[int]:
-    """Of ``rows``, those to show in addition to ``shown``, the most probable first."""
-    shown, added = list(shown), []
-    for row in sorted(set(rows) - set(shown), key=lambda row: (-best[row], row)):
-        if len(shown) < limit and not (overlaps[row, shown] > duplicate_iou).any():
-            shown.append(row)
+    """Returns the ``rows`` to keep in addition to ``continued``, the most probable first."""
+    kept, added = list(continued), []
+    for row in sorted(set(rows) - set(continued), key=lambda row: (-best[row], row)):
+        if len(kept) < limit and not (overlaps[row, kept] > duplicate_iou).any():
+            kept.append(row)
             added.append(row)
     return added
 
 
-def _found_again(
+def _recovered(
     store: InstanceStore,
     clip: ClipInstances,
     options: MotionOptions,
     rows: list[int],
     ids: list[int | None],
 ) -> dict[int, int]:
-    """Ids of lost instances, by the row that begins where the motion of each leads."""
+    """Returns the ids of recovered instances, by the row that begins where the motion of each leads."""
     lost = sorted(set(store.instances) - set(ids))
     if not lost or not rows:
         return {}
-    begun = []
+    paths = []
     for row in rows:
-        begun.append(Path())
+        paths.append(Path())
         for t, mask in enumerate(clip.mask_probabilities[row]):
-            begun[-1].add(clip.start + t, mask, options)
+            paths[-1].add(clip.start + t, mask, options)
     closeness = np.array(
-        [[1 - store.instances[i].path.distance(b) / options.search_radius for b in begun] for i in lost]
+        [[1 - store.instances[i].path.distance(path) / options.search_radius for path in paths] for i in lost]
     )
     pairs = zip(*linear_sum_assignment(closeness.clip(min=0), maximize=True), strict=True)
     return {rows[column]: lost[i] for i, column in pairs if closeness[i, column] > 0}
 
 
 def _blurred(masks: Tensor) -> Tensor:
-    """Means of 3x3 cells, so that motion by parts of a cell and changes of shape count less."""
+    """Averages 3x3 cells, so that sub-cell motion and changes of shape matter less."""
     return F.avg_pool2d(masks, 3, stride=1, padding=1)

@@ -1,4 +1,4 @@
-"""Options of the assignment by motion."""
+"""Options of assignment by motion."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ __all__ = ["MotionOptions"]
 
 @dataclass(frozen=True)
 class MotionOptions:
-    """How much motion counts when the instances of a clip are assigned to known ones, and how it is measured.
+    """How motion is measured and weighted when the instances of a clip are assigned to active ones.
 
     Attributes:
-        weight: share of motion in the similarity of a known instance and one of the clip; overlap has the
-            rest. With 0, the published protocol, instances are assigned by overlap alone.
-        memory: for how many clips after the last one that holds it an instance can be found again.
-        least_similarity: a pair below is not the same instance.
-        least_probability: an instance of a clip whose best class is less probable is left out.
-        probability_weight: how much the probability of its best class adds to the similarity of a pair.
-        same_iou: if two known instances are continued by masks whose IoU is higher, only one of them is.
-        least_cells: a mask with fewer cells of the stride-4 grid does not tell where its instance is.
-        search_radius: farthest distance from where a lost instance is expected to where it is found again,
-            as a fraction of its extent.
-        window: frames before the last one of an instance over which its velocity is fitted.
+        weight: weight of motion in the similarity of an active instance and a candidate; overlap has the
+            rest. 0 is the published protocol: assignment by overlap alone.
+        memory: number of clips during which an instance can be recovered after it was last in a clip.
+        least_similarity: minimum similarity of a pair.
+        least_probability: candidates whose best class is less probable are dropped.
+        probability_weight: weight of the candidate's best class probability, added to the similarity.
+        same_iou: IoU threshold above which masks that continue two active instances count as the same, and
+            only one of the two is continued.
+        least_cells: minimum size, in cells of the stride-4 grid, of a mask whose position is used.
+        search_radius: maximum distance between the expected position of a lost instance and a candidate, as a
+            fraction of its extent, the longer side of its box.
+        window: number of frames before an instance's last frame that its velocity is fitted to.
     """
 
     weight: float = 0.0

@@ -1,4 +1,4 @@
-"""Where an instance was, and where it goes from there."""
+"""The path of an instance: its recent positions and its velocity."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["Path"]
 
 @dataclass
 class Path:
-    """Where an instance was in the last frames that show it.
+    """The last positions of an instance.
 
     Attributes:
-        points: frame, x and y of the mask's centre of mass in cells of the stride-4 grid; those of the last
-            frame and of the window before it.
+        points: frame, x and y of the mask's centre of mass, in cells of the stride-4 grid, for the last
+            frame in which the instance is visible and the window before it.
         mask: (h, w) probabilities in the frame of the last point.
     """
 
@@ -29,7 +29,7 @@ class Path:
     mask: Tensor | None = None
 
     def add(self, frame: int, probabilities: Tensor, options: MotionOptions) -> None:
-        """Adds a later frame with the mask (h, w), unless too little of the instance is visible."""
+        """Adds the mask (h, w) of a later frame, unless it is smaller than ``options.least_cells``."""
         cells = (probabilities > 0.5).sum()
         if cells < options.least_cells:
             return
@@ -42,7 +42,7 @@ class Path:
         self.mask = probabilities
 
     def predict(self, frames: range) -> Tensor | None:
-        """Masks (n, h, w) of the last mask moved on at the same velocity; None without a mask."""
+        """Returns masks (n, h, w): the last mask, moved at the instance's velocity; None without a mask."""
         if self.mask is None:
             return None
         vx, vy = self.velocity()
@@ -50,9 +50,9 @@ class Path:
         return torch.stack([_shifted(self.mask, round(vx * n), round(vy * n)) for n in steps])
 
     def distance(self, other: Path) -> float:
-        """From where this instance would be to where ``other`` begins, in extents of the larger one.
+        """Returns the distance of this instance's expected position from the start of ``other``.
 
-        Infinite if one of the two has no mask.
+        The unit is the extent of the larger of the two. Infinite if either has no mask.
         """
         if self.mask is None or other.mask is None:
             return float("inf")
@@ -63,7 +63,7 @@ class Path:
         return away / max(_extent(self.mask), _extent(other.mask))
 
     def velocity(self) -> tuple[float, float]:
-        """Cells per frame along x and y, by least squares; 0 if fewer than three points are known."""
+        """Returns the velocity along x and y, in cells per frame, by least squares; 0 below three points."""
         if len(self.points) < 3:
             return 0.0, 0.0
         t, x, y = np.array(self.points).T
@@ -72,13 +72,13 @@ class Path:
 
 
 def _extent(mask: Tensor) -> int:
-    """Rows from the first to the last that has a cell of the instance."""
-    rows = (mask > 0.5).any(1).nonzero()[:, 0]
-    return int(rows[-1] - rows[0]) + 1
+    """Returns the longer side of the box around an instance, in cells."""
+    cells = (mask > 0.5).nonzero()  # y, x
+    return int((cells.amax(0) - cells.amin(0)).max()) + 1
 
 
 def _shifted(mask: Tensor, dx: int, dy: int) -> Tensor:
-    """(h, w) moved by whole cells; what comes from outside is zero."""
+    """Shifts a mask (h, w) by whole cells and fills with zeros."""
     height, width = mask.shape
     dx, dy = max(min(dx, width), -width), max(min(dy, height), -height)
     padded = F.pad(mask, (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0)))

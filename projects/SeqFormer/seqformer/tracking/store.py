@@ -1,4 +1,4 @@
-"""What tracking remembers of a video: the last clips, and the instances that can still be continued."""
+"""The state of tracking: the last clips, and the active instances."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from seqformer.tracking.clips import ClipInstances, FinalFrames
 from seqformer.tracking.options import MotionOptions
 from seqformer.tracking.path import Path
 
-__all__ = ["HeldClip", "Instance", "InstanceStore"]
+__all__ = ["StoredClip", "Instance", "InstanceStore"]
 
 
 @dataclass
-class HeldClip:
+class StoredClip:
     """A clip that later clips are compared with.
 
     Attributes:
-        clip: its N instances.
-        ids: theirs.
+        clip: the N instances of the clip.
+        ids: their N ids.
     """
 
     clip: ClipInstances
@@ -32,14 +32,14 @@ class HeldClip:
 
 @dataclass
 class Instance:
-    """A live instance, which a later clip can continue.
+    """An active instance: a later clip can continue it.
 
     Attributes:
-        total: (K,) class probabilities, summed over the clips that hold it, in their order.
-        num_clips: how many clips hold it.
-        last_clip: first frame of the last of them.
-        clips_since: how many clips came after that one.
-        path: where it was in frames that are final; empty without motion.
+        total: (K,) class probabilities, summed over the clips that contain the instance, in order.
+        num_clips: number of clips that contain it.
+        last_clip: first frame of the last clip that contains it.
+        clips_since: number of clips after that one.
+        path: its positions in final frames; empty without motion.
     """
 
     total: Tensor
@@ -50,46 +50,45 @@ class Instance:
 
     @property
     def probabilities(self) -> Tensor:
-        """(K,) mean class probabilities over the clips that hold it."""
+        """(K,) mean class probabilities over the clips that contain the instance."""
         return self.total / self.num_clips
 
 
 class InstanceStore:
-    """The state of clip matching, which does not grow with the video.
+    """The state of clip matching. Its size does not grow with the length of the video.
 
-    For every clip, in order: a strategy (:func:`seqformer.tracking.assign_by_overlap` or
-    :func:`seqformer.tracking.assign_by_motion`) compares it with the store and returns ids, ``add`` stores
-    the clip under them, and ``pop_final`` returns the frames that no later clip can change.
+    For each clip, in order: a strategy (:func:`seqformer.tracking.assign_by_overlap` or
+    :func:`seqformer.tracking.assign_by_motion`) compares the clip with the store and returns ids, ``add``
+    stores the clip with these ids, and ``pop_final`` returns the frames that no later clip can change.
 
-    A clip is forgotten once all its frames are final, and after ``length`` later clips in any case: from then
-    on it shares no frame with a new one. An instance is live while one of the remaining clips holds it, or,
-    with motion, for ``motion.memory`` clips after the last one that held it. Then it retires: its class
-    probabilities are final, and ``pop_retired`` returns them. So there are never more live instances than
-    these clips can hold, however many the video has. Ids keep counting up.
+    A clip is dropped once all its frames are final, or after ``length`` later clips, when it can no longer
+    share frames with a new one. An instance is active while a stored clip contains it or, with motion, for
+    ``motion.memory`` clips after the last clip that did. Then it retires: its class probabilities are final,
+    and ``pop_retired`` returns them. So the number of active instances is bounded. Ids are never reused.
 
-    ``max_live`` is a lower limit. When a clip makes more instances live, the least recently seen are dropped;
-    among these the least probable, and of equals the latest. A dropped instance loses its masks in frames
-    that are not final yet, and if it is seen again it is a new one. If the same clip had begun it, nothing of
-    it remains.
+    ``max_active`` sets a lower bound. When a clip exceeds it, the least recently seen instances are dropped;
+    ties are broken by lower probability, then by higher id. A dropped instance loses its masks in frames that
+    are not final yet, and is a new instance if it reappears. An instance that is dropped by the clip that
+    added it leaves no trace.
 
-    Means are sums in the order of clips divided by their number, for probabilities and for logits.
+    Probabilities and logits are averaged by summing them in the order of clips and dividing by their number.
 
     Args:
-        length: frames in a clip, which is also how many previous clips a new one is compared with.
-        max_live: most instances that are live after a clip; 0 for no limit.
-        motion: options of the assignment by motion; None without it.
+        length: frames per clip; also the number of previous clips that a new clip is compared with.
+        max_active: maximum number of active instances after a clip; 0 for no limit.
+        motion: options of assignment by motion; None for assignment by overlap.
 
     Attributes:
-        clips: the last clips, the oldest first.
-        instances: the live instances by id.
-        num_final: how many frames are final.
+        clips: the last clips, oldest first.
+        instances: the active instances by id.
+        num_final: number of final frames.
     """
 
-    def __init__(self, length: int, max_live: int = 0, motion: MotionOptions | None = None):
-        self.clips: deque[HeldClip] = deque(maxlen=length)
+    def __init__(self, length: int, max_active: int = 0, motion: MotionOptions | None = None):
+        self.clips: deque[StoredClip] = deque(maxlen=length)
         self.instances: dict[int, Instance] = {}
         self.num_final = 0
-        self._max_live = max_live
+        self._max_active = max_active
         self._motion = motion
         self._memory = motion.memory if motion else 0
         self._retired: dict[int, Tensor] = {}
@@ -97,7 +96,7 @@ class InstanceStore:
         self._next_id = 0
 
     def new_id(self) -> int:
-        """The next id that no instance has had."""
+        """Returns the next unused id."""
         self._next_id += 1
         return self._next_id - 1
 
@@ -105,16 +104,16 @@ class InstanceStore:
         """Stores the next clip.
 
         Args:
-            clip: its N instances.
-            ids: theirs; None leaves an instance out.
+            clip: the N instances of the clip.
+            ids: their N ids; instances with None are dropped.
         """
         rows = [row for row, i in enumerate(ids) if i is not None]
         if len(rows) < len(clip):
             clip = clip.select(rows)
-        held = HeldClip(clip, [i for i in ids if i is not None])
+        stored = StoredClip(clip, [i for i in ids if i is not None])
         for instance in self.instances.values():
             instance.clips_since += 1
-        for i, probabilities in zip(held.ids, clip.class_probabilities, strict=True):
+        for i, probabilities in zip(stored.ids, clip.class_probabilities, strict=True):
             if i in self.instances:
                 instance = self.instances[i]
                 instance.total = instance.total + probabilities
@@ -122,25 +121,25 @@ class InstanceStore:
                 instance.last_clip, instance.clips_since = clip.start, 0
             else:
                 self.instances[i] = Instance(probabilities.clone(), 1, clip.start)
-        self.clips.append(held)
+        self.clips.append(stored)
         self._retire()
-        if self._max_live:
+        if self._max_active:
             self._drop_excess()
 
     def finish(self) -> None:
-        """Declares that no clip follows: with the last frames every instance retires."""
+        """Declares that there are no more clips, so that all instances retire with the last frames."""
         self._memory = 0
 
     def follow(self, end: int) -> None:
-        """Extends the paths of instances up to the frame ``end``, before which no mask changes any more."""
+        """Extends the paths of instances to the frames before ``end``, whose masks must be final."""
         if self._motion is None:
             return
         for frame in range(self._followed, end):
             masks: dict[int, list[Tensor]] = {}
-            for held in self.clips:
-                clip = held.clip
+            for stored in self.clips:
+                clip = stored.clip
                 if clip.start <= frame < clip.end:
-                    for i, logits in zip(held.ids, clip.mask_logits[:, frame - clip.start], strict=True):
+                    for i, logits in zip(stored.ids, clip.mask_logits[:, frame - clip.start], strict=True):
                         masks.setdefault(i, []).append(logits)
             for i, logits in masks.items():
                 mean = torch.stack(logits).mean(0).sigmoid()
@@ -148,9 +147,9 @@ class InstanceStore:
         self._followed = max(self._followed, end)
 
     def pop_final(self, end: int, limit: int) -> FinalFrames | None:
-        """Returns up to ``limit`` frames before ``end`` that were not returned yet; None if there are none.
+        """Returns the next final frames, at most ``limit``; None if there are none before ``end``.
 
-        Frames before the next clip's start are final; ``end`` must not be later than that.
+        Frames before the start of the next clip are final; ``end`` must not be after that.
         """
         start = self.num_final
         end = min(end, start + limit)
@@ -158,16 +157,16 @@ class InstanceStore:
             return None
         self.follow(end)
         self.num_final = end
-        holding = [held for held in self.clips if held.clip.start < end and held.clip.end > start]
-        ids = sorted({i for held in holding for i in held.ids})
+        overlapping = [stored for stored in self.clips if stored.clip.start < end and stored.clip.end > start]
+        ids = sorted({i for stored in overlapping for i in stored.ids})
         row = {i: index for index, i in enumerate(ids)}
         last = self.clips[-1].clip.mask_logits
         logits = last.new_zeros(len(ids), end - start, *last.shape[-2:])
         counts = logits.new_zeros(len(ids), end - start, 1, 1)
-        for held in holding:
-            clip = held.clip
+        for stored in overlapping:
+            clip = stored.clip
             first, stop = max(start, clip.start), min(end, clip.end)
-            rows = [row[i] for i in held.ids]
+            rows = [row[i] for i in stored.ids]
             here = slice(first - start, stop - start)
             logits[rows, here] += clip.mask_logits[:, first - clip.start : stop - clip.start]
             counts[rows, here] += 1
@@ -175,29 +174,29 @@ class InstanceStore:
         return FinalFrames(start, ids, logits / counts.clamp(min=1), counts[..., 0, 0] > 0)
 
     def probabilities(self) -> dict[int, Tensor]:
-        """Mean class probabilities (K,) so far, by id, of live instances and of those not yet popped."""
-        live = {i: instance.probabilities for i, instance in self.instances.items()}
-        return dict(sorted({**self._retired, **live}.items()))
+        """Returns mean class probabilities (K,) so far of active and not yet popped instances, by id."""
+        active = {i: instance.probabilities for i, instance in self.instances.items()}
+        return dict(sorted({**self._retired, **active}.items()))
 
     def pop_retired(self) -> dict[int, Tensor]:
-        """Final mean class probabilities (K,), by id, of instances that retired since the last call."""
+        """Returns the final mean class probabilities (K,) of instances retired since the last call, by id."""
         retired, self._retired = self._retired, {}
         return dict(sorted(retired.items()))
 
     def state(self) -> dict[str, Any]:
-        """What is remembered, for ``restore``: tensors, numbers, lists and dicts, which ``torch.save`` takes.
+        """Returns the state for ``restore``, for saving with ``torch.save``.
 
-        ``torch.load`` reads it with ``weights_only=True``.
+        It has only tensors, numbers, lists and dicts, so ``torch.load`` works with ``weights_only=True``.
         """
         return {
             "clips": [
                 {
-                    "start": held.clip.start,
-                    "class_probabilities": held.clip.class_probabilities,
-                    "mask_logits": held.clip.mask_logits,
-                    "ids": held.ids,
+                    "start": stored.clip.start,
+                    "class_probabilities": stored.clip.class_probabilities,
+                    "mask_logits": stored.clip.mask_logits,
+                    "ids": stored.ids,
                 }
-                for held in self.clips
+                for stored in self.clips
             ],
             "instances": {
                 i: {**vars(instance), "path": vars(instance.path).copy()}
@@ -210,15 +209,15 @@ class InstanceStore:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continues from ``state``.
+        """Continues from a saved ``state``.
 
         Raises:
-            KeyError, TypeError: if it is not a state.
+            KeyError, TypeError: if ``state`` is malformed.
         """
         self.clips.clear()
         for saved in state["clips"]:
             clip = ClipInstances(saved["start"], saved["class_probabilities"], saved["mask_logits"])
-            self.clips.append(HeldClip(clip, list(saved["ids"])))
+            self.clips.append(StoredClip(clip, list(saved["ids"])))
         self.instances = {
             i: Instance(**{**saved, "path": Path(**saved["path"])}) for i, saved in state["instances"].items()
         }
@@ -227,26 +226,26 @@ class InstanceStore:
         self._next_id = state["next_id"]
 
     def _retire(self) -> None:
-        """Forgets clips whose frames are all final, and instances that cannot be continued any more."""
+        """Drops clips whose frames are all final, and retires instances that are no longer active."""
         while self.clips and self.clips[0].clip.end <= self.num_final:
             self.clips.popleft()
-        held = {i for clip in self.clips for i in clip.ids}
+        in_clips = {i for stored in self.clips for i in stored.ids}
         for i, instance in list(self.instances.items()):
-            if i not in held and instance.clips_since >= self._memory:
+            if i not in in_clips and instance.clips_since >= self._memory:
                 self._retired[i] = self.instances.pop(i).probabilities
 
     def _drop_excess(self) -> None:
-        """Takes the instances beyond ``max_live`` out of all clips."""
+        """Removes the instances beyond ``max_active`` from all clips."""
 
         def priority(i: int) -> tuple[int, float, int]:
             instance = self.instances[i]
             return -instance.last_clip, -float(instance.probabilities.max()), i
 
-        excess = set(sorted(self.instances, key=priority)[self._max_live :])
-        for held in self.clips:
-            rows = [row for row, i in enumerate(held.ids) if i not in excess]
-            if len(rows) < len(held.ids):
-                held.clip, held.ids = held.clip.select(rows), [held.ids[row] for row in rows]
+        excess = set(sorted(self.instances, key=priority)[self._max_active :])
+        for stored in self.clips:
+            rows = [row for row, i in enumerate(stored.ids) if i not in excess]
+            if len(rows) < len(stored.ids):
+                stored.clip, stored.ids = stored.clip.select(rows), [stored.ids[row] for row in rows]
         for i in excess:
             instance = self.instances.pop(i)
             just_begun = instance.num_clips == 1 and instance.last_clip == self.clips[-1].clip.start

@@ -1,4 +1,4 @@
-"""From the results of frames to tracklets."""
+"""Builds tracklets from the results of frames."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ from seqformer.structures import RLE, FrameResult, Tracklet, VideoResult
 __all__ = ["TrackletBuilder", "best_results"]
 
 
-def best_results(results: Iterable[tuple[int, int, float]], most: int | None) -> list[tuple[int, int, float]]:
-    """Which results (instance, class, score) of a video count, in their order.
+def best_results(
+    results: Iterable[tuple[int, int, float]], limit: int | None
+) -> list[tuple[int, int, float]]:
+    """Sorts and limits the results (instance, class, score) of a video.
 
     Args:
         results: in any order.
-        most: how many count, the best first; None for all, in order of first appearance and class.
+        limit: number of best results to return, best first; None for all, in order of first appearance and
+            class.
     """
-    if most is None:
+    if limit is None:
         return sorted(results, key=lambda r: r[:2])
-    return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[:most]
+    return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[:limit]
 
 
 class TrackletBuilder:
-    """Builds the tracklets of a video from the results of its frames, at the end or at any time before.
+    """Builds the tracklets of a video from the results of its frames.
 
-    Masks of an instance that ends without a result are forgotten.
+    ``result`` can be called at any time. Masks of an instance that ends without a result are dropped.
 
     Args:
-        most: how many tracklets the video has at most; see :func:`best_results`.
-        class_names: by label; classes without a name are numbered.
+        limit: maximum number of tracklets of the video; see :func:`best_results`.
+        class_names: names by label; classes without a name are numbered.
 
-    Example:
+    Examples:
         >>> tracklets = TrackletBuilder()
         >>> for frame in frames:
         ...     tracklets.add(stream.push(frame))
@@ -38,8 +41,8 @@ class TrackletBuilder:
         >>> result = tracklets.result(stream.size)
     """
 
-    def __init__(self, most: int | None = None, class_names: Sequence[str] = ()):
-        self._most = most
+    def __init__(self, limit: int | None = None, class_names: Sequence[str] = ()):
+        self._limit = limit
         self._class_names = class_names
         self._length = 0
         self._masks: dict[int, dict[int, RLE]] = {}  # by instance and frame
@@ -60,10 +63,10 @@ class TrackletBuilder:
                     self._masks.pop(ended.instance_id, None)
 
     def result(self, size: tuple[int, int]) -> VideoResult:
-        """The tracklets of the frames so far.
+        """Returns the tracklets of the frames so far.
 
-        An instance that has ended has a tracklet for each class that is a result. One that has not ended has
-        one tracklet, with its class and score so far.
+        An ended instance has one tracklet per resulting class. An instance that has not ended has one
+        tracklet, with its current class and score.
 
         Args:
             size: height and width of the frames, pixels.
@@ -71,12 +74,12 @@ class TrackletBuilder:
         return VideoResult(*size, self._length, list(self.tracklets(size)))
 
     def tracklets(self, size: tuple[int, int]) -> Iterator[Tracklet]:
-        """The same tracklets one at a time, since each instance has a list as long as the video."""
+        """Yields the same tracklets one at a time, to save memory: each has a list as long as the video."""
         results = [(i, label, score) for i, scores in self._scores.items() for label, score in scores]
         segmentations: dict[int, list[RLE | None]] = {}
-        for i, label, score in best_results(results, self._most):
+        for i, label, score in best_results(results, self._limit):
             if i not in segmentations:
-                if self._most is None:  # in the order of instances: those before do not come again
+                if self._limit is None:  # sorted by instance: earlier instances do not come again
                     segmentations.clear()
                 masks = self._masks.get(i, {})
                 segmentations[i] = [masks.get(t) for t in range(self._length)]

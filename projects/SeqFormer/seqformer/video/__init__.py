@@ -1,4 +1,4 @@
-"""Frames out of videos, pictures and cameras, and frames into videos and pictures."""
+"""Reads frames from videos, pictures and cameras, and writes them to videos and pictures."""
 
 from seqformer.video.dataset_video import DatasetVideo, open_dataset_video
 from seqformer.video.live import LiveReader, is_address
@@ -11,7 +11,6 @@ from seqformer.video.sinks import (
     open_writer,
 )
 from seqformer.video.sources import (
-    PICTURE_SUFFIXES,
     FrameSource,
     ImageSequenceReader,
     VideoReader,
@@ -19,7 +18,6 @@ from seqformer.video.sources import (
 )
 
 __all__ = [
-    "PICTURE_SUFFIXES",
     "DatasetVideo",
     "FrameFolderWriter",
     "FrameSource",

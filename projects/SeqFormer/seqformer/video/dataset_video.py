@@ -1,4 +1,4 @@
-"""One video of a dataset, or any other video: its frames, and what the dataset says about it."""
+"""A single video, from a dataset or not: its frames, and its dataset."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class DatasetVideo:
 
     Attributes:
         frames: the source of its frames.
-        video: id, size and length.
-        dataset: the dataset it belongs to; None for other videos.
-        fps: frames a second; None for pictures, which have no rate.
-        problem: what could not be read of the source, in one line; None if all was read.
+        video: its id, size and length.
+        dataset: the dataset it belongs to, or None.
+        fps: frames per second; None for pictures.
+        problem: one line about parts of the source that could not be read; None if all was read.
     """
 
     frames: FrameSource
@@ -34,13 +34,13 @@ class DatasetVideo:
     problem: str | None
 
     def pick(self, numbers: Sequence[int]) -> list[np.ndarray]:
-        """The frames (H, W, 3) uint8 RGB of these numbers, counted from 0, in this order."""
-        wanted, pictures = set(numbers), {}
-        with self.frames:  # may be left before its end
+        """Returns the frames with these numbers, (H, W, 3) uint8 RGB, in this order, counted from 0."""
+        requested, pictures = set(numbers), {}
+        with self.frames:  # closes the source if the loop stops early
             for t, frame in enumerate(self.frames):
-                if t in wanted:
+                if t in requested:
                     pictures[t] = frame
-                if len(pictures) == len(wanted):
+                if len(pictures) == len(requested):
                     break
         return [pictures[t] for t in numbers]
 
@@ -56,14 +56,14 @@ def open_dataset_video(
 
     Args:
         inputs: a video file, a folder of pictures, a glob pattern or picture files.
-        dataset: a YouTube-VIS JSON that has the video.
+        dataset: a YouTube-VIS JSON that contains the video.
         images: the folder that the file names in ``dataset`` are relative to; needed without ``inputs``.
-        video_id: the video's id in ``dataset``, or the id that a video without a dataset gets (1 by default).
+        video_id: the video's id in ``dataset``; without a dataset, the id to assign (default: 1).
 
     Raises:
-        InputError: if it cannot be read, or its frames are not those of the dataset's video.
+        InputError: if the video cannot be read, or its frames do not match the dataset.
 
-    Example:
+    Examples:
         >>> video = open_dataset_video(dataset="val.json", images="JPEGImages", video_id=3)
         >>> first, last = video.pick([0, video.video.length - 1])
     """
@@ -71,7 +71,7 @@ def open_dataset_video(
     if dataset is not None:
         content = read_ytvis(dataset)
         if video_id is None:
-            raise InputError("`dataset` names many videos: give `video_id` as well")
+            raise InputError("`dataset` has several videos: give `video_id`")
         if video_id not in content.videos:
             raise InputError(f"there is no video {video_id} in {dataset}")
         known = content.videos[video_id]
@@ -83,13 +83,15 @@ def open_dataset_video(
         source = ImageSequenceReader([Path(images, name) for name in known.names], keep_order=True)
     is_video = isinstance(source, VideoReader)
     length = sum(1 for _ in source) if is_video else source.length
+    if length is None:
+        raise InputError(f"'{source.name}' can be read only once: give a video file or pictures")
     video = known
     if video is None:
         names = [str(t) for t in range(length)]
         video = Video(1 if video_id is None else video_id, names, source.height, source.width)
     elif (length, source.height, source.width) != (video.length, video.height, video.width):
         raise InputError(
-            f"the frames are not those of video {video.id} in {dataset}: there are {length} of "
+            f"the frames do not match video {video.id} in {dataset}: there are {length} of "
             f"{source.width}x{source.height} pixels, not {video.length} of {video.width}x{video.height}"
         )
     return DatasetVideo(source, video, content, float(source.fps) if is_video else None, source.problem)

@@ -1,4 +1,4 @@
-"""Frames of cameras and network streams, which can be read only once."""
+"""Reads cameras and network streams, which can be read only once."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _TIMEOUT = 20.0  # seconds
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is a camera ("camera:0") or an address ("rtsp://host/stream") rather than a file."""
+    """Returns whether a name is a camera ("camera:0") or an address ("rtsp://host/stream"), not a file."""
     return bool(_CAMERA.fullmatch(name) or _ADDRESS.match(name))
 
 
 class LiveReader:
-    """The frames of a camera or of an address that FFmpeg reads (RTSP, HTTP, ...), from now on.
+    """Reads frames from a camera, or from an address that FFmpeg supports (RTSP, HTTP, ...).
 
-    They can be iterated once. Parts that cannot be decoded are left out.
+    Frames can be iterated once. Parts that cannot be decoded are skipped.
 
     Args:
         address: "camera:" and a number, or an address.
-        timeout: seconds without data after which the stream counts as stopped.
+        timeout: seconds without data after which reading fails.
 
     Raises:
-        InputError: if it cannot be opened or has no frames; while reading, if it stops before its end, or
-            frames change size.
+        InputError: if the stream cannot be opened or has no frames; while reading, if it fails or the size of
+            frames changes.
 
-    Example:
+    Examples:
         >>> with LiveReader("camera:0") as camera:
         ...     for frame in camera:
         ...         print(frame.shape)
@@ -79,7 +79,7 @@ class LiveReader:
         self.close()
 
     def close(self) -> None:
-        """Ends the stream."""
+        """Closes the stream."""
         self._container.close()
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -88,7 +88,7 @@ class LiveReader:
             if (frame.height, frame.width) != (self.height, self.width):
                 raise InputError(
                     f"frame {self._count} of '{self.address}' is {frame.width}x{frame.height}, "
-                    f"the first is {self.width}x{self.height}: frames must have one size"
+                    f"the first is {self.width}x{self.height}: all frames must have the same size"
                 )
             self._count += 1
             yield self._reformatter.reformat(frame, format="rgb24").to_ndarray()
@@ -98,7 +98,7 @@ class LiveReader:
     def problem(self) -> str | None:
         if not self._damaged:
             return None
-        return f"{self._damaged} damaged parts of '{self.address}' were left out"
+        return f"{self._damaged} damaged parts of '{self.address}' were skipped"
 
     def _decode(self) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(video=0)
@@ -134,7 +134,7 @@ def _open(address: str, timeout: float) -> InputContainer:
 
 
 def _name(address: str) -> str:
-    """A file name for the results of an address."""
+    """Returns a file name for the results of an address."""
     if camera := _CAMERA.fullmatch(address):
         return f"camera{camera[1]}"
     parts = urlsplit(address)

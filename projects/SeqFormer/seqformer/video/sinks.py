@@ -1,7 +1,7 @@
-"""Frames into videos and pictures.
+"""Writes frames to videos and pictures.
 
-A file gets its name only when it is complete. The files of the growing writers grow under their names and are
-valid at any moment.
+Files appear under their names only when they are complete, except those of the growing writers, which are
+valid at any time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _X264_OPTIONS = {"crf": "20", "preset": "medium"}
 
 
 class FrameWriter(Protocol):
-    """Where frames go; the result gets its name ``path`` when the ``with`` block ends without an error."""
+    """Writes frames. The output appears at ``path`` when the ``with`` block ends without an error."""
 
     path: Path
 
@@ -45,26 +45,26 @@ class FrameWriter(Protocol):
 
     def __enter__(self) -> FrameWriter: ...
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, /, *_: object) -> None: ...
 
 
 class VideoWriter:
-    """Writes an H.264 .mp4 that browsers play (yuv420p, BT.709, index at the front).
+    """Writes an H.264 .mp4 that browsers can play (yuv420p, BT.709, index at the front).
 
-    yuv420p stores colour for blocks of 2x2 pixels. Frames with an odd height or width therefore grow by one
-    pixel, a copy of the last row or column.
+    yuv420p stores colour for blocks of 2x2 pixels. If the height or width of frames is odd, the last row or
+    column is duplicated.
 
     Args:
-        path: the file; its folder is made. An existing file is replaced at the end.
-        height: of the frames, pixels.
-        width: of the frames, pixels.
+        path: the file; its folder is created. An existing file is replaced at the end.
+        height: height of the frames, pixels.
+        width: width of the frames, pixels.
         fps: frame rate; stored exactly.
-        encoder: options of x264.
+        encoder: x264 options.
 
     Raises:
-        InputError: on entering, if the file cannot be made; later, if the disk is full.
+        InputError: on entering, if the file cannot be created; later, if the disk is full.
 
-    Example:
+    Examples:
         >>> with VideoWriter("out.mp4", 480, 640, Fraction(30000, 1001)) as writer:
         ...     writer.write(frame)
     """
@@ -93,7 +93,7 @@ class VideoWriter:
             raise InputError(f"'{self.path}' is a folder: name an .mp4 file in it")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary.touch()  # PyAV opens the file only with the first packet
+            self._temporary.touch()  # checks write permission now: PyAV opens the file with the first packet
             self._container = av.open(
                 str(self._temporary), "w", format="mp4", options=self._container_options
             )
@@ -114,7 +114,7 @@ class VideoWriter:
         """Adds an (H, W, 3) uint8 RGB frame.
 
         Raises:
-            ValueError: if it has another size.
+            ValueError: if the size of the frame is wrong.
         """
         if frame.shape != (self.height, self.width, 3):
             raise ValueError(f"a frame of shape {frame.shape} for a {self.width}x{self.height} video")
@@ -154,11 +154,11 @@ class VideoWriter:
 
 
 class GrowingVideoWriter(VideoWriter):
-    """A VideoWriter whose file can be played while it grows, and is kept when the program is killed.
+    """A VideoWriter whose file can be played while it grows, and is kept if the program is killed.
 
-    It writes a fragmented .mp4, one fragment a second, under the final name. At the end the file is copied,
-    without encoding again, into the form that VideoWriter writes. After an error it has all frames so far; if
-    the disk is full, those of the last fragment are missing.
+    It writes a fragmented .mp4 under the final name, one fragment per second. At the end the file is remuxed,
+    without encoding, to the form that VideoWriter writes. After an error it has all frames so far, except
+    those of the last fragment if the disk is full.
     """
 
     _container_options: ClassVar[dict[str, str]] = {
@@ -189,7 +189,7 @@ class GrowingVideoWriter(VideoWriter):
                 self._container.close()
             with suppress(OSError):
                 _cut_after_last_fragment(self.path)
-            if kind is None:  # otherwise the first error says more
+            if kind is None:  # otherwise the first error is more useful
                 raise error if isinstance(error, InputError) else _unwritable(self.path, error) from error
         finally:
             with suppress(av.error.FFmpegError, OSError):
@@ -228,10 +228,10 @@ class FrameFolderWriter:
     """Writes frames as 00000.jpg, 00001.jpg, ... into a new or empty folder.
 
     Args:
-        folder: the folder; it must be new or empty, so that two results never mix.
+        folder: the folder; it must be new or empty, so that results do not mix.
 
     Raises:
-        InputError: on entering, if the folder cannot be made or is not empty; later, if the disk is full.
+        InputError: on entering, if the folder cannot be created or is not empty; later, if the disk is full.
     """
 
     def __init__(self, folder: str | Path):
@@ -240,11 +240,11 @@ class FrameFolderWriter:
 
     def __enter__(self) -> FrameFolderWriter:
         self._made = not os.path.exists(self.path)
-        # Inside the folder, not next to it: it may be a mount point, or the only place with write permission.
+        # Inside the folder, not next to it: it may be a mount point or the only writable folder.
         self._temporary = self.path / f".{os.getpid()}.part"
         try:
             if not self._made and any(self.path.iterdir()):
-                raise InputError(f"folder '{self.path}' is not empty: name a new one, or empty it")
+                raise InputError(f"folder '{self.path}' is not empty: choose a new one, or empty it")
             self._temporary.mkdir(parents=True)
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -273,11 +273,11 @@ class FrameFolderWriter:
 
 
 class GrowingFolderWriter(FrameFolderWriter):
-    """A FrameFolderWriter whose pictures appear one by one and are kept when the program is killed.
+    """A FrameFolderWriter whose pictures appear one by one, and are kept if the program is killed.
 
     Args:
         folder: the folder, new or empty.
-        resumed: the folder may have pictures of an interrupted run; they are written again.
+        resumed: the folder may contain pictures of an interrupted run, which are overwritten.
     """
 
     def __init__(self, folder: str | Path, resumed: bool = False):
@@ -303,22 +303,22 @@ class GrowingFolderWriter(FrameFolderWriter):
         self._frames += 1
 
     def __exit__(self, *_: object) -> None:
-        """Everything is in place."""
+        """Does nothing: all pictures are already in place."""
 
 
 def open_writer(
     output: str | Path, source: FrameSource, *, growing: bool = False, resumed: bool = False
-) -> VideoWriter | FrameFolderWriter:
-    """A writer, not yet entered, for frames of the size and rate of ``source``.
+) -> FrameWriter:
+    """Returns a writer for frames with the size and rate of ``source``.
 
     Args:
         output: an .mp4 file for a video; a name without a suffix, or an existing folder, for pictures.
-        source: where the frames come from.
-        growing: files are valid at any moment, and are kept after an error.
-        resumed: with ``growing``: continue what an interrupted run has written.
+        source: the source of the frames.
+        growing: keep files valid at any time, and keep them after an error.
+        resumed: with ``growing``, continue the output of an interrupted run.
 
     Raises:
-        InputError: if ``output`` is another kind of file, or one that ``source`` reads.
+        InputError: if ``output`` is a different kind of file, or is read by ``source``.
     """
     path = Path(output)
     if os.path.isdir(path) or not path.suffix:
@@ -326,10 +326,10 @@ def open_writer(
     if path.suffix.lower() != ".mp4":
         raise InputError(f"output '{path}': name an .mp4 file, or a folder (without a suffix) for pictures")
     if os.path.exists(path) and any(path.samefile(read) for read in source.paths):
-        raise InputError(f"output '{path}' is the input itself: choose another name")
+        raise InputError(f"output '{path}' is the input: choose another name")
     kind = GrowingVideoWriter if growing else VideoWriter
     return kind(path, source.height, source.width, source.fps)
 
 
 def _unwritable(path: Path, error: OSError | av.error.FFmpegError) -> InputError:
-    return InputError(f"'{path}' cannot be written: {error.strerror or error}; choose another place")
+    return InputError(f"'{path}' cannot be written: {error.strerror or error}; choose another folder")

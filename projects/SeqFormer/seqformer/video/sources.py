@@ -1,6 +1,6 @@
-"""Frames from videos and pictures.
+"""Reads frames from videos and pictures.
 
-Readers may be iterated several times; every pass starts at the first frame.
+Readers can be iterated several times. Each pass starts at the first frame.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ __all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
 
 PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
 
-_FALLBACK_FPS = Fraction(25)  # what players assume, too
-_PICTURE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises
+_FALLBACK_FPS = Fraction(25)  # the rate that players assume
+_PICTURE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)  # raised by Pillow
 
 
 class FrameSource(Protocol):
-    """Where frames come from.
+    """A source of frames.
 
     Attributes:
         name: a name for the results.
         paths: the files that are read; empty for a live source.
-        height, width: of the frames, pixels.
-        fps: frames a second.
-        length: frames, as far as the source announces them; None if unknown.
+        height, width: size of the frames, pixels.
+        fps: frames per second.
+        length: number of frames that the source declares; None if unknown.
     """
 
     name: str
@@ -49,14 +49,16 @@ class FrameSource(Protocol):
     height: int
     width: int
     fps: Fraction
-    length: int | None
+
+    @property
+    def length(self) -> int | None: ...
 
     @property
     def problem(self) -> str | None:
-        """What the last complete pass could not read, in one line; None if it read all."""
+        """One line about what the last complete pass could not read; None if it read everything."""
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """(height, width, 3) uint8 RGB frames."""
+        """Yields frames (height, width, 3), uint8 RGB."""
 
     def __enter__(self) -> FrameSource: ...
 
@@ -64,20 +66,20 @@ class FrameSource(Protocol):
 
 
 class VideoReader:
-    """The frames of a video file, upright.
+    """Reads the frames of a video file, rotated upright.
 
-    Parts that cannot be decoded are left out, so that the rest of a damaged or cut-off file can be used;
-    ``problem`` then says how many frames were decoded out of how many. Frames keep the coded size: non-square
-    pixels are not resampled.
+    Parts that cannot be decoded are skipped, so that the rest of a damaged or truncated file can be used;
+    ``problem`` then gives the number of decoded frames. Frames keep the coded size: non-square pixels are not
+    resampled.
 
     Args:
-        path: the file; any container and codec that FFmpeg reads.
+        path: the file, in any container and codec that FFmpeg supports.
 
     Raises:
-        InputError: if the file is missing, empty or not a video, or none of its frames can be decoded; while
-            reading, if frames change size.
+        InputError: if the file is missing, empty or not a video, or no frame can be decoded; while reading,
+            if the size of frames changes.
 
-    Example:
+    Examples:
         >>> with VideoReader("street.mp4") as video:
         ...     for frame in video:
         ...         print(frame.shape, video.fps)
@@ -88,20 +90,20 @@ class VideoReader:
         self.name = self.path.stem
         self.paths = [self.path]
         self.decoded = 0  # frames of the current or last pass
-        self._errors = 0  # packets that the decoder refused
-        self._end = 0.0  # seconds, where the last decoded frame ends
+        self._errors = 0  # packets that the decoder rejected
+        self._end = 0.0  # end of the last decoded frame, seconds
         self._completed = False
         self._container: InputContainer | None = None
-        # One for all frames: it keeps its conversion tables, which each frame's to_ndarray would build again.
+        # Shared by all frames, because to_ndarray would build its conversion tables again for each frame.
         self._reformatter = VideoReformatter()
 
-        stream = self._open()
+        container, stream = self._open()
         try:
             self.fps = _frame_rate(stream)
-            self._declared, self._seconds = _declared_length(self._container, stream, self.fps)
-            # The container's duration is often a guess, so it is no evidence of damage.
-            seconds = self._seconds or (self._container.duration or 0) / av.time_base
-            first = next(self._decode(self._container, stream), None)
+            self._declared, self._seconds = _declared_length(container, stream, self.fps)
+            # The container's duration is often a guess, so it does not prove damage.
+            seconds = self._seconds or (container.duration or 0) / av.time_base
+            first = next(self._decode(container, stream), None)
         finally:
             self.close()
         if first is None:
@@ -118,21 +120,21 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Ends the current pass."""
+        """Closes the current pass."""
         if self._container is not None:
             self._container.close()
             self._container = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.close()
-        stream = self._open()
+        container, stream = self._open()
         self.decoded, self._errors, self._end, self._completed = 0, 0, 0.0, False
         height, width = self._coded_size
-        for frame in self._decode(self._container, stream):
+        for frame in self._decode(container, stream):
             if (frame.height, frame.width) != (height, width):
                 raise InputError(
                     f"frame {self.decoded} of '{self.path}' is {frame.width}x{frame.height}, "
-                    f"the first is {width}x{height}: frames must have one size"
+                    f"the first is {width}x{height}: all frames must have the same size"
                 )
             self.decoded += 1
             self._end = (frame.time or 0.0) + float(1 / self.fps)
@@ -158,29 +160,29 @@ class VideoReader:
         if missing <= 0:
             return None
         return (
-            f"{self.decoded} of {count} of '{self.path}' could be decoded (the file is damaged or cut off); "
-            "results cover these"
+            f"{self.decoded} of {count} of '{self.path}' could be decoded (the file is damaged or "
+            "truncated); results cover these"
         )
 
-    def _open(self) -> VideoStream:
+    def _open(self) -> tuple[InputContainer, VideoStream]:
         if not os.path.exists(self.path):
             raise InputError(f"no file '{self.path}'")
         if os.path.isfile(self.path) and not self.path.stat().st_size:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
-        no_video = f"'{self.path}' is not a video, or is cut off before its first frame: give a complete file"
+        no_video = f"'{self.path}' is not a video, or is truncated before its first frame: give a whole file"
         try:
-            self._container = av.open(str(self.path))
+            self._container = container = av.open(str(self.path))
         except av.error.InvalidDataError as error:
             raise InputError(no_video) from error
         except av.error.FFmpegError as error:
             raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
-        pictures = av.stream.Disposition.attached_pic  # the cover of an audio file
-        streams = [s for s in self._container.streams.video if not s.disposition & pictures]
-        if not streams or self._container.format.name == "tty":  # FFmpeg renders text files
+        pictures = av.stream.Disposition.attached_pic  # cover pictures of audio files
+        streams = [s for s in container.streams.video if not s.disposition & pictures]
+        if not streams or container.format.name == "tty":  # FFmpeg renders text files
             self.close()
             raise InputError(no_video)
         streams[0].thread_type = "AUTO"
-        return streams[0]
+        return container, streams[0]
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
         packets = container.demux(stream)
@@ -196,15 +198,15 @@ class VideoReader:
 
 
 class ImageSequenceReader:
-    """Pictures as the frames of a video, in natural order (2 before 10), upright according to EXIF.
+    """Reads pictures as the frames of a video, in natural order (2 before 10), rotated according to EXIF.
 
     Args:
         pictures: a folder, a glob pattern, or picture files.
-        fps: the frame rate of the video.
-        keep_order: keep the given order of picture files, as a dataset lists them.
+        fps: frame rate of the video.
+        keep_order: keep the given order of picture files, for example that of a dataset.
 
     Raises:
-        InputError: if there are no pictures, or one cannot be read or differs in size from the first.
+        InputError: if there are no pictures, or one cannot be read or its size differs from the first.
     """
 
     def __init__(
@@ -224,13 +226,15 @@ class ImageSequenceReader:
             height, width = frame_size(path)
             if (height, width) != (self.height, self.width):
                 first = f"'{self.paths[0].name}' is {self.width}x{self.height}"
-                raise InputError(f"'{path}' is {width}x{height}, but {first}: frames must have one size")
+                raise InputError(
+                    f"'{path}' is {width}x{height}, but {first}: all frames must have the same size"
+                )
 
     def __enter__(self) -> ImageSequenceReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Pictures are closed as they are read."""
+        """Does nothing: pictures are closed after reading."""
 
     def __length_hint__(self) -> int:
         return self.length
@@ -250,17 +254,15 @@ class ImageSequenceReader:
         return None
 
 
-def open_source(
-    inputs: str | Path | Sequence[str | Path],
-) -> VideoReader | ImageSequenceReader | LiveReader:
-    """Opens what a user names.
+def open_source(inputs: str | Path | Sequence[str | Path]) -> FrameSource:
+    """Opens a video, pictures, a camera or an address.
 
     Args:
         inputs: a video file, a folder of pictures, a glob pattern, picture files, or one camera ("camera:0")
             or address ("rtsp://...").
 
     Raises:
-        InputError: if it cannot be read as one video.
+        InputError: if the input cannot be read as one video.
     """
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if len(inputs) == 1 and is_address(str(inputs[0])):
@@ -273,8 +275,7 @@ def open_source(
         return VideoReader(videos[0])
     if videos:
         raise InputError(
-            f"'{videos[0]}' is not a picture, and several files must all be frames of one video: "
-            "give one video, or pictures"
+            f"'{videos[0]}' is not a picture, but several files must be pictures: give one video, or pictures"
         )
     return ImageSequenceReader(inputs)
 
@@ -287,10 +288,11 @@ def _frame_rate(stream: VideoStream) -> Fraction:
 def _declared_length(
     container: InputContainer, stream: VideoStream, fps: Fraction
 ) -> tuple[int | None, float | None]:
-    """The stream's length according to the file's header: frames, or else seconds, or neither."""
+    """Returns the stream's length from the file's header: frames, or else seconds, or neither."""
     if stream.frames:
         frames = stream.frames
-        if "mp4" in container.format.name and stream.duration:  # an edit list may hide some of them
+        # An edit list may hide some frames.
+        if "mp4" in container.format.name and stream.duration and stream.time_base:
             frames = min(frames, round(stream.duration * stream.time_base * fps))
         return frames, None
     written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
@@ -301,7 +303,7 @@ def _declared_length(
 
 
 def _matches(name: str | Path) -> list[Path]:
-    """The path itself, or the files that it matches as a glob pattern."""
+    """Returns the path itself, or the files that match it as a glob pattern."""
     path = Path(name)
     if os.path.exists(path) or not glob.has_magic(str(path)):
         return [path]
@@ -312,7 +314,7 @@ def _matches(name: str | Path) -> list[Path]:
 
 
 def _expand(inputs: Sequence[str | Path]) -> list[Path]:
-    """All pictures that are named, in natural order."""
+    """Returns all given pictures in natural order."""
     pictures: list[Path] = []
     for path in (match for name in inputs for match in _matches(name)):
         if not os.path.exists(path):
@@ -324,6 +326,6 @@ def _expand(inputs: Sequence[str | Path]) -> list[Path]:
     if not pictures:
         known = " ".join(sorted(PICTURE_SUFFIXES))
         raise InputError(
-            f"no pictures in '{', '.join(map(str, inputs))}' ({known}): give a folder that has some"
+            f"no pictures in '{', '.join(map(str, inputs))}' ({known}): give a folder with pictures"
         )
     return sorted(pictures, key=natural_order)

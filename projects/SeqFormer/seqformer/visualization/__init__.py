@@ -1,4 +1,4 @@
-"""Instances drawn on frames, and figures."""
+"""Draws instances on frames, and figures."""
 
 from seqformer.visualization.rows import best_tracklets
 from seqformer.visualization.tracklets import draw_frame, draw_tracklets

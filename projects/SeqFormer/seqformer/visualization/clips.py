@@ -1,4 +1,4 @@
-"""Training clips as the model sees them: sampled, warped, augmented, with masks, boxes and ids."""
+"""Draws training clips after sampling and augmentation, with masks, boxes and ids."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OPACITY = 0.4
 
 
 def draw_clip(clip: dict[str, Any], class_names: Sequence[str], image_format: str = "RGB") -> np.ndarray:
-    """The frames of a clip side by side.
+    """Draws the frames of a clip side by side.
 
     Args:
-        clip: of a training mapper: image and instances, see seqformer.data.YTVISDatasetMapper.
-        class_names: by class.
-        image_format: order of the clip's channels, "RGB" or "BGR".
+        clip: image and instances from a training mapper, see seqformer.data.YTVISDatasetMapper.
+        class_names: names by class.
+        image_format: channel order of the clip, "RGB" or "BGR".
 
     Returns:
         (h, T * (w + gap) - gap, 3) uint8 RGB.

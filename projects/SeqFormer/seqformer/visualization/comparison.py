@@ -1,4 +1,4 @@
-"""Results of several methods side by side, frame by frame, for a video."""
+"""Draws the results of several methods side by side, as a video."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from seqformer.errors import InputError
-from seqformer.formats.rle import decode_mask
 from seqformer.video import FrameSource, VideoWriter
 from seqformer.visualization.rows import Row, difference_boxes
 from seqformer.visualization.visualizer import draw_instances
@@ -22,26 +21,26 @@ _BETWEEN = 4  # pixels
 
 
 def side_by_side_size(size: tuple[int, int], count: int) -> tuple[int, int]:
-    """Height and width, pixels, of what :func:`side_by_side` makes.
+    """Returns height and width, in pixels, of the output of :func:`side_by_side`.
 
     Args:
         size: height and width of the frames.
-        count: of methods.
+        count: number of methods.
     """
     height, width = _panel_size(size, count)
     return height + _title_height(height), count * width + (count - 1) * _BETWEEN
 
 
 def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
-    """One frame as several methods see it, their names above; boxes show where one differs from the first.
+    """Draws the results of several methods for one frame, with boxes around differences from the first.
 
     Args:
-        frame: (H, W, 3) uint8 RGB. Wide ones are made smaller, so that all are 1920 pixels wide together.
-        rows: the methods, colours matched (:func:`seqformer.visualization.rows.match_colors`).
-        t: the frame's place in the video.
+        frame: (H, W, 3) uint8 RGB. It is shrunk if the output would be wider than 1920 pixels.
+        rows: the methods, with matched colours (:func:`seqformer.visualization.rows.match_colors`).
+        t: index of the frame in the video.
 
     Returns:
-        uint8 RGB of the size that :func:`side_by_side_size` gives.
+        uint8 RGB; :func:`side_by_side_size` gives the size.
     """
     size = frame.shape[:2]
     height, width = _panel_size(size, len(rows))
@@ -51,26 +50,26 @@ def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
     picture = np.full((height + title_height, len(rows) * (width + _BETWEEN) - _BETWEEN, 3), 255, np.uint8)
     reference = rows[0].id_map(t, size)
     for column, row in enumerate(rows):
-        seen = row.seen(t)
-        masks = np.zeros((len(seen), height, width), dtype=bool)
-        for mask, instance in zip(masks, seen, strict=True):
-            decoded = decode_mask(instance.masks[t]).astype(np.float32)
+        visible = row.visible(t)
+        masks = np.zeros((len(visible), height, width), dtype=bool)
+        for mask, instance in zip(masks, visible, strict=True):
+            decoded = instance.mask(t).astype(np.float32)
             mask[:] = cv2.resize(decoded, (width, height), interpolation=way) > 0.5
         panel = draw_instances(
             small,
             masks,
-            [instance.instance_id for instance in seen],
-            [instance.label for instance in seen],
-            [instance.score for instance in seen],
+            [instance.instance_id for instance in visible],
+            [instance.label for instance in visible],
+            [instance.score for instance in visible],
         )
         if column:
             scale = np.array([width, height]) / (size[1], size[0])
             for box in difference_boxes(reference, row.id_map(t, size)):
-                corners = [
+                start, end = (
                     tuple(np.rint(np.array(p) * scale).astype(int).tolist()) for p in (box[:2], box[2:])
-                ]
-                cv2.rectangle(panel, *corners, (0, 0, 0), 3)
-                cv2.rectangle(panel, *corners, (255, 255, 255), 1)
+                )
+                cv2.rectangle(panel, start, end, (0, 0, 0), 3)
+                cv2.rectangle(panel, start, end, (255, 255, 255), 1)
         left = column * (width + _BETWEEN)
         picture[:title_height, left : left + width] = _title(row.name, width, title_height)
         picture[title_height:, left : left + width] = panel
@@ -78,19 +77,19 @@ def side_by_side(frame: np.ndarray, rows: Sequence[Row], t: int) -> np.ndarray:
 
 
 def write_side_by_side(path: str | Path, source: FrameSource, rows: Sequence[Row]) -> None:
-    """Writes a video of what :func:`side_by_side` makes of each frame.
+    """Writes a video of :func:`side_by_side` frames.
 
     Args:
         path: an .mp4 file.
         source: the frames.
-        rows: the methods, colours matched.
+        rows: the methods, with matched colours.
 
     Raises:
-        InputError: if the video cannot be read or written, or ``path`` is one of the files that are read.
+        InputError: if the video cannot be read or written, or ``path`` is an input file.
     """
     path = Path(path)
     if any(path.exists() and path.samefile(read) for read in source.paths):
-        raise InputError(f"output '{path}' is the input itself: choose another name")
+        raise InputError(f"output '{path}' is the input: choose another name")
     height, width = side_by_side_size((source.height, source.width), len(rows))
     with VideoWriter(path, height, width, source.fps) as writer:
         for t, frame in enumerate(source):

@@ -1,6 +1,6 @@
 """The paper's figures for any video and model: instances, sampling points, temporal weights, comparison.
 
-Figures are matplotlib's; they need no display, and the same input gives the same file.
+Figures are drawn with matplotlib, without a display. The same input gives the same file.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = [
 ]
 
 FORMATS = ("png", "pdf", "svg")
-_FADED = 0.45  # of a frame's colours and contrast below sampling points
-_MOST_PANELS = 12  # of a strip above temporal weights
+_FADED = 0.45  # fraction of colours and contrast of a frame below sampling points
+_MAX_PANELS = 12  # in a strip above temporal weights
 _BARS_HEIGHT = 0.55  # inches
-_HEAVIEST = 0.028  # diameter of the sampling point with the highest weight, of a panel's width
+_HEAVIEST = 0.028  # diameter of the sampling point with the highest weight, as a fraction of a panel's width
 
 
 @dataclass
@@ -50,9 +50,9 @@ class Frames:
     """The frames of a figure.
 
     Attributes:
-        pictures: n times (H, W, 3) uint8 RGB.
-        numbers: their places in the video, from 0.
-        fps: frames a second of the video; None if it has no rate.
+        pictures: n arrays (H, W, 3) uint8 RGB.
+        numbers: their indices in the video, from 0.
+        fps: frames per second of the video; None if it has no rate.
     """
 
     pictures: Sequence[np.ndarray]
@@ -70,7 +70,7 @@ class Frames:
         return self.size[0] / self.size[1]
 
     def title(self, index: int, panel_width: float) -> str:
-        """What stands above a frame's column; the time is left out where it does not fit."""
+        """Returns the title of a frame's column, with the time if it fits."""
         number = self.numbers[index]
         if panel_width < 0.6:
             return str(number)
@@ -88,15 +88,17 @@ def instances_figure(
     labels: bool = True,
     mark_differences: bool = False,
 ) -> Figure:
-    """Rows of methods (or ground truth), columns of frames; the same colour is the same instance.
+    """Draws instances: one row per method or ground truth, one column per frame.
+
+    The same colour is the same instance.
 
     Args:
         frames: the columns.
-        rows: their instances have masks for every frame of the video, which ``frames.numbers`` index.
-        width: of the figure, inches.
-        dpi: at which frames are stored, also in vector formats.
+        rows: the rows; their masks cover all frames of the video and are indexed by ``frames.numbers``.
+        width: width of the figure, inches.
+        dpi: resolution of frames, in vector formats as well.
         labels: write class, score and id above masks.
-        mark_differences: outline where a row's instances differ from the first row's.
+        mark_differences: draw boxes where a row's instances differ from the first row's.
 
     Source: SeqFormer, figure 1 and, with several methods, the comparison of its supplement.
     """
@@ -110,9 +112,11 @@ def instances_figure(
         sheet.name_row(r, row.name)
         for column, (picture, t) in enumerate(zip(frames.pictures, frames.numbers, strict=True)):
             axes = sheet.panel(r, column)
-            seen = row.seen(t)
+            visible = row.visible(t)
             show_picture(
-                axes, panel_picture(picture, seen, t, round(panel * dpi), thickness=_line(dpi)), frames.size
+                axes,
+                panel_picture(picture, visible, t, round(panel * dpi), thickness=_line(dpi)),
+                frames.size,
             )
             if r == 0:
                 _title(axes, frames, column, panel)
@@ -122,7 +126,7 @@ def instances_figure(
                     draw_box(axes, box, "black", width=1.6)
                     draw_box(axes, box, "white", "--")
             if labels:
-                draw_labels(axes, seen, t, frames.size, panel, len(names) > 1)
+                draw_labels(axes, visible, t, frames.size, panel, len(names) > 1)
     if note:
         sheet.note(note)
     return sheet.figure
@@ -138,22 +142,22 @@ def sampling_points_figure(
     width: float = 10.0,
     dpi: int = 200,
 ) -> Figure:
-    """Where instances look: rows are decoder layers, columns frames, circles sampling points.
+    """Draws sampling points as circles: one row per decoder layer, one column per frame.
 
-    Size and opacity of a circle grow with its attention weight. A cross is the reference point of layer 1,
-    a box the reference box of a later layer. Points outside the frame are not seen.
+    Size and opacity of a circle grow with its attention weight. A cross is the reference point of layer 1, a
+    box is the reference box of a later layer. Points outside the frame are not visible.
 
     Args:
-        frames: those that were traced.
-        trace: of these frames.
-        instances: to show; their ids are places in ``trace.queries``. Masks are those of traced frames.
-        layers: counted from 1.
-        level: of the feature levels, counted from 1 (stride 8); all by default.
-        width: inches.
-        dpi: at which frames are stored.
+        frames: the traced frames.
+        trace: their trace.
+        instances: the instances to draw; their ids index ``trace.queries``, their masks the traced frames.
+        layers: decoder layers, counted from 1.
+        level: feature level, counted from 1 (stride 8); by default all.
+        width: width of the figure, inches.
+        dpi: resolution of frames.
 
     Raises:
-        InputError: if there is no such layer, level or instance.
+        InputError: if a layer, level or instance does not exist.
 
     Source: SeqFormer, supplement, figure 2.
     """
@@ -187,10 +191,10 @@ def sampling_points_figure(
                 _circles(axes, xy * (frame_width, height), weights, instance.instance_id, panel)
                 _reference(axes, references[t, query], instance.instance_id)
     names = {instance.label for instance in instances}
-    shown = ", ".join(f"{i.label} #{i.instance_id} ({i.score:.2f})" for i in instances)
+    listed = ", ".join(f"{i.label} #{i.instance_id} ({i.score:.2f})" for i in instances)
     where = "all levels" if level is None else f"level {level} (stride {2 ** (level + 2)})"
     signs = "cross: reference point; box: reference box; circles: sampling points, by attention weight"
-    sheet.note(f"{shown if names else 'no instance'}. {where}. {signs}")
+    sheet.note(f"{listed if names else 'no instance'}. {where}. {signs}")
     return sheet.figure
 
 
@@ -203,22 +207,22 @@ def temporal_weights_figure(
     width: float = 10.0,
     dpi: int = 200,
 ) -> Figure:
-    """How much each frame counts: for every instance its frames, above bars of temporal weights.
+    """Draws temporal weights: the frames of each instance, above bars of its weights.
 
-    The dashed line is the weight that all frames would have if they were equal. Frames in which the instance
-    has no mask are hatched. Of more frames than fit some are shown, evenly spaced, each above its own bar or
-    as near to it as its width allows; there is a bar for every frame.
+    The dashed line is the weight of all frames if they were equal. Frames in which the instance has no mask
+    are hatched. There is a bar for every frame. If not all frames fit, evenly spaced ones are drawn, each
+    above its bar or as near to it as the width allows.
 
     Args:
-        frames: those that were traced.
-        trace: of these frames.
-        instances: to show, with masks of the traced frames.
-        layers: counted from 1; one row of bars each.
-        width: inches.
-        dpi: at which frames are stored.
+        frames: the traced frames.
+        trace: their trace.
+        instances: the instances to draw, with masks of the traced frames.
+        layers: decoder layers, counted from 1; one row of bars each.
+        width: width of the figure, inches.
+        dpi: resolution of frames.
 
     Raises:
-        InputError: if there is no such layer or instance.
+        InputError: if a layer or instance does not exist.
 
     Source: SeqFormer, supplement, figure 3.
     """
@@ -227,7 +231,7 @@ def temporal_weights_figure(
     for instance in instances:
         trace.check_instance(instance.instance_id)
     num_frames = len(frames.pictures)
-    columns = min(num_frames, _MOST_PANELS)
+    columns = min(num_frames, _MAX_PANELS)
     shown = np.floor((np.arange(columns) + 0.5) * num_frames / columns).astype(int)
     left = 0.55
     panel = Sheet.panel_width(width, columns, left)
@@ -241,9 +245,9 @@ def temporal_weights_figure(
         sheet.name_row(first, f"{instance.label} #{instance.instance_id}{score}")
         for column, t in enumerate(shown):
             axes = sheet.panel(first, column)
-            seen = [instance] if instance.masks[t] is not None else []
+            drawn = [instance] if instance.masks[t] is not None else []
             picture = panel_picture(
-                frames.pictures[t], seen, t, round(panel * dpi), thickness=_line(dpi), opacity=0.5
+                frames.pictures[t], drawn, t, round(panel * dpi), thickness=_line(dpi), opacity=0.5
             )
             show_picture(axes, picture, frames.size)
             if i == 0:
@@ -266,26 +270,28 @@ def temporal_weights_figure(
 
 
 def save_figure(figure: Figure, path: str | Path, format: str, dpi: int) -> None:
-    """Writes a figure; under its name there is never a half-written file.
+    """Writes a figure atomically.
 
-    Text in PDF stays text (TrueType fonts, as publishers ask), and no date is stored.
+    Text in PDF stays text (TrueType fonts, as publishers require), and no date is stored.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is created.
         format: one of :data:`FORMATS`.
-        dpi: of a PNG, dots an inch.
+        dpi: resolution of a PNG, dots per inch.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(format)
-    settings = {"pdf.fonttype": 42, "svg.hashsalt": "seqformer"}
-    with matplotlib.rc_context(settings), replaced_when_complete(path) as part:
+    with (
+        matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "seqformer"}),
+        replaced_when_complete(path) as part,
+    ):
         figure.savefig(part, format=format, dpi=dpi, metadata=metadata)
 
 
 def _note(names: set[str], labels: bool, first: str | None) -> str:
-    parts = [f"all are of one class, {next(iter(names))}"] if labels and len(names) == 1 else []
+    parts = [f"all instances have the class {next(iter(names))}"] if labels and len(names) == 1 else []
     if first is not None:
         parts.append(f"dashed boxes: instances differ from those of {first}")
     return "; ".join(parts)
@@ -296,29 +302,30 @@ def _title(axes: Axes, frames: Frames, index: int, panel: float) -> None:
 
 
 def _line(dpi: int) -> int:
-    """Pixels of an outline, about half a point."""
+    """Returns the width of an outline in pixels, about half a point."""
     return max(1, round(dpi / 160))
 
 
 def _fade(picture: np.ndarray) -> np.ndarray:
-    """Paler and greyer, so that colours on it stand out."""
+    """Makes a picture paler and greyer, so that colours on it stand out."""
     grey = picture.mean(axis=2, keepdims=True)
     pale = 255 - (255 - (0.5 * picture + 0.5 * grey)) * (1 - _FADED)
     return np.rint(pale).astype(np.uint8)
 
 
 def _circles(axes: Axes, xy: np.ndarray, weights: np.ndarray, instance: int, panel: float) -> None:
-    """Filled circles (n, 2) in pixels; ``weights`` (n,) from 0 to 1 fix their area and opacity."""
+    """Draws circles at (n, 2) pixels; ``weights`` (n,) from 0 to 1 determine area and opacity."""
     order = np.argsort(weights)
     diameter = 72 * panel * _HEAVIEST  # points
     colors = np.full((len(order), 4), (*rgb(instance), 1.0))
     colors[:, 3] = 0.3 + 0.7 * weights[order]
     areas = diameter**2 * (0.04 + 0.96 * weights[order])
-    axes.scatter(*xy[order].T, s=areas, c=colors, edgecolors=(0, 0, 0, 0.35), linewidths=0.15, zorder=3)
+    x, y = xy[order].T
+    axes.scatter(x, y, s=areas, c=colors, edgecolors=(0, 0, 0, 0.35), linewidths=0.15, zorder=3)
 
 
 def _reference(axes: Axes, reference: np.ndarray, instance: int) -> None:
-    """A cross at a point (2,), or the outline of a box (4,) cxcywh, in pixels."""
+    """Draws a cross at a point (2,), or the outline of a box (4,) cxcywh, in pixels."""
     if len(reference) == 2:
         for color, width in (("black", 2.0), (rgb(instance), 1.1)):
             axes.plot(*reference, "+", color=color, ms=6, mew=width, zorder=4)

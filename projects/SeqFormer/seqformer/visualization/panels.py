@@ -1,4 +1,4 @@
-"""Panels of figures: frames with instances at the size of print, and where they stand on the sheet."""
+"""Panels of figures: the layout, and frames with instances at print size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from seqformer.formats.rle import decode_mask
 from seqformer.visualization.rows import ShownInstance
 from seqformer.visualization.visualizer import Box, draw_masks, instance_color, mask_bounds, place_label
 
 __all__ = ["FONT_SIZE", "Sheet", "draw_box", "draw_labels", "panel_picture", "rgb", "show_picture"]
 
-FONT_SIZE = 7.0  # points, also where panels are small
+FONT_SIZE = 7.0  # points, even if panels are small
 _LABEL_SIZE = 5.5
 _LABEL_PADDING = 1.2  # points
 _MARGIN = 0.05  # inches
@@ -26,14 +25,14 @@ _GAP = 0.04  # inches between panels
 
 
 class Sheet:
-    """A figure of rows, each cut into equal columns; lengths in inches.
+    """A figure of rows with equal columns. Lengths are in inches.
 
     Args:
-        width: of the whole.
-        heights: of the rows, top to bottom.
-        columns: how many panels share the width.
-        left, top, bottom: room for row names, column titles, and what stands below.
-        gaps: above each row but the first; by default those between panels.
+        width: width of the figure.
+        heights: heights of the rows, top to bottom.
+        columns: number of panels per row.
+        left, top, bottom: space for row names, column titles and notes.
+        gaps: gaps above each row except the first; by default the gap between panels.
     """
 
     def __init__(
@@ -61,20 +60,20 @@ class Sheet:
 
     @staticmethod
     def panel_width(width: float, columns: int, left: float = 0.25) -> float:
-        """Width of a panel on a sheet of that width."""
+        """Returns the width of a panel on a sheet of a given width."""
         return (width - left - _MARGIN - (columns - 1) * _GAP) / columns
 
     def panel(self, row: int, column: int) -> Axes:
-        """The axes of a panel."""
+        """Returns the axes of a panel."""
         width = self.panel_width(self.width, self.columns, self.left)
         return self._axes(row, self.left + column * (width + _GAP), width)
 
     def span(self, row: int) -> Axes:
-        """Axes as wide as all panels of a row."""
+        """Returns axes that span all panels of a row."""
         return self._axes(row, self.left, self.width - self.left - _MARGIN)
 
     def name_row(self, row: int, text: str, color: str | tuple[float, ...] = "black") -> None:
-        """Writes a row's name beside it, upwards."""
+        """Writes the name of a row next to it, vertically."""
         y, height = self._rows[row]
         self.figure.text(
             (self.left - 0.06) / self.width,
@@ -89,7 +88,7 @@ class Sheet:
         )
 
     def note(self, text: str) -> None:
-        """Writes what signs mean below everything."""
+        """Writes a legend at the bottom of the sheet."""
         self.figure.text(
             self.left / self.width,
             _MARGIN / self.height,
@@ -108,7 +107,7 @@ class Sheet:
 
 
 def rgb(instance_id: int) -> tuple[float, float, float]:
-    """The colour of an instance as matplotlib has it, 0 to 1."""
+    """Returns the colour of an instance for matplotlib, 0 to 1."""
     red, green, blue = instance_color(instance_id)
     return red / 255, green / 255, blue / 255
 
@@ -122,22 +121,22 @@ def panel_picture(
     opacity: float = 0.45,
     thickness: int = 1,
 ) -> np.ndarray:
-    """A frame with masks, at the size at which it is shown, so that outlines are as wide in every panel.
+    """Draws masks on a frame at its final size, so that outlines have the same width in all panels.
 
     Args:
         frame: (H, W, 3) uint8 RGB.
-        instances: those seen in frame ``t``, the last on top.
-        width: of the picture, pixels.
+        instances: instances visible in frame ``t``, the last on top.
+        width: width of the picture, pixels.
 
     Returns:
-        (h, width, 3) uint8 RGB of the frame's proportions.
+        (h, width, 3) uint8 RGB with the aspect ratio of the frame.
     """
     height = max(1, round(width * frame.shape[0] / frame.shape[1]))
     way = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_LINEAR
     picture = cv2.resize(frame, (width, height), interpolation=way)
     masks = np.zeros((len(instances), height, width), dtype=bool)
     for mask, instance in zip(masks, instances, strict=True):
-        decoded = decode_mask(instance.masks[t]).astype(np.float32)
+        decoded = instance.mask(t).astype(np.float32)
         smooth = cv2.resize(decoded, (width, height), interpolation=way)
         mask[:] = smooth > 0.5
     ids = [instance.instance_id for instance in instances]
@@ -147,7 +146,7 @@ def panel_picture(
 
 
 def show_picture(axes: Axes, picture: np.ndarray, size: tuple[int, int]) -> None:
-    """Fills axes with a picture; coordinates are pixels of the frame, of (height, width)."""
+    """Fills axes with a picture. Coordinates are pixels of the frame, whose size is (height, width)."""
     height, width = size
     axes.imshow(picture, extent=(0, width, height, 0), aspect="auto", interpolation="none")
     axes.set_xlim(0, width)
@@ -166,20 +165,20 @@ def draw_labels(
     panel_width: float,
     with_class: bool,
 ) -> None:
-    """Writes class, score and id of instances near their masks, where they hide no other label.
+    """Writes class, score and id of instances near their masks, without hiding other labels.
 
-    Where there is room, they do not hide an instance either.
+    If there is space, labels do not hide instances either.
 
     Args:
-        instances: those seen in frame ``t``, the best last; it is placed first.
+        instances: instances visible in frame ``t``, the best last; it is placed first.
         size: height and width of the frame, pixels.
         panel_width: inches.
-        with_class: whether the class is written; a figure of one class says it once.
+        with_class: whether to write the class.
     """
-    pixels = size[1] / (panel_width * 72)  # of the frame, to a point
+    pixels = size[1] / (panel_width * 72)  # pixels of the frame per point
     font = FontProperties(size=_LABEL_SIZE)
     placed: list[Box] = []
-    all_bounds = [mask_bounds(decode_mask(instance.masks[t])) for instance in instances]
+    all_bounds = [mask_bounds(instance.mask(t)) for instance in instances]
     taken = [bounds for bounds in all_bounds if bounds is not None]
     for instance, bounds in reversed(list(zip(instances, all_bounds, strict=True))):
         if bounds is None:
@@ -214,7 +213,7 @@ def draw_labels(
 def draw_box(
     axes: Axes, box: Box, color: str | tuple[float, ...], style: str = "-", width: float = 0.9
 ) -> None:
-    """Outlines a box of pixels."""
+    """Draws the outline of a box, given in pixels."""
     axes.add_patch(
         Rectangle(
             (box.left, box.top),

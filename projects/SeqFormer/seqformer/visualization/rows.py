@@ -1,4 +1,4 @@
-"""What a row of a figure shows: the instances of one method, or of the ground truth, in one video."""
+"""Rows of figures: the instances of a method, or of the ground truth, in one video."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ __all__ = [
     "trace_row",
 ]
 
-_SAME_INSTANCE = 0.1  # least space-time IoU: a fragment keeps the colour of what it is a fragment of
-_OPENING = 60  # differences thinner than the short side over this are those of outlines, and not marked
+_IOU_THRESHOLD = 0.1  # space-time; low, so that a fragment keeps the colour of its instance
+_OPENING = 60  # differences thinner than the short side divided by this are outlines, and ignored
 
 
 @dataclass
 class ShownInstance:
-    """An instance as figures show it.
+    """An instance to draw in a figure.
 
     Attributes:
-        instance_id: fixes the colour.
+        instance_id: determines the colour.
         score: None for ground truth.
-        masks: T masks; None where there is none.
+        masks: T masks; None in frames without one.
     """
 
     instance_id: int
@@ -52,8 +52,14 @@ class ShownInstance:
 
     @property
     def rank(self) -> float:
-        """What decides who is on top; ground truth has no scores."""
+        """The score, which determines the drawing order; 1 for ground truth."""
         return 1.0 if self.score is None else self.score
+
+    def mask(self, frame: int) -> np.ndarray:
+        """The mask (H, W) in a frame where the instance is visible, uint8, 0 or 1."""
+        rle = self.masks[frame]
+        assert rle is not None, f"instance {self.instance_id} is not visible in frame {frame}"
+        return decode_mask(rle)
 
 
 @dataclass
@@ -63,29 +69,29 @@ class Row:
     name: str
     instances: list[ShownInstance]
 
-    def seen(self, frame: int) -> list[ShownInstance]:
-        """Instances with a mask in a frame, the lowest score first."""
+    def visible(self, frame: int) -> list[ShownInstance]:
+        """Returns the instances with a mask in a frame, lowest score first."""
         present = [instance for instance in self.instances if instance.masks[frame] is not None]
         return sorted(present, key=lambda instance: instance.rank)
 
     def id_map(self, frame: int, size: tuple[int, int]) -> np.ndarray:
-        """(H, W) int64 ids of the topmost instances in a frame; -1 where there is none."""
-        seen = self.seen(frame)
-        ids = np.array([*(instance.instance_id for instance in seen), -1])
-        masks = np.zeros((len(seen), *size), dtype=bool)
-        for mask, instance in zip(masks, seen, strict=True):
-            mask[:] = decode_mask(instance.masks[frame])
-        return ids[visible_parts(masks, range(len(seen)))]
+        """Returns the ids (H, W) int64 of the topmost instances in a frame; -1 where there is none."""
+        visible = self.visible(frame)
+        ids = np.array([*(instance.instance_id for instance in visible), -1])
+        masks = np.zeros((len(visible), *size), dtype=bool)
+        for mask, instance in zip(masks, visible, strict=True):
+            mask[:] = instance.mask(frame)
+        return ids[visible_parts(masks, range(len(visible)))]
 
 
 def check_threshold(threshold: float) -> None:
-    """Raises InputError if a minimum score is not from 0 to 1."""
+    """Raises InputError unless ``threshold`` is from 0 to 1."""
     if not 0 <= threshold <= 1:
-        raise InputError(f"`threshold` {threshold}: give a score from 0 to 1")
+        raise InputError(f"`threshold` {threshold}: must be from 0 to 1")
 
 
 def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet]:
-    """Every instance under its best class, if its score reaches the threshold."""
+    """Returns each instance with its best class, if the score reaches the threshold."""
     best: dict[int, Tracklet] = {}
     for tracklet in sorted(result.tracklets, key=lambda tracklet: tracklet.score):
         best[tracklet.instance_id] = tracklet
@@ -93,7 +99,7 @@ def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet
 
 
 def result_row(name: str, result: VideoResult, class_names: Sequence[str], threshold: float) -> Row:
-    """What a predictor found: every instance under its best class, if its score reaches the threshold."""
+    """Returns a row of predicted instances, each with its best class, if the score reaches the threshold."""
     return Row(
         name,
         [
@@ -104,13 +110,14 @@ def result_row(name: str, result: VideoResult, class_names: Sequence[str], thres
 
 
 def trace_row(name: str, trace: Trace, class_names: Sequence[str], instances: Sequence[int]) -> Row:
-    """Instances of a trace with masks.
+    """Returns a row of instances of a trace that has masks.
 
     Raises:
-        InputError: if there is no such instance.
+        InputError: if an instance does not exist.
     """
     for instance in instances:
         trace.check_instance(instance)
+    assert trace.segmentations is not None, "the trace must have masks"
     labels, scores = trace.labels, trace.scores
     return Row(
         name,
@@ -122,7 +129,7 @@ def trace_row(name: str, trace: Trace, class_names: Sequence[str], instances: Se
 
 
 def ground_truth_row(dataset: Dataset, video: Video) -> Row | None:
-    """The annotated instances of a video, without crowds; None if the dataset has no annotations."""
+    """Returns a row of the annotated instances of a video, without crowds; None without annotations."""
     if dataset.annotations is None:
         return None
     annotations = [a for a in dataset.annotations if a.video.id == video.id and not a.crowd]
@@ -140,35 +147,35 @@ def read_results_row(
     threshold: float,
     videos: Mapping[int, Video] | None = None,
 ) -> Row:
-    """One video of a results.json, of any method.
+    """Reads the results of one video from a results.json, as a row.
 
-    Results with equal masks are one instance under several classes; the best class is shown. Ids count the
-    instances of the file, whatever the threshold, so it does not change colours.
+    Results with equal masks are one instance with several classes; the best class is drawn. Ids number the
+    instances of the file whatever the threshold, so the threshold does not change colours.
 
     Args:
-        name: of the method.
+        name: name of the method.
         path: the file.
         video: the video's id, size and length.
-        class_names: by category id; classes without a name are numbered.
-        threshold: instances below are left out.
-        videos: all videos of the dataset, if it is known: then a method may have found nothing in this one.
+        class_names: names by category id; classes without a name are numbered.
+        threshold: instances with lower scores are dropped.
+        videos: all videos of the dataset, if known; then there may be no results for this one.
 
     Raises:
-        InputError: if it is no results file, of another video, or its masks do not fit the frames.
+        InputError: if the file is malformed, is for a different video, or its masks do not match the frames.
     """
     results = best_categories(read_results(path, videos or {video.id: video}, video_id=video.id))
     instances = [
         ShownInstance(id_, class_names.get(r.category, f"class {r.category}"), r.score, r.masks)
         for id_, r in enumerate(results)
     ]
-    return Row(name, [instance for instance in instances if instance.score >= threshold])
+    return Row(name, [instance for instance in instances if instance.rank >= threshold])
 
 
 def match_colors(rows: Sequence[Row]) -> None:
-    """Gives instances of later rows the ids of those that they are in earlier ones, in place.
+    """Gives the same instance the same id in all rows, in place.
 
-    Every row is matched with all instances known so far by space-time IoU, one to one for the highest sum.
-    An instance that overlaps none gets an id of its own.
+    Each row is matched with the instances of earlier rows, one to one for the highest sum of space-time IoU.
+    An instance without a match gets a new id.
     """
     known: list[ShownInstance] = []
     for row in rows:
@@ -176,7 +183,7 @@ def match_colors(rows: Sequence[Row]) -> None:
         matched = {
             int(i): known[k].instance_id
             for i, k in zip(*linear_sum_assignment(-overlaps), strict=True)
-            if overlaps[i, k] >= _SAME_INSTANCE
+            if overlaps[i, k] >= _IOU_THRESHOLD
         }
         if not known:
             known = list(row.instances)
@@ -192,16 +199,16 @@ def match_colors(rows: Sequence[Row]) -> None:
 def read_rows(
     files: Mapping[str, str | Path], video: Video, dataset: Dataset | None, threshold: float
 ) -> list[Row]:
-    """The ground truth of a video, if there is one, and the results of several methods, colours matched.
+    """Returns rows for the ground truth of a video, if any, and for several methods, with matched colours.
 
     Args:
-        files: a results.json of each method, by the method's name.
+        files: the results.json of each method, by name.
         video: the video's id, size and length.
-        dataset: the dataset it belongs to, if there is one.
-        threshold: minimum score of instances that are shown.
+        dataset: the dataset it belongs to, if any.
+        threshold: minimum score of the instances to draw.
 
     Raises:
-        InputError: if results cannot be read or are not on this video.
+        InputError: if results cannot be read or are for a different video.
     """
     truth = None if dataset is None else ground_truth_row(dataset, video)
     rows = [] if truth is None else [truth]
@@ -213,13 +220,13 @@ def read_rows(
 
 
 def difference_boxes(first: np.ndarray, other: np.ndarray) -> list[Box]:
-    """Where two pictures of ids differ by more than outlines.
+    """Returns boxes around the differences of two id maps, except differences at outlines.
 
     Args:
-        first, other: (H, W) ids, as :meth:`Row.id_map` gives them.
+        first, other: (H, W) ids, from :meth:`Row.id_map`.
 
     Returns:
-        boxes in pixels, around each difference, none inside or across another.
+        Boxes in pixels that do not overlap.
     """
     short = min(first.shape)
     side = max(3, round(short / _OPENING))
@@ -234,7 +241,7 @@ def difference_boxes(first: np.ndarray, other: np.ndarray) -> list[Box]:
 
 
 def _merge(boxes: list[Box], size: tuple[int, int]) -> list[Box]:
-    """Boxes that overlap become one; all are cut off at the frame."""
+    """Merges overlapping boxes, and clips them to the frame."""
     merged: list[Box] = []
     for box in boxes:
         while crossing := [other for other in merged if box.overlap(other)]:

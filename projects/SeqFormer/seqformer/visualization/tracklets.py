@@ -1,4 +1,4 @@
-"""Draws what was found in a video on its frames."""
+"""Draws tracklets on the frames of a video."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["draw_frame", "draw_tracklets"]
 def draw_frame(
     frame: np.ndarray, instances: Sequence[FrameInstance], class_names: Mapping[int, str] | Sequence[str]
 ) -> np.ndarray:
-    """Draws instances on one frame, as :func:`draw_instances` does.
+    """Draws instances on one frame with :func:`draw_instances`.
 
     Args:
-        frame: (H, W, 3) uint8 RGB; it is not changed.
-        instances: those to draw.
-        class_names: by label.
+        frame: (H, W, 3) uint8 RGB; it is not modified.
+        instances: the instances to draw.
+        class_names: names by label.
 
     Returns:
-        (H, W, 3) uint8 RGB; without instances the frame itself.
+        (H, W, 3) uint8 RGB; the frame itself if there are no instances.
     """
     if not instances:
         return frame
@@ -46,14 +46,14 @@ def draw_tracklets(
     """Draws tracklets on the frames of their video.
 
     Args:
-        frames: (H, W, 3) uint8 RGB, as many as the tracklets have.
-        tracklets: those to draw.
-        class_names: by label.
+        frames: the T frames of the video, (H, W, 3) uint8 RGB.
+        tracklets: the tracklets to draw.
+        class_names: names by label.
 
     Yields:
-        (H, W, 3) uint8 RGB, one for each frame.
+        T frames (H, W, 3) uint8 RGB.
 
-    Example:
+    Examples:
         >>> with open_source("street.mp4") as video, open_writer("drawn.mp4", video) as writer:
         ...     for frame in draw_tracklets(video, result.tracklets, ["person"]):
         ...         writer.write(frame)

@@ -1,4 +1,4 @@
-"""Draws instances on frames: the same colour is the same instance."""
+"""Draws instances on frames. The same colour is the same instance."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = [
     "visible_parts",
 ]
 
-_GOLDEN_TURN = (math.sqrt(5) - 1) / 2  # of the hue circle: any number of steps spreads evenly
+_GOLDEN_TURN = (math.sqrt(5) - 1) / 2  # of the hue circle; spreads any number of hues evenly
 _LIGHTNESS = (
     0.72,
     0.65,
     0.79,
     0.58,
     0.87,
-)  # in turn, so that instances with similar hues differ all the same
+)  # used in turn, so that instances with similar hues differ in lightness
 _CHROMA = 0.2
 _LABEL_TEXT = (16, 16, 16)
 _SUPERSAMPLING = 4  # for the rounded corners of labels
 
 
 class Box(NamedTuple):
-    """Pixels; right and bottom edge exclusive."""
+    """A box in pixels; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -43,7 +43,7 @@ class Box(NamedTuple):
     bottom: int
 
     def overlap(self, other: Box) -> int:
-        """Area in common, pixels."""
+        """Returns the area of the intersection, pixels."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0) * max(height, 0)
@@ -60,16 +60,16 @@ def draw_instances(
 ) -> np.ndarray:
     """Draws the instances of one frame: tinted masks, outlines, and labels such as "person 0.93 #3".
 
-    Where masks overlap, the higher score is on top. Labels stand at the top of their mask and evade each
-    other where there is room. Line width and letters grow with the frame.
+    Where masks overlap, the higher score is on top. Labels are placed at the top of their mask, and do not
+    overlap if there is space. Line width and font size scale with the frame.
 
     Args:
-        frame: (H, W, 3) uint8 RGB; it is not changed.
-        masks: (N, H, W) bool. An instance whose mask is empty is not drawn.
-        instance_ids: N ids, which fix the colours.
+        frame: (H, W, 3) uint8 RGB; it is not modified.
+        masks: (N, H, W) bool. Instances with an empty mask are not drawn.
+        instance_ids: N ids, which determine the colours.
         labels: N class names.
-        scores: N scores in [0, 1]; None for what has none, such as ground truth, which is on top.
-        opacity: of the tint, in [0, 1].
+        scores: N scores in [0, 1]; None for instances without one, such as ground truth, which are on top.
+        opacity: opacity of the tint, in [0, 1].
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -86,7 +86,8 @@ def draw_instances(
     if masks.shape[1:] != frame.shape[:2]:
         raise ValueError(f"masks of {masks.shape[1:]} pixels on a frame of {frame.shape[:2]}")
 
-    worst_first = sorted(range(len(masks)), key=lambda i: math.inf if scores[i] is None else scores[i])
+    ranks = [math.inf if score is None else score for score in scores]
+    worst_first = sorted(range(len(masks)), key=ranks.__getitem__)
     short_side = min(frame.shape[:2])
     draw_masks(
         drawn, masks, instance_ids, worst_first, opacity=opacity, thickness=max(1, round(short_side / 360))
@@ -118,10 +119,10 @@ def draw_masks(
     Args:
         frame: (H, W, 3) uint8 RGB.
         masks: (N, H, W) bool.
-        instance_ids: N ids, which fix the colours.
-        worst_first: indices in the order in which they are drawn; the last is on top.
-        opacity: of the tint, in [0, 1].
-        thickness: of the outlines, pixels.
+        instance_ids: N ids, which determine the colours.
+        worst_first: indices in drawing order; the last is on top.
+        opacity: opacity of the tint, in [0, 1].
+        thickness: thickness of the outlines, pixels.
     """
     colors = np.array([instance_color(i) for i in instance_ids], dtype=np.uint8)
     visible = visible_parts(masks, worst_first)
@@ -136,16 +137,15 @@ def draw_masks(
 
 @lru_cache(maxsize=4096)
 def instance_color(instance_id: int) -> tuple[int, int, int]:
-    """The RGB colour of an instance, 0 to 255; always the same, and distinct from those of other ids.
+    """Returns the RGB colour of an instance, 0 to 255. It depends on the id only, and differs between ids.
 
-    Hues walk the circle of the OKLCH colour space, in which equal steps look equally far apart, by the golden
-    section.
+    Hues advance by the golden section of the circle in OKLCH, a colour space in which equal steps look equal.
     """
     hue = 2 * math.pi * ((0.07 + instance_id * _GOLDEN_TURN) % 1)
     lightness = _LIGHTNESS[instance_id % len(_LIGHTNESS)]
     chroma = _CHROMA
     linear = _oklch_to_linear_rgb(lightness, chroma, hue)
-    while min(linear) < 0 or max(linear) > 1:  # as vivid as sRGB can show it
+    while min(linear) < 0 or max(linear) > 1:  # the most vivid colour in sRGB
         chroma -= 0.005
         linear = _oklch_to_linear_rgb(lightness, chroma, hue)
     red, green, blue = (round(255 * _gamma(c)) for c in linear)
@@ -153,7 +153,7 @@ def instance_color(instance_id: int) -> tuple[int, int, int]:
 
 
 def _oklch_to_linear_rgb(lightness: float, chroma: float, hue: float) -> tuple[float, float, float]:
-    """Ottosson, "A perceptual color space for image processing", 2020."""
+    """Converts OKLCH to linear RGB. Source: Ottosson, "A perceptual color space for image processing"."""
     a, b = chroma * math.cos(hue), chroma * math.sin(hue)
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
     medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
@@ -170,7 +170,7 @@ def _gamma(linear: float) -> float:
 
 
 def visible_parts(masks: np.ndarray, worst_first: Sequence[int]) -> np.ndarray:
-    """(H, W) index of the topmost instance of every pixel, -1 where there is none."""
+    """Returns the index (H, W) of the topmost instance at each pixel; -1 where there is none."""
     visible = np.full(masks.shape[1:], -1, dtype=np.int32)
     for i in worst_first:
         visible[masks[i]] = i
@@ -178,19 +178,21 @@ def visible_parts(masks: np.ndarray, worst_first: Sequence[int]) -> np.ndarray:
 
 
 def mask_bounds(mask: np.ndarray) -> Box | None:
-    """The tight box of a mask (H, W); None if it is empty."""
+    """Returns the tight box of a mask (H, W); None if it is empty."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return Box(left, top, left + width, top + height) if width else None
 
 
 @lru_cache(maxsize=16)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)  # only without a size it may be a bitmap font
+    return font
 
 
 @lru_cache(maxsize=1024)
 def _label(text: str, color: tuple[int, int, int], font_size: int) -> np.ndarray:
-    """A label as (h, w, 4) uint8 RGBA; the same in all frames of a video, hence kept."""
+    """Draws a label, (h, w, 4) uint8 RGBA. Cached, because it is the same in all frames of a video."""
     font = _font(font_size)
     ascent, descent = font.getmetrics()
     pad = max(2, round(font_size / 4))
@@ -209,7 +211,7 @@ def _label(text: str, color: tuple[int, int, int], font_size: int) -> np.ndarray
 def place_label(
     size: tuple[int, int], bounds: Box, placed: Sequence[Box], frame_size: tuple[int, int]
 ) -> Box:
-    """Where a label of (height, width) stands: the first free place, else the least covered."""
+    """Returns the first free place for a label of (height, width), or else the least covered one."""
     best, least = None, math.inf
     for left, top in _places(size, bounds):
         left = max(0, min(left, frame_size[1] - size[1]))
@@ -220,11 +222,12 @@ def place_label(
             best, least = box, covered
         if not covered:
             break
+    assert best is not None  # there is always a place
     return best
 
 
 def _places(size: tuple[int, int], bounds: Box) -> Iterator[tuple[int, int]]:
-    """Left and top of a label's places: centred above the mask, then those nearest to that, then below."""
+    """Yields left and top of places for a label: above the mask, then the nearest to that, then below."""
     height, width = size
     gap = max(1, height // 6)
     left, top = (bounds.left + bounds.right - width) // 2, bounds.top - height - gap
@@ -235,7 +238,7 @@ def _places(size: tuple[int, int], bounds: Box) -> Iterator[tuple[int, int]]:
 
 
 def _paste(frame: np.ndarray, picture: np.ndarray, box: Box) -> None:
-    """Lays an RGBA picture over the frame, in place; what exceeds the frame is cut off."""
+    """Blends an RGBA picture into the frame, in place, and clips it to the frame."""
     region = frame[box.top : box.bottom, box.left : box.right]
     picture = picture[: region.shape[0], : region.shape[1]]
     alpha = picture[..., 3:].astype(np.float32) / 255

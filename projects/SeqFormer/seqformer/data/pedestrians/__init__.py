@@ -1,1 +1,1 @@
-"""People cut out of a video of a fixed camera, and training videos composed of them."""
+"""Cut-outs of people from the video of a fixed camera, and training videos composed of them."""

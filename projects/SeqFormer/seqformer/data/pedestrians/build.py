@@ -1,8 +1,8 @@
 """Builds a dataset of pedestrians in YouTube-VIS format from one video of a fixed camera.
 
-People who touch nobody are cut out by background subtraction and followed. Videos are composed of them, some
-over the street without people and some over real frames. The training split uses only the frames before the
-split frame, the validation split only the others.
+People who do not touch others are cut out by background subtraction and tracked. Videos are composed of them,
+over the empty street or over real frames. The training split uses only frames before the split frame, the
+validation split only the others.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from seqformer.structures import RLE
 
 __all__ = ["make_pedestrians"]
 
-REAL_SHARE = 0.45  # of the videos have real frames as background
+REAL_SHARE = 0.45  # fraction of videos with real frames as background
 JPEG_QUALITY = 92
 
 
 @dataclass
 class Split:
-    """What a worker needs to make the videos of a split."""
+    """Input of the worker processes that make the videos of a split."""
 
     composer: Composer
     folder: Path
     seed: int
 
 
-_split: Split  # set before workers are forked, so that frames are shared and not sent
+_split: Split  # set before workers are forked, so that they share the frames
 
 
 def make_video(number: int) -> tuple[Video, list[list[RLE | None]]]:
-    """Composes and stores one video; returns its entry in the dataset and the masks of its instances."""
+    """Composes and saves one video; returns its entry in the dataset and the masks of its instances."""
     rng = np.random.default_rng([_split.seed, number])
     video = _split.composer.compose(rng, real=bool(rng.random() < REAL_SHARE))
     name = f"{number:05d}"
@@ -52,13 +52,13 @@ def make_video(number: int) -> tuple[Video, list[list[RLE | None]]]:
     for t, frame in enumerate(video.frames):
         files.append(f"{name}/{t:05d}.jpg")
         if not cv2.imwrite(str(folder / f"{t:05d}.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-            raise InputError(f"{folder}: a frame cannot be written")
+            raise InputError(f"cannot write a frame to '{folder}'")
     height, width = video.frames.shape[1:3]
     return Video(number + 1, files, height, width), [encode_masks(mask) for mask in video.masks.values()]
 
 
 def make_split(split: Split, videos: int, processes: int, title: str) -> None:
-    """Makes all videos of a split and its JSON."""
+    """Makes all videos of a split and writes its JSON."""
     global _split
     _split = split
     dataset = Dataset({1: "person"}, {}, [])
@@ -87,14 +87,14 @@ def make_pedestrians(
     """Makes the dataset: train.json, val.json and their frames in train/JPEGImages and val/JPEGImages.
 
     Args:
-        video: a video of a fixed camera.
-        output: a folder that does not exist yet.
-        split_frame: the first frame that the validation split uses.
-        train_videos, val_videos: videos of the splits.
-        num_frames: frames of a video.
-        size: height and width of the frames, pixels.
-        seed: the same seed gives the same dataset.
-        processes: processes that make videos.
+        video: the video of a fixed camera.
+        output: the folder to create; it must not exist.
+        split_frame: the first frame of the validation split.
+        train_videos, val_videos: number of videos in each split.
+        num_frames: frames in a video.
+        size: height and width of the frames in pixels.
+        seed: the same seed produces the same dataset.
+        processes: number of processes.
 
     Raises:
         InputError: if the video cannot be read or used, or the folder exists or cannot be written.
@@ -103,7 +103,7 @@ def make_pedestrians(
     if not num_frames * 2 < split_frame < len(frames) - num_frames * 2:
         raise InputError(
             f"'{video}' has {len(frames)} frames: `split_frame` {split_frame} must leave more than "
-            f"{num_frames * 2} on both sides"
+            f"{num_frames * 2} frames on both sides"
         )
     with new_folder(output) as folder:
         for number, (name, share, videos) in enumerate(
@@ -111,5 +111,5 @@ def make_pedestrians(
         ):
             composer = Composer(Scene(share), size, num_frames)
             if not composer.tracks:
-                raise InputError(f"'{video}': nobody can be followed in the {name} part")
+                raise InputError(f"'{video}': no person can be tracked in the {name} part")
             make_split(Split(composer, folder / name, seed * 2 + number), videos, processes, name)

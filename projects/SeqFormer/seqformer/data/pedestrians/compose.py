@@ -1,8 +1,8 @@
-"""Videos of moving, hiding, leaving people with exact masks, composed of cut-outs.
+"""Videos of people who move, occlude each other and leave, composed of cut-outs, with exact masks.
 
-A video is a stack of layers: a background (the street without people, or real frames whose people are known),
-then people from far to near. What lies in front hides what lies behind, in the picture and in the masks.
-All coordinates are source pixels until the picture is brought to its output size.
+A video is a stack of layers: a background (the empty street, or real frames with known people), then people
+from far to near. Layers in front occlude those behind, in the picture and in the masks. All coordinates are
+source pixels until the picture is resized for output.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from seqformer.data.pedestrians.cutouts import OCCLUDER_FOOT, Blob, Scene, Track
 
 __all__ = ["Composer", "Layer", "Video"]
 
-MIN_TRACK = 8  # frames of a cut-out track worth pasting
-MAX_SCALE = 1.8  # cut-outs that are enlarged more look blurred
-MIN_VISIBLE = 12  # output pixels; less counts as not visible
+MIN_TRACK = 8  # frames; shorter tracks are not pasted
+MAX_SCALE = 1.8  # cut-outs look blurred if enlarged more
+MIN_VISIBLE = 12  # output pixels; an instance with fewer is not visible
 FOOT_ROWS = (
     100.0,
     680.0,
-)  # where pasted people stand; below the picture's border only their upper parts show
+)  # feet of pasted people; if they are below the picture, only the upper body is visible
 
 
 @dataclass
 class Layer:
-    """One person in one frame: ``patch`` (h, w, 3) with ``alpha`` (h, w) in [0, 1], its corner at ``xy``."""
+    """One person in one frame: ``patch`` (h, w, 3) with ``alpha`` (h, w) in [0, 1], top left at ``xy``."""
 
     identity: int
     foot: float
@@ -39,7 +39,7 @@ class Layer:
 
 @dataclass
 class Video:
-    """T output frames (T, H, W, 3) BGR and each instance's masks (T, H, W) bool; masks never overlap."""
+    """Output frames (T, H, W, 3) BGR and the masks (T, H, W) bool of each instance, which never overlap."""
 
     frames: np.ndarray
     masks: dict[int, np.ndarray]
@@ -47,7 +47,7 @@ class Video:
 
 @dataclass
 class _Actor:
-    """A pasted person: which cut-outs in which order, where, how large and how bright."""
+    """A pasted person: its cut-outs and their order, place, size and brightness."""
 
     track: Track
     order: list[int]
@@ -62,9 +62,9 @@ class Composer:
     """Composes videos of one part of the source.
 
     Args:
-        scene: where background, cut-outs and real frames come from.
-        size: height and width of the output.
-        length: frames of a video.
+        scene: source of background, cut-outs and real frames.
+        size: height and width of the output in pixels.
+        length: frames in a video.
     """
 
     def __init__(self, scene: Scene, size: tuple[int, int], length: int) -> None:
@@ -78,7 +78,7 @@ class Composer:
         self.owner = {id(b): n for n, track in zip(people, self.tracks, strict=True) for b in track.blobs}
 
     def compose(self, rng: np.random.Generator, real: bool) -> Video:
-        """One video, over real frames or over the street without people."""
+        """Composes one video, over real frames or over the empty street."""
         if real:
             backgrounds, layers = self._real_clip(rng)
             actors = self._actors(rng, int(rng.integers(0, 5)))
@@ -100,7 +100,7 @@ class Composer:
         return Video(np.stack(frames), self._output_masks(labels, identities))
 
     def _real_clip(self, rng: np.random.Generator) -> tuple[list[np.ndarray], list[list[Layer]]]:
-        """Real frames in which everybody who is not a known single person is painted over."""
+        """Returns real frames, with everyone painted over except known single people, and these people."""
         step = int(rng.integers(1, 3))
         start = int(rng.integers(0, len(self.scene.frames) - step * self.length))
         backgrounds, layers = [], []
@@ -112,7 +112,8 @@ class Composer:
             for blob in known:
                 x0, y0, x1, y1 = blob.box
                 kept[y0:y1, x0:x1] |= blob.mask.astype(np.uint8)
-            cover = cv2.dilate(unknown & ~cv2.dilate(kept, np.ones((3, 3), np.uint8)) & 1, np.ones((15, 15)))
+            near = cv2.dilate(kept, np.ones((3, 3), np.uint8)) > 0
+            cover = cv2.dilate(unknown & ~near, np.ones((15, 15)))
             cover = cv2.GaussianBlur(cover.astype(np.float32), (0, 0), 2.0)
             cover *= 1 - cv2.GaussianBlur(kept.astype(np.float32), (0, 0), 1.0).clip(0, 1)
             background = frame + cover[..., None] * (self.scene.background.astype(np.float32) - frame)
@@ -126,7 +127,7 @@ class Composer:
         return Layer(self.owner[id(blob)], blob.foot, frame[y0:y1, x0:x1].copy(), alpha, (x0, y0))
 
     def _actors(self, rng: np.random.Generator, count: int) -> list[_Actor]:
-        """People to paste; half of them beside or behind somebody, as people walk."""
+        """Chooses people to paste, half of them next to or behind others, as people walk."""
         width = self.scene.size[1]
         actors: list[_Actor] = []
         middles: list[np.ndarray] = []
@@ -141,7 +142,7 @@ class Composer:
                 near = middles[rng.integers(len(middles))]
                 aside = np.array([rng.uniform(-0.6, 0.6), rng.uniform(-0.25, 0.25)])
                 goal = near + aside * perspective.height(near[1])
-            elif rng.random() < 0.35:  # where it was filmed, but for a step aside
+            elif rng.random() < 0.35:  # the original place, a step aside
                 goal = middle + rng.normal(0, 15, 2)
             else:
                 goal = np.array([rng.uniform(-20, width + 20), rng.uniform(*FOOT_ROWS)])
@@ -194,7 +195,7 @@ class Composer:
         )
 
     def _paint(self, picture: np.ndarray, people: list[Layer]) -> tuple[np.ndarray, np.ndarray]:
-        """Paints people from far to near; returns the picture and who is seen where (-1: nobody)."""
+        """Paints people from far to near; returns the picture and the identity at each pixel (-1: none)."""
         height, width = self.scene.size
         label = np.full((height, width), -1, np.int32)
         picture = picture.copy()
@@ -225,7 +226,7 @@ class Composer:
         height, width = self.size
         masks = {i: np.zeros((len(labels), height, width), bool) for i in identities}
         for t, label in enumerate(labels):
-            present = np.unique(label)  # -1 comes first: the share of nobody
+            present = np.unique(label)  # includes -1, for no person, at the front
             shares = np.stack(
                 [
                     cv2.resize((label == i).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
@@ -241,7 +242,7 @@ class Composer:
 
 
 def _play(available: int, length: int, rng: np.random.Generator) -> list[int]:
-    """Indices of cut-outs to show: walking, some twice as fast, a few standing; back again at an end."""
+    """Returns indices of cut-outs: walking, some at double speed, a few standing; reversed at the ends."""
     if rng.random() < 0.1:
         return [int(rng.integers(available))] * length
     step = int(rng.choice([1, 1, 2]))
@@ -253,7 +254,7 @@ def _play(available: int, length: int, rng: np.random.Generator) -> list[int]:
 
 
 def _darken(picture: np.ndarray, centre: tuple[float, float], radius: float, strength: float) -> None:
-    """A soft shadow on the ground, in place."""
+    """Paints a soft shadow on the ground, in place."""
     x, y = centre
     rx, ry = radius * 1.3, max(radius * 0.35, 2)
     height, width = picture.shape[:2]

@@ -1,4 +1,4 @@
-"""People cut out of a fixed-camera video by background subtraction, and followed over time.
+"""People cut out of a fixed-camera video by background subtraction and tracked over time.
 
 All images are BGR uint8, all coordinates are source pixels, boxes are ``(x0, y0, x1, y1)`` with right and
 bottom edges exclusive.
@@ -17,24 +17,24 @@ from seqformer.errors import InputError
 
 __all__ = ["Blob", "Perspective", "Scene", "Track", "number_people", "occluder_mask", "read_video"]
 
-SEED, GROW, SHADOW = 42.0, 17.0, 70.0  # colour distances; below SHADOW a uniform darkening counts as shadow
+SEED, GROW, SHADOW = 42.0, 17.0, 70.0  # colour distances; uniform darkening below SHADOW is a shadow
 STREET_SIZE = (576, 768)
-STREET_OCCLUDERS = (  # things of vtest.avi that people pass behind: lamp head and post, and the sign on it
+STREET_OCCLUDERS = (  # objects in vtest.avi that people pass behind: lamp head, post and the sign on it
     ((397, 34), (436, 20), (440, 36), (404, 44)),
     ((422, 100), (430, 100), (438, 392), (428, 392)),
     ((413, 202), (446, 202), (446, 244), (413, 244)),
 )
-LONGEST_GAP = 25  # frames for which a person who touches somebody is not followed
-FARTHEST = 0.6  # of a person's height, from where walking on leads to where a track goes on
-COLOUR_SCALE = 60.0  # a difference of clothes, in CIE Lab, that counts as much as a person's height
-MOST_DIFFERENT = 0.85  # both together
-OCCLUDER_FOOT = 392  # people whose feet are lower in the picture pass in front of them
+LONGEST_GAP = 25  # frames between two tracks of a person, while the person touches another
+FARTHEST = 0.6  # distance of a track's continuation from the extrapolated path, in heights of the person
+COLOUR_SCALE = 60.0  # difference of clothes, in CIE Lab, that counts as much as a person's height
+MOST_DIFFERENT = 0.85  # limit of both differences together
+OCCLUDER_FOOT = 392  # row; people with feet below it pass in front of the occluders
 
 
 def read_video(path: str | Path) -> np.ndarray:
-    """All frames of a video as one ``(T, H, W, 3)`` BGR array; raises InputError if it cannot be read."""
+    """Returns all frames of a video, ``(T, H, W, 3)`` BGR; raises InputError if it cannot be read."""
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such video file")
+        raise InputError(f"no video file '{path}'")
     capture = cv2.VideoCapture(str(path))
     frames = []
     while True:
@@ -44,12 +44,12 @@ def read_video(path: str | Path) -> np.ndarray:
         frames.append(frame)
     capture.release()
     if not frames:
-        raise InputError(f"{path}: no frame can be decoded; is it a video?")
+        raise InputError(f"'{path}': no frame can be decoded; is it a video?")
     return np.stack(frames)
 
 
 def occluder_mask(height: int, width: int) -> np.ndarray:
-    """Bool ``(H, W)``: pixels of fixed things in front of people; empty unless the size is vtest.avi's."""
+    """Returns the mask ``(H, W)`` of fixed objects in front of people; empty unless sized like vtest.avi."""
     mask = np.zeros((height, width), np.uint8)
     if (height, width) == STREET_SIZE:
         for polygon in STREET_OCCLUDERS:
@@ -59,18 +59,18 @@ def occluder_mask(height: int, width: int) -> np.ndarray:
 
 @dataclass
 class Perspective:
-    """A standing person's height in pixels, linear in the image row of the feet."""
+    """Height of a standing person in pixels, as a linear function of the image row of the feet."""
 
     slope: float
     offset: float
 
     def height(self, foot: float) -> float:
-        """Expected height of a person whose feet are at row ``foot``."""
+        """Returns the expected height of a person with feet at row ``foot``."""
         return max(self.slope * foot + self.offset, 12.0)
 
     @classmethod
     def fit(cls, feet: np.ndarray, heights: np.ndarray) -> Perspective:
-        """Robust line through (foot, height) samples: Theil-Sen, then the median offset."""
+        """Fits a robust line through (foot, height) samples: Theil-Sen slope, then the median offset."""
         order = np.random.default_rng(0).permutation(len(feet))
         first, second = order, np.roll(order, 1)
         apart = np.abs(feet[first] - feet[second]) > 0.25 * max(np.ptp(feet), 1.0)
@@ -104,7 +104,7 @@ class Blob:
         return self.box[3] - self.box[1]
 
     def overlap(self, other: Blob) -> int:
-        """Number of common pixels of the two masks."""
+        """Returns the number of pixels that both masks share."""
         x0, y0 = max(self.box[0], other.box[0]), max(self.box[1], other.box[1])
         x1, y1 = min(self.box[2], other.box[2]), min(self.box[3], other.box[3])
         if x0 >= x1 or y0 >= y1:
@@ -130,7 +130,7 @@ class Track:
 
 
 class Scene:
-    """One part of the source: frames, background, foreground blobs of every frame, clean tracks.
+    """One part of the source: frames, background, foreground blobs of every frame, tracks of single people.
 
     Args:
         frames: ``(T, H, W, 3)`` BGR uint8.
@@ -150,12 +150,12 @@ class Scene:
         self.tracks = self._link()
 
     def level(self, frame: np.ndarray) -> np.ndarray:
-        """The frame with its slow brightness change against the background taken out, float32."""
+        """Removes the slow brightness change relative to the background from a frame; returns float32."""
         shift = np.median(frame[::4, ::4].astype(np.float32) - self.background[::4, ::4], axis=(0, 1))
         return frame.astype(np.float32) - shift
 
     def _foreground(self, frame: np.ndarray) -> np.ndarray:
-        """Bool ``(H, W)``: hysteresis on the colour distance, without shadows, holes and thin lines."""
+        """Returns the mask ``(H, W)``: hysteresis on colour distance, no shadows, holes or thin lines."""
         image = cv2.GaussianBlur(self.level(frame), (0, 0), 0.7)
         back = cv2.GaussianBlur(self.background.astype(np.float32), (0, 0), 0.7)
         distance = np.abs(image - back).max(-1)
@@ -175,8 +175,8 @@ class Scene:
         return (cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.0) > 0.5) & ~self.occluders
 
     def _blobs(self, frame: int, mask: np.ndarray) -> list[Blob]:
-        """Connected regions of a foreground mask; parts that only an occluder separates are connected."""
-        joined = mask.astype(np.uint8)
+        """Returns connected regions of a foreground mask, joining parts separated only by an occluder."""
+        joined: np.ndarray = mask.astype(np.uint8)
         if self.occluders.any():
             for kernel in ((1, 61), (21, 1)):
                 bridge = cv2.morphologyEx(
@@ -208,9 +208,7 @@ class Scene:
             and blob.mask.sum() > 250
         ]
         if len(inside) < 20:
-            raise InputError(
-                "too few separate moving people were found in a part of the video; use a longer one"
-            )
+            raise InputError("a part of the video has too few separate moving people; use a longer video")
         return Perspective.fit(
             np.array([float(blob.foot) for blob in inside]), np.array([float(blob.height) for blob in inside])
         )
@@ -231,7 +229,7 @@ class Scene:
         )
 
     def _link(self) -> list[Track]:
-        """Tracks of single-person blobs that overlap one to one in consecutive frames."""
+        """Links single-person blobs that overlap one to one in consecutive frames to tracks."""
         tracks: list[Track] = []
         running: dict[int, Track] = {}
         for index, blobs in enumerate(self.blobs):
@@ -241,10 +239,10 @@ class Scene:
                 for j, new in enumerate(blobs):
                     touches[i, j] = old.overlap(new) > 0.1 * min(old.mask.sum(), new.mask.sum())
             following: dict[int, Track] = {}
-            for new, blob in enumerate(blobs):
+            for j, blob in enumerate(blobs):
                 if not blob.single:
                     continue
-                parents = np.flatnonzero(touches[:, new]) if len(before) else []
+                parents = np.flatnonzero(touches[:, j])
                 track = None
                 if len(parents) == 1 and touches[parents[0]].sum() == 1:
                     track = running.get(int(parents[0]))
@@ -254,25 +252,25 @@ class Scene:
                     track = Track()
                     tracks.append(track)
                 track.blobs.append(blob)
-                following[new] = track
+                following[j] = track
             running = following
         return tracks
 
 
 def number_people(tracks: list[Track], frames: np.ndarray, perspective: Perspective) -> list[int]:
-    """Which person each track is of: people who meet touch, and their tracks end and begin anew.
+    """Identifies the person of each track, since tracks are interrupted when people touch.
 
-    A track is continued by another that begins within ``LONGEST_GAP`` frames where walking on leads, if
-    walking back leads from there to where the first ended, and clothes are alike; all pairs are chosen
-    together.
+    A track continues another if it begins within ``LONGEST_GAP`` frames of its end, near the extrapolated
+    path. Extrapolating backwards must also lead to the end of the first track, and clothes must be similar.
+    All pairs are assigned jointly.
 
     Args:
         tracks: in any order.
-        frames: ``(T, H, W, 3)`` BGR uint8, of which the tracks are.
-        perspective: how tall people are.
+        frames: ``(T, H, W, 3)`` BGR uint8, the frames of the tracks.
+        perspective: expected height of people.
 
     Returns:
-        the number of the first track of the same person, for every track.
+        for every track, the index of the first track of the same person.
     """
     begin = [_clothes(frames, track.blobs[:6]) for track in tracks]
     end = [_clothes(frames, track.blobs[-6:]) for track in tracks]
@@ -292,7 +290,7 @@ def number_people(tracks: list[Track], frames: np.ndarray, perspective: Perspect
 
 
 def _distance(first: Track, second: Track) -> float:
-    """Between feet where they are and where walking on, or back, leads; in pixels, the mean of both."""
+    """Returns the distance in pixels of feet from their extrapolated place, the mean of both directions."""
     frames = second.start - first.end + 1
     before = np.array([blob.foot_point for blob in first.blobs[-6:]])
     after = np.array([blob.foot_point for blob in second.blobs[:6]])
@@ -302,7 +300,7 @@ def _distance(first: Track, second: Track) -> float:
 
 
 def _clothes(frames: np.ndarray, blobs: list[Blob]) -> np.ndarray:
-    """Median colours (6,) of trunk and legs, in 8-bit CIE Lab, over the blobs."""
+    """Returns the median colours (6,) of trunk and legs over the blobs, in 8-bit CIE Lab."""
     colours = []
     for blob in blobs:
         x0, y0, x1, y1 = blob.box
@@ -315,7 +313,7 @@ def _clothes(frames: np.ndarray, blobs: list[Blob]) -> np.ndarray:
 
 
 def _continues(old: Blob, new: Blob) -> bool:
-    """Whether sizes change as little as one walking person's do between two frames."""
+    """Whether the size changes as little as that of one walking person between two frames."""
     return (
         abs(new.height - old.height) < 0.16 * old.height + 2
         and abs(new.foot - old.foot) < 0.12 * old.height + 3
@@ -324,7 +322,7 @@ def _continues(old: Blob, new: Blob) -> bool:
 
 
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fills enclosed background of at most 150 pixels (gaps between legs are open or larger)."""
+    """Fills enclosed background of at most 150 pixels. (Gaps between legs are open or larger.)"""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
     small = stats[:, cv2.CC_STAT_AREA] <= 150
     small[0] = False

@@ -1,6 +1,6 @@
-"""PhotoVIS: a small public benchmark in YouTube-VIS format, composed of photographs in Debian packages.
+"""PhotoVIS: a small public benchmark in YouTube-VIS format, composed of photographs from Debian packages.
 
-``python tools/make_photo_vis.py`` writes it; docs/photo-vis.md says what it is and is not.
+``python tools/make_photo_vis.py`` writes it; docs/photo-vis.md describes it and its limits.
 """
 
 from seqformer.data.photo_vis.dataset import make_photo_vis

@@ -1,7 +1,7 @@
-"""Random numbers, a sine and smooth curves that are the same on every machine.
+"""Random numbers, a sine and smooth curves that are identical on every machine.
 
-Only additions, multiplications and divisions of Python floats are used, which IEEE 754 defines to the last
-bit, and of the standard library's generators the one method whose sequence is guaranteed.
+They use only additions, multiplications and divisions of Python floats, which IEEE 754 defines to the last
+bit, and the one method of the standard library's generator with a guaranteed sequence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["Curve", "Dice", "sine"]
 
 T = TypeVar("T")
 
-# Of sin(2 pi x), Taylor: (2 pi)^n / n! with alternating signs, n = 1, 3, ..., 13.
+# Taylor coefficients of sin(2 pi x): (2 pi)^n / n! with alternating signs, n = 1, 3, ..., 13.
 _SINE = (
     6.283185307179586,
     -41.341702240399755,
@@ -27,7 +27,7 @@ _SINE = (
 
 
 def sine(turns: float) -> float:
-    """The sine of an angle in turns, good to 1e-6; the cosine is ``sine(turns + 0.25)``."""
+    """Returns the sine of an angle in turns, accurate to 1e-6. The cosine is ``sine(turns + 0.25)``."""
     x = turns - float(round(turns))  # -0.5 to 0.5
     if x > 0.25:
         x = 0.5 - x
@@ -46,19 +46,19 @@ class Dice:
         self._random = random.Random(seed)
 
     def uniform(self, low: float, high: float) -> float:
-        """A number of [low, high)."""
+        """Returns a number in [low, high)."""
         return low + (high - low) * self._random.random()
 
     def chance(self, probability: float) -> bool:
-        """True with that probability."""
+        """Returns True with that probability."""
         return self._random.random() < probability
 
     def integer(self, low: int, high: int) -> int:
-        """An integer from low to high, both included."""
+        """Returns an integer from low to high, both included."""
         return low + int(self._random.random() * (high - low + 1))
 
     def choice(self, items: Sequence[T]) -> T:
-        """One of the items."""
+        """Returns one of the items."""
         return items[self.integer(0, len(items) - 1)]
 
 
@@ -67,7 +67,7 @@ class Curve:
 
     Args:
         points: control values, at least 4; time 0 is at the second one.
-        step: frames between two of them.
+        step: frames between two control values.
     """
 
     def __init__(self, points: Sequence[float], step: float):
@@ -76,16 +76,16 @@ class Curve:
 
     @classmethod
     def random(cls, dice: Dice, length: int, step: float, low: float, high: float) -> Curve:
-        """Control values drawn from [low, high) for ``length`` frames."""
+        """Returns a curve for ``length`` frames, with random control values in [low, high)."""
         return cls([dice.uniform(low, high) for _ in range(cls.count(length, step))], step)
 
     @staticmethod
     def count(length: int, step: float) -> int:
-        """Control values that ``length`` frames need."""
+        """Returns the number of control values needed for ``length`` frames."""
         return int(length / step) + 4
 
     def __call__(self, time: float) -> float:
-        """The value at a time, in frames; the first and last piece go on outside."""
+        """Returns the value at a time in frames. Outside, the first and last pieces are extrapolated."""
         place = time / self.step
         first = min(max(int(place), 0), len(self.points) - 4)
         u = place - first

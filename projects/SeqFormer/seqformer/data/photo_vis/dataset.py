@@ -21,14 +21,14 @@ from seqformer.structures import RLE
 
 __all__ = ["make_photo_vis"]
 
-_QUALITY = 88  # of JPEG
+_QUALITY = 88  # JPEG
 
 _Instances = list[tuple[int, list[RLE | None]]]  # category ids and masks
 
 
 @dataclass
 class _Job:
-    """What a process needs to make the videos of a split."""
+    """Input of the processes that make the videos of a split."""
 
     material: Material
     split: str
@@ -55,25 +55,25 @@ def make_photo_vis(
     processes: int = 1,
     progress: bool = False,
 ) -> None:
-    """Writes the benchmark: for each split NAME.json and NAME/JPEGImages.
+    """Writes the benchmark: NAME.json and NAME/JPEGImages for each split.
 
-    A video depends on the seed, the split and its number alone, whatever the number of videos and processes;
-    its content is the same in all sizes.
+    A video depends only on the seed, the split and its number, not on the number of videos or processes. Its
+    content is the same in all sizes.
 
     Args:
-        material: photographs by split, "train" and "val", as far as the splits need them.
-        output: a folder that does not exist yet.
-        videos: how many, by split of :data:`SPLITS`.
-        height: of a frame, pixels; the width is 5/3 of it.
-        seed: the published benchmark has 0.
-        processes: that draw.
-        progress: show a bar.
+        material: photographs by split, "train" and "val", as needed for the requested videos.
+        output: the folder to create; it must not exist.
+        videos: number of videos for each split of :data:`SPLITS`.
+        height: height of a frame in pixels; the width is 5/3 of it.
+        seed: random seed; 0 for the published benchmark.
+        processes: number of processes.
+        progress: show a progress bar.
 
     Raises:
         InputError: if photographs cannot be read, the output exists, or a number is out of range.
     """
     if height % 3 or height < 48:
-        raise InputError(f"the height of a frame must be a multiple of 3 and at least 48, not {height}")
+        raise InputError(f"the frame height must be a multiple of 3 and at least 48, not {height}")
     if processes < 1 or min(videos.values()) < 1:
         raise InputError("the numbers of videos and processes must be at least 1")
     with new_folder(output) as part:
@@ -98,7 +98,7 @@ def _make_videos(job: _Job, count: int, processes: int) -> Iterator[tuple[Video,
 
 
 def _make_video(number: int) -> tuple[Video, _Instances]:
-    """Draws and saves a video."""
+    """Renders and saves a video."""
     scene = make_scene(_job.material, SPLITS[_job.split], f"{_job.seed}/{_job.split}/{number}")
     frames, masks = render(scene, _job.material, _job.height)
     name = f"{number:05d}"

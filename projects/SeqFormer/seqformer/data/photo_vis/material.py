@@ -1,4 +1,4 @@
-"""The photographs: which there are, what they show, who is in which split, and how they are read."""
+"""The photographs: their list, classes and splits, and how they are read."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ CLASSES = (
 )
 _STAMPS = "usr/share/tuxpaint/stamps"
 _FOLDER = Path(__file__).parent
-_BACKGROUND_ROWS = 1600  # enough for the closest view of a frame of 480 rows
+_BACKGROUND_ROWS = 1600  # enough for the closest view in a frame of 480 rows
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """A photograph of one thing.
+    """A photograph of one object.
 
     Attributes:
-        path: below the folder of stamps, without the suffix.
+        path: path in the folder of stamps, without the suffix.
         label: index in :data:`CLASSES`.
-        individual: photographs of the same one share it.
+        individual: the same for all photographs of one object.
         split: "train" or "val".
     """
 
@@ -56,9 +56,9 @@ class Material:
     """The photographs of one split.
 
     Args:
-        root: the folder that the packages were unpacked to, which has ``usr``.
+        root: the folder with the unpacked packages, which contains ``usr``.
         split: "train" or "val".
-        cutouts, backgrounds: other lists than the package's, in its format; paths of backgrounds are
+        cutouts, backgrounds: replace the package's lists, in the same format; paths of backgrounds are
             relative to ``root``.
 
     Raises:
@@ -89,7 +89,7 @@ class Material:
 
     @cached_property
     def by_class(self) -> list[list[int]]:
-        """Indices of the cut-outs by class; only classes that have some."""
+        """Returns the indices of cut-outs for each class that has any."""
         groups = [
             [index for index, cutout in enumerate(self.cutouts) if cutout.label == label]
             for label in range(len(CLASSES))
@@ -100,7 +100,7 @@ class Material:
         return self.root / _STAMPS / f"{cutout.path}.png"
 
     def cutout(self, index: int) -> Image.Image:
-        """A cut-out, colours multiplied by alpha (mode RGBa), without its transparent margin."""
+        """Returns a cut-out with premultiplied alpha (mode RGBa), without its transparent margin."""
         file = self._file(self.cutouts[index])
         if str(file) not in self._opened:
             image = _read(file).convert("RGBA")
@@ -111,7 +111,7 @@ class Material:
         return self._opened[str(file)]
 
     def background(self, index: int) -> Image.Image:
-        """A background (mode RGB), at most 3200 rows high."""
+        """Returns a background (mode RGB), at most 3200 rows high."""
         file = self.root / self.backgrounds[index]
         if str(file) not in self._opened:
             image = _read(file).convert("RGB")

@@ -1,8 +1,8 @@
-"""Draws scenes: frames and the exact masks of what is visible, in integers.
+"""Renders scenes in integer arithmetic: frames and the exact masks of visible pixels.
 
-A pixel is one uint64 of four lanes of 16 bits: red, green, blue and alpha, 0 to 255, colours multiplied by
-alpha. Weights of a bilinear sample add up to 256, so that all lanes are computed at once without overflow,
-and the result does not depend on the machine.
+A pixel is one uint64 with four lanes of 16 bits: red, green, blue and alpha, 0 to 255, with premultiplied
+alpha. Weights of a bilinear sample add up to 256, so all lanes are computed at once without overflow, and the
+result does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ __all__ = ["render"]
 
 _LANES = np.uint64(0x00FF00FF00FF00FF)
 _EIGHT, _ALPHA = np.uint64(8), np.uint64(48)
-_PARTS = 4  # instants of a frame with an open shutter
-_OPEN = 0.6  # share of a frame's time in which it is
+_PARTS = 4  # moments rendered while the shutter is open
+_OPEN = 0.6  # fraction of a frame's time with an open shutter
 
-_Layer = tuple[tuple[slice, slice], np.ndarray]  # rows and columns, and four lanes of these pixels
+_Layer = tuple[tuple[slice, slice], np.ndarray]  # rows and columns, and their pixels in four lanes
 
 
 def render(scene: Scene, material: Material, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a video.
+    """Renders a video.
 
     Args:
         scene: see :func:`seqformer.data.photo_vis.scene.make_scene`.
         material: its photographs.
-        height: of a frame, pixels.
+        height: height of a frame in pixels.
 
     Returns:
-        frames (T, H, W, 3) uint8, RGB, and masks (N, T, H, W) bool of the N instances: pixels of which more
-        than half, over the time that the shutter is open, show the instance. Masks never overlap.
+        frames (T, H, W, 3) uint8 RGB, and masks (N, T, H, W) bool of the N instances. A mask contains the
+        pixels with more than half of their light from the instance while the shutter is open. Masks never
+        overlap.
     """
     width = round(height * ASPECT)
     frames = np.empty((scene.length, height, width, 3), dtype=np.uint8)
@@ -62,9 +63,9 @@ class _Texture:
     """A picture to sample from.
 
     Attributes:
-        pixels: (h, w) of four lanes.
-        scale: its pixels per unit: of a cut-out's longest side, or of a photograph's height.
-        left, top: of the piece in the photograph, in its pixels.
+        pixels: (h, w) with four lanes.
+        scale: pixels of the texture per longest side of a cut-out, or per height of a photograph.
+        left, top: position of the piece in the photograph, in pixels of the texture.
     """
 
     pixels: np.ndarray
@@ -77,14 +78,14 @@ class _Stage:
     def __init__(self, scene: Scene, material: Material, height: int, width: int):
         self.scene = scene
         self.height, self.width = height, width
-        self.x = np.arange(width) + (0.5 - 0.5 * width)  # of pixels' centres, from the frame's centre
+        self.x = np.arange(width) + (0.5 - 0.5 * width)  # pixel centres, relative to the frame's centre
         self.y = np.arange(height) + (0.5 - 0.5 * height)
         self.background = _photograph(material, scene.camera, scene.length, height)
         self.actors = [_cutout(material, actor, scene.length, height) for actor in scene.actors]
         self.posts = [_piece(material, post, height) for post in scene.posts]
 
     def draw(self, time: float) -> tuple[np.ndarray, np.ndarray]:
-        """A picture (H, W) of four lanes, and the visible alpha (N, H, W), uint16, 0 to 255."""
+        """Returns a picture (H, W) with four lanes, and the visible alpha (N, H, W), uint16, 0 to 255."""
         picture = self._background(time)
         visible = np.zeros((len(self.actors), self.height, self.width), dtype=np.uint16)
         for index, (actor, texture) in enumerate(zip(self.scene.actors, self.actors, strict=True)):
@@ -101,7 +102,7 @@ class _Stage:
     def _background(self, time: float) -> np.ndarray:
         camera, texture = self.scene.camera, self.background
         angle = camera.angle(time)
-        step = camera.view(time) * texture.scale / self.height  # texture's pixels per pixel
+        step = camera.view(time) * texture.scale / self.height  # texture pixels per pixel
         cos, sin = step * sine(angle + 0.25), step * sine(angle)
         center_x = camera.x(time) * texture.scale - texture.left - 0.5
         center_y = camera.y(time) * texture.scale - texture.top - 0.5
@@ -115,7 +116,7 @@ class _Stage:
         angle, turn, bend = actor.angle(time), actor.turn(time), actor.bend(time)
         center_x, center_y = (coordinate * self.height for coordinate in actor.place(time))
         cos, sin = sine(angle + 0.25), sine(angle)
-        ratio = texture.scale / size  # texture's pixels per pixel
+        ratio = texture.scale / size  # texture pixels per pixel
         along_x = width >= height  # the long axis, which bends
         half_x = 0.5 * width * turn / ratio + (0.0 if along_x else abs(bend) * size)
         half_y = 0.5 * height / ratio + (abs(bend) * size if along_x else 0.0)
@@ -146,18 +147,18 @@ class _Stage:
 
 
 def _span(center: float, reach: float, size: int) -> slice | None:
-    """Pixels along one axis that what is drawn can touch; None if there are none."""
+    """Returns the pixels along one axis that a layer can touch; None if there are none."""
     start = max(int(center + 0.5 * size - reach - 2.0), 0)
     stop = min(int(center + 0.5 * size + reach + 3.0), size)
     return slice(start, stop) if start < stop else None
 
 
 def _sample(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Bilinear samples; the picture's edge goes on outside.
+    """Returns bilinear samples. Outside the picture its edge pixels are repeated.
 
     Args:
-        pixels: (h, w) of four lanes, at least 2 each.
-        x, y: of one shape; 0, 0 is the centre of the first pixel.
+        pixels: (h, w) with four lanes; both sides at least 2.
+        x, y: coordinates of equal shape; 0, 0 is the centre of the first pixel.
     """
     height, width = pixels.shape
     x, y = (
@@ -180,7 +181,7 @@ def _sample(pixels: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _cover(
     picture: np.ndarray, visible: np.ndarray, place: tuple[slice, slice], layer: np.ndarray
 ) -> np.ndarray:
-    """Draws a layer over a picture and over what is visible so far, in place; returns the layer's alpha."""
+    """Paints a layer over a picture and reduces the visible alpha below it, in place; returns its alpha."""
     alpha = layer >> _ALPHA
     rest = np.uint64(256) - (alpha + (alpha >> np.uint64(7)))  # 256 to 0
     below = picture[place]
@@ -191,7 +192,7 @@ def _cover(
 
 
 def _pack(image: np.ndarray) -> np.ndarray:
-    """(h, w, 4) uint8 -> (h, w) of four lanes."""
+    """(h, w, 4) uint8 -> (h, w) with four lanes."""
     lanes = np.ascontiguousarray(image, dtype="<u2")
     return lanes.view("<u8")[..., 0].astype(np.uint64)
 
@@ -223,7 +224,7 @@ def _photograph(material: Material, camera: Camera, length: int, height: int) ->
     times = [0.5 * half for half in range(2 * length + 1)]
     views = [camera.view(time) for time in times]
     factor = _nearest_factor(min(views) * image.height / height)
-    reach_x, reach_y = 0.56 * ASPECT * max(views), 0.62 * max(views)  # a little more, for it is turned
+    reach_x, reach_y = 0.56 * ASPECT * max(views), 0.62 * max(views)  # with a margin for rotation
     left, top, right, bottom = (
         min(max(int(extreme * image.height), 0), limit)
         for extreme, limit in (
@@ -239,7 +240,7 @@ def _photograph(material: Material, camera: Camera, length: int, height: int) ->
 
 
 def _piece(material: Material, post: Post, height: int) -> _Texture:
-    """As high as the frame and as wide as the post, with transparent columns left and right."""
+    """Returns a piece as high as the frame and as wide as the post, with transparent columns at its sides."""
     image = material.background(post.background)
     width = max(int(post.width * height), 4)
     factor = max(min(image.width * 2 // (5 * width), image.height * 3 // (5 * height), 4), 1)

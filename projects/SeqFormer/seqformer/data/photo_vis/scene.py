@@ -1,6 +1,6 @@
-"""What happens in a video, before anything is drawn.
+"""The content of a video, before rendering.
 
-All choices are made here, in heights of the frame, so a video is the same in every size. Places are x, y
+All choices are made here, in units of the frame height, so a video is the same in every size. Places are x, y
 relative to the frame's centre; times are in frames.
 """
 
@@ -15,7 +15,7 @@ from seqformer.data.photo_vis.material import Material
 __all__ = ["ASPECT", "SPLITS", "Actor", "Camera", "Post", "Rules", "Scene", "make_scene"]
 
 ASPECT = 5.0 / 3.0  # width / height
-_TRIES = 20  # paths drawn until an instance is seen often enough
+_TRIES = 20  # paths tried until an instance is visible often enough
 _STILL_ANGLE = 0.02  # turns
 
 Place = tuple[float, float]
@@ -23,18 +23,18 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True)
 class Rules:
-    """How hard the videos of a split are.
+    """Difficulty of the videos of a split.
 
     Attributes:
-        length: frames, T.
+        length: number of frames, T.
         material: split of the photographs.
-        kinds: fewest and most photographs in a video; look-alikes come on top.
-        most: instances in a video.
-        look_alikes: probability that a photograph is there several times.
-        copies: fewest and most of them.
+        kinds: fewest and most photographs in a video, not counting look-alikes.
+        most: most instances in a video.
+        look_alikes: probability that a photograph appears several times.
+        copies: fewest and most copies of such a photograph.
         meetings: greatest number of planned full occlusions.
         posts: probability of each of two posts in front of everything.
-        post_width: narrowest and widest, frame heights.
+        post_width: smallest and greatest width in frame heights.
     """
 
     length: int
@@ -63,7 +63,7 @@ class Camera:
         background: index of the photograph.
         x, y: centre of the view, in heights of the photograph.
         view: height of the view, in heights of the photograph.
-        angle: turns.
+        angle: rotation in turns.
     """
 
     background: int
@@ -73,7 +73,7 @@ class Camera:
     angle: Curve
 
     def to_frame(self, point: Place, time: float) -> Place:
-        """Where a point of the photograph is seen."""
+        """Returns the place in the frame of a point of the photograph."""
         view, angle = self.view(time), self.angle(time)
         dx, dy = (point[0] - self.x(time)) / view, (point[1] - self.y(time)) / view
         cos, sin = sine(angle + 0.25), sine(angle)
@@ -86,13 +86,13 @@ class Actor:
 
     Attributes:
         cutout: index of the photograph.
-        mirrored: left and right exchanged.
-        gains: of red, green and blue, in 256ths.
-        place: x, y of its centre at a time.
-        size: longest side, in frame heights.
-        angle: turns.
-        turn: width as a share of the photograph's, as if turned about the upright axis.
-        bend: how far both ends are bent sideways, as a share of the length.
+        mirrored: whether left and right are swapped.
+        gains: gains of red, green and blue, in 256ths.
+        place: x, y of its centre, by time.
+        size: longest side in frame heights, by time.
+        angle: rotation in turns.
+        turn: width as a fraction of the photograph's, as if turned about the vertical axis.
+        bend: sideways bend of both ends, as a fraction of the length.
     """
 
     cutout: int
@@ -107,13 +107,13 @@ class Actor:
 
 @dataclass
 class Post:
-    """An upright piece of another photograph in front of the instances, which nobody annotates.
+    """A vertical strip of another photograph in front of the instances, which is not annotated.
 
     Attributes:
-        background: index of the photograph that it is cut from.
-        corner: of the piece, as shares of the photograph's width and height.
-        x: of its centre at a time.
-        width: frame heights.
+        background: index of the photograph from which it is cut.
+        corner: corner of the strip, as fractions of the photograph's width and height.
+        x: x of its centre, by time.
+        width: width in frame heights.
     """
 
     background: int
@@ -127,10 +127,10 @@ class Scene:
     """A video.
 
     Attributes:
-        length: frames, T.
-        actors: those in front come later.
-        brightness: at a time; 1 is the photographs'.
-        blurred: whether the shutter is open for a part of each frame.
+        length: number of frames, T.
+        actors: instances from back to front.
+        brightness: factor of the photographs' brightness, by time.
+        blurred: whether the frames have motion blur.
     """
 
     length: int
@@ -144,7 +144,7 @@ class Scene:
 
 @dataclass
 class _Path:
-    """Where one instance goes: relative to the frame, or fixed to the background."""
+    """Path of one instance, relative to the frame or to the background."""
 
     x: Curve
     y: Curve
@@ -159,11 +159,11 @@ class _Path:
 
 
 def make_scene(material: Material, rules: Rules, seed: str) -> Scene:
-    """The scene of a seed.
+    """Returns the scene for a seed.
 
     Args:
         material: photographs of the split.
-        rules: of :data:`SPLITS`.
+        rules: a value of :data:`SPLITS`.
         seed: any text.
     """
     dice = Dice(seed)
@@ -203,23 +203,25 @@ def _camera(dice: Dice, material: Material, length: int) -> Camera:
     zoom = dice.uniform(0.0, 0.12)
     largest = view * (1.0 + zoom)
     step = dice.uniform(6.0, 14.0)
-    reach = dice.uniform(0.0, 0.5) * view  # how far the hand moves
+    reach = dice.uniform(0.0, 0.5) * view  # movement of the hand
     margins = (0.5 * largest * ASPECT, 0.5 * largest)
     curves = []
     for extent, margin in zip((ratio, 1.0), margins, strict=True):
         center = dice.uniform(margin, extent - margin)
         low, high = max(center - reach, margin), min(center + reach, extent - margin)
         curves.append(Curve.random(dice, length, step, low, high))
+    x, y = curves
     return Camera(
         background,
-        *curves,
+        x,
+        y,
         Curve.random(dice, length, step, view * (1.0 - zoom), largest),
         Curve.random(dice, length, step, -_STILL_ANGLE, _STILL_ANGLE),
     )
 
 
 def _cast(dice: Dice, material: Material, rules: Rules) -> list[int]:
-    """Cut-outs of the instances: classes equally often, the same photograph several times if so drawn."""
+    """Chooses the cut-outs of the instances, with equal odds for classes, and copies as look-alikes."""
     cast: list[int] = []
     for _ in range(dice.integer(*rules.kinds)):
         cutout = dice.choice(dice.choice(material.by_class))
@@ -238,7 +240,6 @@ def _sizes(dice: Dice, material: Material, cutouts: list[int]) -> list[float]:
 
 
 def _path(dice: Dice, camera: Camera, rules: Rules, speed: float) -> _Path:
-    path = None
     for _ in range(_TRIES):
         path = _any_path(dice, camera, rules.length, speed * dice.uniform(0.8, 1.3))
         inside = sum(_inside(path.place(camera, float(t))) for t in range(rules.length))
@@ -255,13 +256,14 @@ def _any_path(dice: Dice, camera: Camera, length: int, step: float) -> _Path:
     count = Curve.count(length, step)
     wide, high = 0.5 * ASPECT, 0.5
     kind = dice.uniform(0.0, 1.0)
-    if kind < 0.25:  # rests on the background, or nearly so
+    if kind < 0.25:  # rests on the background, or nearly
         time = dice.uniform(0.0, length)
         at = (dice.uniform(-0.9, 0.9) * wide, dice.uniform(-0.8, 0.8) * high)
         view = camera.view(time)
         anchor = (camera.x(time) + at[0] * view, camera.y(time) + at[1] * view)
         sway = dice.choice((0.0, 0.05))
-        return _Path(*(Curve.random(dice, length, step, -sway, sway) for _ in range(2)), anchor=anchor)
+        x, y = (Curve.random(dice, length, step, -sway, sway) for _ in range(2))
+        return _Path(x, y, anchor)
     if kind < 0.6:  # roams
         return _Path(
             Curve.random(dice, length, step, -wide, wide), Curve.random(dice, length, step, -high, high)
@@ -269,7 +271,7 @@ def _any_path(dice: Dice, camera: Camera, length: int, step: float) -> _Path:
     ys = [dice.uniform(-0.8, 0.8) * high]
     for _ in range(count - 1):
         ys.append(min(max(ys[-1] + dice.uniform(-0.2, 0.2), -high), high))
-    if kind < 0.85:  # goes from one side to the other, from outside or not
+    if kind < 0.85:  # crosses from one side to the other, starting inside or outside
         start, end = dice.uniform(-1.6, -0.3) * wide, dice.uniform(0.3, 1.6) * wide
         side = dice.choice((-1.0, 1.0))
         xs = [side * (start + (end - start) * index / (count - 1)) for index in range(count)]
@@ -284,7 +286,7 @@ def _any_path(dice: Dice, camera: Camera, length: int, step: float) -> _Path:
 
 
 def _meet(dice: Dice, rules: Rules, paths: list[_Path], sizes: list[float]) -> None:
-    """Leads one instance behind a larger one: their paths share a part, and go on apart."""
+    """Leads one instance behind a larger one: their paths share a part and then separate."""
     first = dice.integer(0, len(paths) - 1)
     second = (first + dice.integer(1, len(paths) - 1)) % len(paths)
     behind, front = sorted((first, second), key=lambda index: sizes[index])
@@ -296,7 +298,7 @@ def _meet(dice: Dice, rules: Rules, paths: list[_Path], sizes: list[float]) -> N
         leader = getattr(paths[front], axis)
         own = Curve.random(dice, rules.length, step, -0.5, 0.5)
         spread = ASPECT if axis == "x" else 0.9
-        # Three control values in common are one instant in which both are at the same place.
+        # With three control values in common, both are at the same place at one moment.
         points = [
             leader.points[index] if shared <= index < shared + 3 else spread * own.points[index]
             for index in range(count)
@@ -317,10 +319,12 @@ def _actor(dice: Dice, camera: Camera, rules: Rules, cutout: int, path: _Path, s
     view = camera.view(0.0)
     anchored = path.anchor is not None
     light = dice.uniform(0.75, 1.15)
+    mirrored = dice.chance(0.5)
+    red, green, blue = (int(256.0 * light * dice.uniform(0.92, 1.08)) for _ in range(3))
     return Actor(
         cutout,
-        mirrored=dice.chance(0.5),
-        gains=tuple(int(256.0 * light * dice.uniform(0.92, 1.08)) for _ in range(3)),
+        mirrored,
+        gains=(red, green, blue),
         place=lambda time: path.place(camera, time),
         size=lambda time: size * scale(time) * (view / camera.view(time) if anchored else 1.0),
         angle=Curve.random(dice, length, step, upright - swing, upright + swing),
@@ -331,7 +335,7 @@ def _actor(dice: Dice, camera: Camera, rules: Rules, cutout: int, path: _Path, s
 
 def _post(dice: Dice, material: Material, camera: Camera, rules: Rules) -> Post:
     anchor = camera.x(0.0) + dice.uniform(-0.45, 0.45) * ASPECT * camera.view(0.0)
-    parallax = dice.uniform(1.0, 1.8)  # a near thing moves faster than the background
+    parallax = dice.uniform(1.0, 1.8)  # near objects move faster than the background
     return Post(
         dice.integer(0, len(material.backgrounds) - 1),
         (dice.uniform(0.0, 0.6), dice.uniform(0.0, 0.3)),

@@ -1,7 +1,7 @@
-// Multi-scale deformable attention: the arithmetic of one sample, of one output element and of its gradients.
+// Multi-scale deformable attention: the arithmetic of one sample, one output element and its gradients.
 //
-// It stands here once: the CPU kernels take the formulas with F a vector of samples, the CUDA kernels (and the
-// tests' host build) take the functors, which compute what belongs to one linear index.
+// All kernels share it. The CPU kernels use the formulas, with F a vector of samples. The CUDA kernels (and the
+// tests' host build) use the functors, each of which computes the result for one linear index.
 //
 // Shapes, all contiguous: value (N, S, M, D); locations (N, Q, M, L, P, 2), xy, normalised to each level;
 // weights (N, Q, M, L, P); output (N, Q, M, D). Source: Deformable DETR, equation 3.
@@ -23,31 +23,31 @@ namespace seqformer {
 
 // ---- formulas; F is a floating-point type or a vector of its elements E ----
 
-// Place on the grid of a level's cells, whose centres have whole coordinates.
+// Position on the grid of a level's cells, whose centres have integer coordinates.
 template <typename E, typename F>
 SEQFORMER_INLINE F grid_coordinate(F location, F size) {
   return location * size - E(0.5);
 }
 
-// Whether a place is less than a cell away from some cell, along one axis. False for NaN.
+// Whether a position is less than one cell away from a cell along one axis. False for NaN.
 template <typename E, typename F>
 SEQFORMER_INLINE auto touches(F coordinate, F size) {
   return (coordinate > E(-1)) & (coordinate < size);
 }
 
-// A location relative to its reference point: the offset is in cells.
+// Location from a reference point and an offset in cells.
 template <typename F>
 SEQFORMER_INLINE F point_location(F reference, F offset, F size) {
   return reference + offset / size;
 }
 
-// A location relative to its reference box: an offset of P (the number of points) reaches the box's edge.
+// Location from a reference box and an offset; an offset of P (the number of points) reaches the edge of the box.
 template <typename E, typename F>
 SEQFORMER_INLINE F box_location(F centre, F extent, F offset, int64_t points) {
   return centre + offset * extent * (E(0.5) / E(points));
 }
 
-// Shares of the four cells around a place (row, column), from its fractions of a cell, times a factor.
+// Bilinear weights of the four cells (row, column) around a position, from its fractional part, times a factor.
 template <typename F>
 struct Corners {
   F v00, v01, v10, v11;
@@ -60,7 +60,7 @@ SEQFORMER_INLINE Corners<F> corner_shares(F fx, F fy, F factor) {
   return {top - top_right, top_right, bottom - bottom_right, bottom_right};
 }
 
-// Gradients of one sample, from the products of the four cells with the output's gradient.
+// Gradients of one sample, from the dot products of the four cells with the output's gradient.
 template <typename F>
 struct SampleGradient {
   F x, y, weight;
@@ -75,9 +75,9 @@ SEQFORMER_INLINE SampleGradient<F> sample_gradient(Corners<F> product, F fx, F f
   return {weight * width * (right - left), weight * height * (bottom - top), top + fy * (bottom - top)};
 }
 
-// ---- functors over a linear index: T of value, C of locations and weights, A accumulates ----
+// ---- functors over a linear index; T is the type of value, C of locations and weights, A of sums ----
 
-// One sample's place and which of its cells exist.
+// Position of one sample, and whether any of its cells exists.
 template <typename A>
 struct Place {
   int64_t row, column;
@@ -96,7 +96,7 @@ struct Place {
   }
 };
 
-// Calls visit(cell, share) for every cell of the image around a place, share being its part of factor.
+// Calls visit(corner, cell, share) for every existing cell around a position; the shares add up to factor.
 template <typename A, typename Visit>
 SEQFORMER_INLINE void visit_corners(
     const Place<A>& place, A factor, int64_t start, int64_t height, int64_t width, int64_t cells, Visit visit) {
@@ -105,14 +105,14 @@ SEQFORMER_INLINE void visit_corners(
   for (int corner = 0; corner < 4; ++corner) {
     const int64_t row = place.row + corner / 2, column = place.column + corner % 2;
     const int64_t cell = start + row * width + column;
-    // The last two comparisons keep wrong level starts from reading beyond the image.
+    // The last two comparisons prevent reads beyond the image if level starts are wrong.
     if (row >= 0 && row < height && column >= 0 && column < width && cell >= 0 && cell < cells) {
       visit(corner, cell, shares[corner]);
     }
   }
 }
 
-// Index: (N, Q, M, D), an element of the output.
+// Index (N, Q, M, D): computes one element of the output.
 template <typename T, typename C, typename A>
 struct ForwardElement {
   Problem problem;
@@ -143,8 +143,8 @@ struct ForwardElement {
   }
 };
 
-// Index: (N, Q, M, D), an element of the output's gradient, which goes to the cells that it came from.
-// Add(pointer, number) adds to a number that others may be adding to.
+// Index (N, Q, M, D): adds one element of the output's gradient to the cells that it was sampled from.
+// Add(pointer, number) must be safe against concurrent additions.
 template <typename T, typename C, typename A, typename Add>
 struct ValueGradient {
   Problem problem;
@@ -174,7 +174,7 @@ struct ValueGradient {
   }
 };
 
-// Index: (N, Q, M, L, P), a sample, whose location's and weight's gradients are written.
+// Index (N, Q, M, L, P): writes the gradients of one sample's location and weight.
 template <typename T, typename C, typename A>
 struct LocationGradient {
   Problem problem;
@@ -197,11 +197,11 @@ struct LocationGradient {
     if (place.inside) {
       A products[4] = {A(0), A(0), A(0), A(0)};
       const T* slice = value + (image * p.cells * p.heads + head) * p.channels;
-      const T* wanted = grad_output + query_head * p.channels;
+      const T* output_gradient = grad_output + query_head * p.channels;
       visit_corners<A>(place, A(1), starts[level], height, width, p.cells, [&](int corner, int64_t cell, A) {
         const T* source = slice + cell * p.heads * p.channels;
         for (int64_t channel = 0; channel < p.channels; ++channel) {
-          products[corner] += static_cast<A>(source[channel]) * static_cast<A>(wanted[channel]);
+          products[corner] += static_cast<A>(source[channel]) * static_cast<A>(output_gradient[channel]);
         }
       });
       gradient = sample_gradient<A>(

@@ -1,5 +1,5 @@
-// Under autocast value stays as it is, often half precision; places and weights are taken in float32, since half
-// precision is too coarse for them.
+// Autocast rules. Locations and weights become float32, since half precision is too coarse for them. A float32 value
+// becomes half precision.
 
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -12,7 +12,7 @@ at::Tensor to_float(const at::Tensor& tensor) {
   return tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16 ? tensor.to(at::kFloat) : tensor;
 }
 
-// Of mixed float32 and half precision, value is brought to the precision of autocast, as for other operators.
+// Converts a float32 value to the dtype of autocast, as other operators do.
 at::Tensor to_autocast(const at::Tensor& value, c10::DeviceType device) {
   return value.scalar_type() == at::kFloat ? value.to(at::autocast::get_autocast_dtype(device)) : value;
 }

@@ -1,4 +1,4 @@
-// What kernels are called with; nothing here knows of PyTorch.
+// Arguments of the kernels, independent of PyTorch.
 
 #pragma once
 
@@ -6,16 +6,16 @@
 
 namespace seqformer {
 
-// Sizes of one call: N images, S cells of all levels, M heads, D channels a head, Q queries, L levels, P points.
-// Everything is indexed in 64 bits.
+// Sizes: N images, S cells of all levels, M heads, D channels per head, Q queries, L levels, P points.
+// All indices have 64 bits.
 struct Problem {
   int64_t images, cells, heads, channels, queries, levels, points;
 };
 
 enum class Type { kFloat, kDouble, kHalf, kBFloat16 };
 
-// Arrays of one call, contiguous. The type of locations (and of all that stands for them) is value's, or float where
-// value is half precision.
+// Contiguous arrays of one call. Locations, weights, and in the fused form reference, have the type of value, or float
+// if value is half precision.
 struct Call {
   Problem problem;
   Type value_type, location_type;
@@ -25,14 +25,14 @@ struct Call {
   const void* locations;
   const void* weights;
 
-  // The fused form (on CPUs), if reference is set: locations are offsets from it, in cells from points and in halves
-  // of the size over P from boxes, and weights are logits, whose softmax over L * P is taken.
+  // Fused form (CPUs only), used if reference is set: locations are offsets, in cells from points, or in units of half
+  // the size divided by P from boxes. Weights are logits; their softmax over L * P is computed.
   const void* reference;   // (N, Q, L, reference_size)
   int64_t reference_size;  // 2: points xy; 4: boxes cxcywh
 
   void* output;  // (N, Q, M, D)
 
-  // Backward. On CUDA grad_value is in float where value is half precision, and zero at first.
+  // Backward. On CUDA grad_value must be zeroed, and it is float if value is half precision.
   const void* grad_output;
   void* grad_value;
   void* grad_locations;

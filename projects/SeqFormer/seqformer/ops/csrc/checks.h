@@ -1,4 +1,4 @@
-// What every implementation demands of its arguments, said by name.
+// Checks of the arguments, shared by all implementations. Messages name the argument.
 
 #pragma once
 
@@ -12,8 +12,8 @@ namespace seqformer {
 
 inline bool is_half_precision(at::ScalarType type) { return type == at::kHalf || type == at::kBFloat16; }
 
-// Checks what attention takes in all its forms, and returns the sizes. ``locations`` is (N, Q, M, L, P, 2) and
-// ``weights`` (N, Q, M, L, P), under the names that the form gives them.
+// Checks the arguments common to all forms and returns the sizes. ``locations`` is (N, Q, M, L, P, 2) and
+// ``weights`` (N, Q, M, L, P); messages use the names given for them.
 inline Problem check_arguments(
     const at::Tensor& value,
     const at::Tensor& spatial_shapes,
@@ -43,12 +43,12 @@ inline Problem check_arguments(
        {std::pair<const at::Tensor&, const char*>{locations, locations_name}, {weights, weights_name}}) {
     TORCH_CHECK(
         tensor.scalar_type() == type || (is_half_precision(type) && tensor.scalar_type() == at::kFloat), name,
-        " must be ", type, " as value is", is_half_precision(type) ? ", or float32" : "", "; not ",
+        " must be ", type, " like value", is_half_precision(type) ? ", or float32" : "", ", not ",
         tensor.scalar_type());
   }
   TORCH_CHECK(
-      locations.scalar_type() == weights.scalar_type(), weights_name, " must be ", locations.scalar_type(), " as ",
-      locations_name, " is, not ", weights.scalar_type());
+      locations.scalar_type() == weights.scalar_type(), weights_name, " must be ", locations.scalar_type(), " like ",
+      locations_name, ", not ", weights.scalar_type());
   TORCH_CHECK(
       locations.dim() == 6 && locations.size(0) == value.size(0) && locations.size(2) == value.size(2) &&
           locations.size(3) == levels && locations.size(5) == 2,
@@ -63,7 +63,7 @@ inline Problem check_arguments(
         {locations, locations_name},
         {weights, weights_name}}) {
     TORCH_CHECK(
-        tensor.device() == value.device(), name, " must be on ", value.device(), " as value is, not on ",
+        tensor.device() == value.device(), name, " must be on ", value.device(), " like value, not on ",
         tensor.device());
   }
   TORCH_CHECK(value.size(1) < std::numeric_limits<int32_t>::max(), "value has too many cells: ", value.size(1));
@@ -79,7 +79,7 @@ inline Type type_of(const at::Tensor& tensor) {
   }
 }
 
-// The call of checked, contiguous arguments; the rest of it is left empty.
+// Returns a call of checked, contiguous arguments. Outputs and gradients are left empty.
 inline Call make_call(
     const Problem& problem,
     const at::Tensor& value,
@@ -99,7 +99,7 @@ inline Call make_call(
   return call;
 }
 
-// The gradient that backward starts from.
+// Checks the gradient that the backward pass starts from.
 inline void check_grad_output(const at::Tensor& grad_output, const at::Tensor& value, const Problem& p) {
   const int64_t channels = p.heads * p.channels;
   TORCH_CHECK(
@@ -109,11 +109,11 @@ inline void check_grad_output(const at::Tensor& grad_output, const at::Tensor& v
       grad_output.sizes());
   TORCH_CHECK(
       grad_output.scalar_type() == value.scalar_type() && grad_output.device() == value.device(),
-      "grad_output must be ", value.scalar_type(), " on ", value.device(), " as value is, not ",
+      "grad_output must be ", value.scalar_type(), " on ", value.device(), " like value, not ",
       grad_output.scalar_type(), " on ", grad_output.device());
 }
 
-// Reference points or boxes of the fused form.
+// Checks the reference points or boxes of the fused form.
 inline void check_reference(const at::Tensor& reference, const at::Tensor& offsets, const Problem& p) {
   TORCH_CHECK(
       reference.dim() == 4 && reference.size(0) == p.images && reference.size(1) == p.queries &&
@@ -122,7 +122,7 @@ inline void check_reference(const at::Tensor& reference, const at::Tensor& offse
       ", L = ", p.levels, "; not of shape ", reference.sizes());
   TORCH_CHECK(
       reference.scalar_type() == offsets.scalar_type() && reference.device() == offsets.device(),
-      "reference must be ", offsets.scalar_type(), " on ", offsets.device(), " as offsets is, not ",
+      "reference must be ", offsets.scalar_type(), " on ", offsets.device(), " like offsets, not ",
       reference.scalar_type(), " on ", reference.device());
 }
 

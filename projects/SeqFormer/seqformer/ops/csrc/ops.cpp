@@ -1,4 +1,4 @@
-// The operators' schemas, which all implementations share, and the module that Python imports to register them.
+// The operators' schemas, shared by all implementations, and the module that Python imports to register them.
 
 #include <Python.h>
 #include <torch/library.h>

@@ -1,4 +1,4 @@
-// Frames: the middle of a frame's time is sought, so that rounding cannot give its neighbour
+// Frames: seek to the middle of a frame's time, so that rounding cannot select its neighbour
 
 const isPlaying = () => !video.paused && !video.ended;
 
@@ -10,10 +10,13 @@ function go(frame, tell = true) {
   if (tell) announce();
 }
 
+// A seek may end before its frame can be drawn, so a frame counts when the browser presents it.
+let presented = -1;
+
 function arrived() {
   const at = Math.min(Math.floor(video.currentTime * fps + 1e-3), length - 1);
   if (!isPlaying() && at !== state.frame) video.currentTime = (state.frame + 0.5) / fps;
-  else picture(at);
+  else if (at === presented) picture(at);
 }
 
 function picture(frame) {
@@ -26,7 +29,8 @@ function picture(frame) {
 }
 
 function follow(now, { mediaTime }) {
-  if (isPlaying()) picture(Math.min(Math.round(mediaTime * fps), length - 1));
+  presented = Math.min(Math.round(mediaTime * fps), length - 1);
+  if (isPlaying() || presented === state.frame) picture(presented);
   video.requestVideoFrameCallback(follow);
 }
 
@@ -49,7 +53,7 @@ function stopped() {
 
 function announce() {
   if (isPlaying()) return;
-  const seen = shown().filter((i) => isSeen(i, state.frame));
+  const seen = shown().filter((i) => isVisible(i, state.frame));
   $("live").textContent = `Frame ${state.frame} of ${length}. ${seen.length ? seen.map(nameOf).join(", ") : "No instance"}.`;
 }
 
@@ -57,16 +61,16 @@ function announce() {
 
 const svgNode = (name) => document.createElementNS("http://www.w3.org/2000/svg", name);
 
-/** Bars of frames in a chart whose x axis is that of the slider. */
+/** Path of the bars of frames in a chart with the slider's x axis. */
 function barsPath(heights) {
   return heights.map((h, t) => (h ? `M${t - 0.45} ${1 - h}h.9V1h-.9z` : "")).join("");
 }
 
-/** Runs of frames, from and to, in which an instance has a mask. */
+/** Runs of frames [from, to] in which an instance has a mask. */
 function runs(instance) {
   const found = [];
   for (let t = 0; t < length; t++) {
-    if (!isSeen(instance, t)) continue;
+    if (!isVisible(instance, t)) continue;
     if (found.length && found.at(-1)[1] === t - 1) found.at(-1)[1] = t;
     else found.push([t, t]);
   }
@@ -95,7 +99,7 @@ function makeRow(instance, i) {
   lane.setAttribute("viewBox", `0 0 ${Math.max(length - 1, 1)} 1`);
   lane.setAttribute("preserveAspectRatio", "none");
   lane.setAttribute("role", "img");
-  lane.setAttribute("aria-label", where ? `Seen in frames ${where}` : "Never seen");
+  lane.setAttribute("aria-label", where ? `Visible in frames ${where}` : "Never visible");
   const path = svgNode("path");
   path.setAttribute("d", present.map(([from, to]) => `M${from - 0.5} 0H${to + 0.5}V1H${from - 0.5}z`).join(""));
   lane.append(path, now());
@@ -129,7 +133,7 @@ function showFrame() {
   showClip();
 }
 
-/** Which instances are listed, and which one is alone. */
+/** Updates which instances are listed and which one is selected. */
 function showInstances() {
   const alone = state.solo >= 0;
   rows.forEach(({ row, button }, i) => {
@@ -155,8 +159,8 @@ function showLayer() {
   $("layer-value").textContent = `${state.layer} of ${layers}`;
   const first = state.layer === 1;
   $("reference-note").textContent = first
-    ? "Where the layer starts: a point, the same in all frames"
-    : `Where the layer starts: the box of layer ${state.layer - 1}`;
+    ? "Reference point of the layer, the same in all frames"
+    : `Reference box of the layer: the box of layer ${state.layer - 1}`;
   $("reference-sign").setAttribute("d", first ? "M8 2v12M2 8h12" : "M2 3h12v10H2z");
   $("reference-sign").classList.toggle("dashed", !first);
   if (state.solo >= 0) showChart();
@@ -167,7 +171,7 @@ function showLayer() {
 function showChart() {
   const shares = Array.from({ length }, (_, t) => shareOf(state.solo, t, state.layer));
   const top = Math.max(...shares, 1) * 1.08;
-  const heights = (wanted) => shares.map((s, t) => (isSeen(state.solo, t) === wanted ? s / top : 0));
+  const heights = (visible) => shares.map((s, t) => (isVisible(state.solo, t) === visible ? s / top : 0));
   const [absent, present] = $("chart").querySelectorAll(".bars");
   absent.setAttribute("d", barsPath(heights(false)));
   present.setAttribute("d", barsPath(heights(true)));
@@ -178,11 +182,11 @@ function showChart() {
   $("heaviest").dataset.frame = heaviest;
   $("chart").setAttribute(
     "aria-label",
-    `Mean temporal weight of each frame; heaviest is frame ${heaviest}, ${shares[heaviest].toFixed(1)} times an equal share`,
+    `Mean temporal weight of each frame; highest in frame ${heaviest}, ${shares[heaviest].toFixed(1)} times equal weight`,
   );
 }
 
-/** The temporal weights of the clip that the frame is shown of. */
+/** Shows the temporal weights of the clip that the frame's trace is taken from. */
 function showClip() {
   if (state.solo < 0) return;
   const record = recordOf(state.solo, state.frame);
@@ -192,7 +196,7 @@ function showClip() {
   bracket.setAttribute("width", 0);
   if (record < 0) {
     $("clip-name").textContent = "";
-    $("clip-note").textContent = "No clip holds this instance in this frame.";
+    $("clip-note").textContent = "No clip contains this instance in this frame.";
     return;
   }
   const { start, weights } = clipOf(record, state.layer);
@@ -201,8 +205,8 @@ function showClip() {
     bracket.setAttribute(name, value);
   $("clip-name").textContent = `in frames ${start} to ${end}`;
   $("clip-note").textContent = about.clipped
-    ? `The video is tracked in overlapping clips, and weights sum to 1 over the frames of one: here the one whose middle is nearest to this frame. The chart above the instances shows each frame's mean over all its clips, relative to equal weights (dashed). Faded: no mask there.`
-    : `Weights sum to 1 over the whole video. The chart above the instances shows them relative to equal weights (dashed). Faded: no mask there.`;
+    ? `The video is tracked in overlapping clips. Weights sum to 1 over the frames of a clip, here the one whose middle is nearest to this frame. The chart above the instances shows each frame's mean over all its clips, relative to equal weights (dashed). Faded: no mask.`
+    : `Weights sum to 1 over the whole video. The chart above the instances shows them relative to equal weights (dashed). Faded: no mask.`;
   const top = Math.max(...weights, 1e-6);
   weights.forEach((weight, n) => {
     const button = document.createElement("button");
@@ -210,7 +214,7 @@ function showClip() {
     button.type = "button";
     button.setAttribute("aria-label", `Frame ${start + n}, weight ${weight.toFixed(3)}`);
     button.title = `Frame ${start + n}: ${weight.toFixed(3)}`;
-    button.classList.toggle("absent", !isSeen(state.solo, start + n));
+    button.classList.toggle("absent", !isVisible(state.solo, start + n));
     if (start + n === state.frame) button.setAttribute("aria-current", "true");
     bar.style.height = `${(70 * weight) / top}%`;
     button.append(weight.toFixed(2).replace(/^0/, ""), bar, String(start + n));
@@ -222,7 +226,7 @@ function showClip() {
   });
 }
 
-// What the user does
+// User actions
 
 function solo(instance) {
   state.solo = instance;
@@ -247,7 +251,7 @@ function toggle(name) {
   draw();
 }
 
-/** The instance before or after the one alone, of those listed. */
+/** Selects the previous or next listed instance. */
 function nextInstance(step) {
   const listed = [...instances.keys()].filter(isListed);
   if (!listed.length) return;
@@ -288,7 +292,7 @@ function pressed(event) {
   if (event.ctrlKey || event.altKey || event.metaKey || $("shortcuts").open) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const tag = event.target.tagName;
-  // Sliders and lists keep the keys that move them, buttons and boxes the one that presses them.
+  // Sliders and lists keep the keys that move them; buttons and checkboxes keep the space bar.
   const takes = tag === "SELECT" || (event.target.type === "range" ? key !== " " : /BUTTON|INPUT/.test(tag) && key === " ");
   if (!KEYS[key] || (takes && key !== "Escape" && (key === " " || key.length > 1 || tag === "SELECT"))) return;
   event.preventDefault();
@@ -326,15 +330,15 @@ function fail(text) {
   $("problem").hidden = false;
 }
 
-/** Where to begin, such as page.html#frame=40&instance=2&layer=1&theme=dark; the instance by its id. */
+/** Applies the initial state in the address: page.html#frame=40&instance=2&layer=1&theme=dark (instance id). */
 function begin() {
-  const wanted = new URLSearchParams(location.hash.slice(1));
+  const requested = new URLSearchParams(location.hash.slice(1));
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  setTheme(["dark", "light"].includes(wanted.get("theme")) ? wanted.get("theme") : dark ? "dark" : "light");
-  state.solo = instances.findIndex((i) => String(i.id) === wanted.get("instance") && i.score >= state.threshold);
-  if (Number(wanted.get("layer"))) state.layer = Math.min(Math.max(Number(wanted.get("layer")), 1), layers);
+  setTheme(["dark", "light"].includes(requested.get("theme")) ? requested.get("theme") : dark ? "dark" : "light");
+  state.solo = instances.findIndex((i) => String(i.id) === requested.get("instance") && i.score >= state.threshold);
+  if (Number(requested.get("layer"))) state.layer = Math.min(Math.max(Number(requested.get("layer")), 1), layers);
   showInstances();
-  go(Number(wanted.get("frame")) || 0);
+  go(Number(requested.get("frame")) || 0);
 }
 
 async function start() {

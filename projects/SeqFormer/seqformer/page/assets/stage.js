@@ -7,17 +7,17 @@ const stage = $("stage");
 const video = document.createElement("video");
 
 const state = {
-  frame: 0, // wanted; stage.dataset.frame tells the one that is drawn
+  frame: 0, // requested; stage.dataset.frame is the one that is drawn
   layer: layers,
   threshold: about.threshold,
-  solo: -1, // place in `instances`
+  solo: -1, // index in `instances`; -1 for all
   masks: true,
   points: true,
   boxes: true,
 };
 let data = {};
 
-// What the file holds
+// Data in the file
 
 function bytesOf(id) {
   const text = atob($(id).textContent.trim());
@@ -40,7 +40,7 @@ function normalised(value) {
   return low + share(value) * (high - low);
 }
 
-/** The outlines of a mask as a path in pixels of the video; null where there is none. */
+/** The outlines of a mask as a path in pixels of the video; null without a mask. */
 function outline(instance, frame) {
   let at = data.outlineFirst[instance * length + frame];
   if (at < 0) return null;
@@ -60,7 +60,7 @@ function outline(instance, frame) {
   return path;
 }
 
-const isSeen = (instance, frame) => data.outlineFirst[instance * length + frame] >= 0;
+const isVisible = (instance, frame) => data.outlineFirst[instance * length + frame] >= 0;
 const recordOf = (instance, frame) => data.record[instance * length + frame];
 const shareOf = (instance, frame, layer) =>
   share(data.shares[(instance * length + frame) * layers + layer - 1]) * about.heaviestShare;
@@ -82,7 +82,7 @@ function placeOf(record, layer) {
   return [normalised(x) * width, normalised(y) * height, normalised(w) * width, normalised(h) * height];
 }
 
-/** The clip that an instance is shown of in a frame: its first frame and its weights in a layer. */
+/** The clip of a record: its first frame and its weights in a layer. */
 function clipOf(record, layer) {
   const clip = data.clip[record];
   const frames = data.clipLength[clip];
@@ -94,7 +94,7 @@ const isListed = (instance) => instances[instance].score >= state.threshold;
 const shown = () => [...instances.keys()].filter((i) => (state.solo < 0 ? isListed(i) : i === state.solo));
 const nameOf = (instance) => `${instances[instance].label} #${instances[instance].id}`;
 
-// The stage: picture and drawing in one canvas, so that they are always of the same frame
+// The stage: picture and drawing share a canvas, so that they always belong to the same frame
 
 const layerOfMasks = document.createElement("canvas");
 const layerOfLines = document.createElement("canvas");
@@ -112,7 +112,7 @@ function draw() {
   if (frame < 0) return;
   const context = stage.getContext("2d");
   const scale = stage.width / width;
-  const visible = shown().filter((i) => isSeen(i, frame)).reverse(); // the best last, on top
+  const visible = shown().filter((i) => isVisible(i, frame)).reverse(); // best last, on top
   context.setTransform(1, 0, 0, 1, 0, 0);
   context.globalAlpha = 1;
   context.drawImage(video, 0, 0, stage.width, stage.height);
@@ -133,7 +133,7 @@ function drawMasks(context, visible, frame, scale) {
     const path = outline(i, frame);
     fills.fillStyle = lines.strokeStyle = instances[i].color;
     fills.fill(path, "evenodd");
-    lines.globalCompositeOperation = "destination-out"; // no line of what is below
+    lines.globalCompositeOperation = "destination-out"; // hides lines below
     lines.fill(path, "evenodd");
     lines.globalCompositeOperation = "source-over";
     lines.lineWidth = (1.5 * stage.width) / stage.clientWidth / scale;
@@ -145,7 +145,7 @@ function drawMasks(context, visible, frame, scale) {
   context.drawImage(layerOfLines, 0, 0);
 }
 
-/** Ids above masks; a colour alone would not tell all of them apart. */
+/** Draws ids above masks, because colours alone do not tell all instances apart. */
 function drawNames(context, visible, frame, scale) {
   const pixel = stage.width / stage.clientWidth;
   context.font = `600 ${11 * pixel}px system-ui, sans-serif`;

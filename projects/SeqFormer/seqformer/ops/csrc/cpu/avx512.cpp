@@ -1,4 +1,4 @@
-// Kernels for x86-64 processors with AVX-512; compiled with those instructions here alone.
+// Kernels for x86-64 processors with AVX-512. Only this file is compiled with these instructions.
 
 #include "kernels.h"
 

@@ -1,4 +1,4 @@
-// Kernels for any processor: vectors of 16 bytes, which SSE2 and NEON have.
+// Kernels for any processor, with vectors of 16 bytes as in SSE2 and NEON.
 
 #include "kernels.h"
 

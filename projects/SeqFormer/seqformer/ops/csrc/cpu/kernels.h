@@ -1,6 +1,7 @@
-// The CPU kernels: one set of functions for each instruction set, chosen when the program runs.
+// The CPU kernels: one set of functions per instruction set, selected at run time.
 //
-// Nothing here or in kernels.inl knows of PyTorch, so that they compile for other processors and under sanitizers alone.
+// This file and kernels.inl do not depend on PyTorch, so that tests can compile them alone, for other processors and
+// with sanitizers.
 
 #pragma once
 
@@ -14,11 +15,12 @@ namespace seqformer::cpu {
 
 struct Kernels {
   const char* name;
-  // Outputs of rows begin <= image * Q + query < end. Scratch is memory for the thread, of forward_scratch bytes.
+  // Computes the outputs of rows begin <= image * Q + query < end. Scratch is the thread's own memory, of
+  // forward_scratch bytes.
   void (*forward)(const Call&, int64_t begin, int64_t end, char* scratch);
   size_t (*forward_scratch)(const Call&);
-  // Gradients that belong to slices begin <= (image * M + head) * L + level < end. No two slices share any of
-  // them, so threads do not race and results do not depend on their number.
+  // Computes the gradients of slices begin <= (image * M + head) * L + level < end. Slices share no gradients, so
+  // threads do not race, and results do not depend on the number of threads.
   void (*backward)(const Call&, int64_t begin, int64_t end, char* scratch);
   size_t (*backward_scratch)(const Call&);
 };
@@ -29,7 +31,7 @@ extern const Kernels kAvx2;
 extern const Kernels kAvx512;
 #endif
 
-// The best set that this processor runs, or the one of that name; null if there is none of that name here.
+// Returns the best set that this processor supports, or the one with that name; null if it is not supported.
 const Kernels* find_kernels(const char* name = nullptr);
 
 }  // namespace seqformer::cpu

@@ -1,8 +1,8 @@
-// The CPU kernels in vectors of SEQFORMER_VECTOR_BYTES bytes. Each instruction set's file defines that and
-// SEQFORMER_KERNELS (the name of its table), switches the compiler to its instructions and includes this file.
+// The CPU kernels, with vectors of SEQFORMER_VECTOR_BYTES bytes. The file of each instruction set defines that and
+// SEQFORMER_KERNELS (the name of its table), enables the instructions in the compiler and includes this file.
 //
-// No function of the standard library stands here: the linker might keep this file's copy of it, with
-// instructions that the processor lacks, for the whole program.
+// Do not call the standard library here. The linker might keep this file's copy of a library function, with
+// instructions that the processor does not have, for the whole program.
 
 #include "../arithmetic.h"
 #include "vectors.inl"
@@ -10,22 +10,22 @@
 namespace seqformer::cpu {
 namespace {
 
-// ---- samples: where they fall and what the cells around them count ----
+// ---- samples: their positions and the weights of the cells around them ----
 
-// Several samples at a time. Rows of a scratch array; a row's length is a multiple of the lanes.
+// Several samples, stored as rows of a scratch array. The length of a row is a multiple of the number of lanes.
 template <typename E>
 struct Samples {
-  // Which cells around a place exist.
+  // Which cells around a position exist.
   static constexpr int kLeft = 1, kRight = 2, kTop = 4, kBottom = 8, kAll = 15;
 
-  // Given.
-  E *x, *y, *factor;  // normalised location, and what the shares are multiplied with
+  // Inputs.
+  E *x, *y, *factor;  // normalised location, and a factor of the shares
   E *width, *height;  // of the sample's level
   Int<E>* start;      // of the sample's level
-  // Found by locate().
+  // Outputs of locate().
   E *fx, *fy;
   E* share[4];
-  Int<E>* cell;  // the upper left one; it may not exist
+  Int<E>* cell;  // the top left one, which may not exist
   Int<E>* sides;
 
   static constexpr int64_t kRows = 14;
@@ -43,7 +43,7 @@ struct Samples {
 
   static size_t bytes(int64_t length) { return kRows * length * sizeof(E); }
 
-  SEQFORMER_LOCAL V<E> floor(V<E> v) {  // of numbers that fit an integer
+  SEQFORMER_LOCAL V<E> floor(V<E> v) {  // only for numbers that fit an integer
     const V<E> whole = __builtin_convertvector(__builtin_convertvector(v, V<Int<E>>), V<E>);
     return whole + __builtin_convertvector(whole > v, V<E>);  // true is -1
   }
@@ -73,13 +73,13 @@ struct Samples {
   }
 };
 
-// exp(x) for x <= 0, to about one unit in the last place. Below -87 it is nearly zero, NaN stays NaN.
+// exp(x) for x <= 0, accurate to about one unit in the last place. Nearly zero below -87; NaN stays NaN.
 SEQFORMER_LOCAL V<float> exp_negative(V<float> x) {
   x = x < -87.0f ? splat(-87.0f) : x;
   const V<float> n = Samples<float>::floor(x * 1.44269504f + 0.5f);
   V<float> r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
-  V<float> y = splat(1.9875691500e-4f);  // the minimax polynomial of Cephes
+  V<float> y = splat(1.9875691500e-4f);  // minimax polynomial from Cephes
   y = y * r + 1.3981999507e-3f;
   y = y * r + 8.3334519073e-3f;
   y = y * r + 4.1665795894e-2f;
@@ -94,7 +94,7 @@ SEQFORMER_LOCAL V<double> exp_negative(V<double> x) {
   return x;
 }
 
-// Softmax of the first count numbers, in place.
+// Computes the softmax of the first count numbers in place.
 template <typename E>
 SEQFORMER_LOCAL void softmax(E* p, int64_t count) {
   E greatest = p[0];
@@ -109,7 +109,7 @@ SEQFORMER_LOCAL void softmax(E* p, int64_t count) {
 
 // ---- forward ----
 
-// Adds up the channels of kSums sums over all samples. T is how value is stored.
+// Sums the channels of kSums vectors over all samples. T is the storage type of value.
 template <typename Sums, int kSums, typename E, typename T>
 SEQFORMER_LOCAL void gather_sums(
     const Samples<E>& samples, int64_t count, const T* slice, int64_t stride, T* output) {
@@ -181,7 +181,7 @@ SEQFORMER_LOCAL void gather(
   for (; c < channels; ++c) gather_channel<E, T>(samples, count, slice + c, stride, output + c);
 }
 
-// T stores value, C locations and weights; computing is in E.
+// T is the storage type of value, C that of locations and weights; E is the type of the arithmetic.
 template <typename E, typename T, typename C>
 void forward_rows(const Call& call, int64_t begin, int64_t end, char* scratch) {
   const Problem& p = call.problem;
@@ -238,12 +238,12 @@ void forward_rows(const Call& call, int64_t begin, int64_t end, char* scratch) {
 
 // ---- backward ----
 
-// The sizes of one slice's scratch: value and its gradient as (cells, channels) arrays of E with padded rows.
+// Sizes of one slice's scratch memory: value and its gradient as (cells, channels) arrays of E with padded rows.
 template <typename E>
 struct Slice {
-  static constexpr int64_t kSamples = 64;  // located together, at least
+  static constexpr int64_t kSamples = 64;  // at least this many are located together
 
-  int64_t queries, samples, row, cells;  // samples is a multiple of the lanes
+  int64_t queries, samples, row, cells;  // samples is a multiple of the number of lanes
   size_t samples_bytes, bytes;
 
   explicit Slice(const Call& call) {
@@ -262,10 +262,10 @@ struct Slice {
 };
 
 template <typename E>
-SEQFORMER_LOCAL E scatter_corner(const E* value, E* grad, const E* wanted, int64_t channels, E share) {
+SEQFORMER_LOCAL E scatter_corner(const E* value, E* grad, const E* output_gradient, int64_t channels, E share) {
   V<E> product{};
   for (int64_t c = 0; c < channels; c += kLanes<E>) {
-    const V<E> g = load_vector(wanted + c);
+    const V<E> g = load_vector(output_gradient + c);
     product += g * load_vector(value + c);
     store_vector(grad + c, load_vector(grad + c) + share * g);
   }
@@ -284,7 +284,7 @@ void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch
     const int64_t level = slice % p.levels, head = slice / p.levels % p.heads, image = slice / p.levels / p.heads;
     const int64_t height = call.shapes[2 * level], width = call.shapes[2 * level + 1], cells = height * width;
     E* const grad = value + cells * sizes.row;
-    E* const wanted = grad + cells * sizes.row;
+    E* const output_gradient = grad + cells * sizes.row;
     const int64_t first_cell = ((image * p.cells + call.starts[level]) * p.heads + head) * p.channels;
     const T* source = static_cast<const T*>(call.value) + first_cell;
     __builtin_memset(value, 0, (2 * cells + 1) * sizes.row * sizeof(E));
@@ -315,7 +315,7 @@ void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch
       for (int64_t query = 0, i = 0; query < queries; ++query) {
         const T* gradient = static_cast<const T*>(call.grad_output) +
                             ((image * p.queries + chunk + query) * p.heads + head) * p.channels;
-        for (int64_t c = 0; c < p.channels; ++c) wanted[c] = load_one(gradient + c);
+        for (int64_t c = 0; c < p.channels; ++c) output_gradient[c] = load_one(gradient + c);
         C* grad_location = static_cast<C*>(call.grad_locations) + 2 * first_sample(query);
         C* grad_weight = static_cast<C*>(call.grad_weights) + first_sample(query);
         for (int64_t point = 0; point < p.points; ++point, ++i) {
@@ -323,7 +323,7 @@ void backward_slices(const Call& call, int64_t begin, int64_t end, char* scratch
           const int64_t at = static_cast<int64_t>(samples.cell[i]) * sizes.row, below = at + width * sizes.row;
           const auto corner = [&](int needed, int64_t place, E share) __attribute__((always_inline)) {
             if ((sides & needed) != needed) return E(0);
-            return scatter_corner<E>(value + place, grad + place, wanted, p.channels, share);
+            return scatter_corner<E>(value + place, grad + place, output_gradient, p.channels, share);
           };
           Corners<E> product = {};
           if (sides) {

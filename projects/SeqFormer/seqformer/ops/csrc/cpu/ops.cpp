@@ -19,36 +19,36 @@ namespace {
 
 using at::Tensor;
 
-// SEQFORMER_CPU_CAPABILITY names another set than the best, for tests and comparisons.
+// The variable SEQFORMER_CPU_CAPABILITY selects another set than the best, for tests and comparisons.
 const cpu::Kernels& kernels() {
   static const cpu::Kernels* const chosen = [] {
     const char* name = std::getenv("SEQFORMER_CPU_CAPABILITY");
     const cpu::Kernels* found = cpu::find_kernels(name);
-    TORCH_CHECK(found != nullptr, "SEQFORMER_CPU_CAPABILITY: this processor has no kernels called '", name, "'");
+    TORCH_CHECK(found != nullptr, "SEQFORMER_CPU_CAPABILITY: no kernels for this processor are called '", name, "'");
     return found;
   }();
   return *chosen;
 }
 
-// Levels lie one after another and fill the image.
+// Checks that the levels follow each other without gaps and fill the image.
 void check_levels(const Problem& p, const int64_t* shapes, const int64_t* starts) {
   int64_t cells = 0;
   for (int64_t level = 0; level < p.levels; ++level) {
     const int64_t height = shapes[2 * level], width = shapes[2 * level + 1];
     TORCH_CHECK(
         height >= 0 && width >= 0 && height <= p.cells && width <= p.cells, "spatial_shapes: level ", level, " is ",
-        height, "x", width, ", and value has ", p.cells, " cells");
+        height, "x", width, ", but value has ", p.cells, " cells");
     TORCH_CHECK(
         starts[level] == cells, "level_start_index: level ", level, " starts at ", starts[level], ", not at ", cells,
-        ", where the levels before it end");
+        ", the end of the levels before it");
     cells += height * width;
     TORCH_CHECK(cells <= p.cells, "spatial_shapes has more cells than value, which has ", p.cells);
   }
   TORCH_CHECK(
-      cells == p.cells || p.levels == 0, "spatial_shapes has ", cells, " cells together, and value has ", p.cells);
+      cells == p.cells || p.levels == 0, "spatial_shapes has ", cells, " cells in total, but value has ", p.cells);
 }
 
-// Threads get at least this much arithmetic.
+// Least amount of arithmetic per thread.
 int64_t grain(int64_t work_per_item) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, work_per_item)); }
 
 template <typename Function>

@@ -1,4 +1,4 @@
-// Vectors of SEQFORMER_VECTOR_BYTES bytes, and numbers in memory that they are loaded from; see kernels.inl.
+// Vectors of SEQFORMER_VECTOR_BYTES bytes, and conversions from and to numbers in memory; see kernels.inl.
 
 namespace seqformer::cpu {
 namespace {
@@ -82,7 +82,7 @@ SEQFORMER_LOCAL float load_one(const Half* p) {
     __builtin_memcpy(&x, &bits, 4);
     return x;
   }
-  // Exponents are 112 apart; those of infinity and NaN twice as much.
+  // The exponents' biases differ by 112; infinity and NaN need twice that.
   const uint32_t bits = sign | ((rest << 13) + (112u << 23) + (rest >= 0x7c00 ? 112u << 23 : 0));
   __builtin_memcpy(&x, &bits, 4);
   return x;
@@ -159,7 +159,7 @@ struct Sums {
   inline __attribute__((always_inline)) void store(T* p) const { store_vector_of(p, sum); }
 };
 
-// bfloat16 is the upper half of float, so 32 bits hold two numbers that are floats after one operation each.
+// bfloat16 is the upper half of a float, so 32 bits contain two numbers, each converted by one operation.
 struct BFloat16Sums {
   static constexpr int64_t kNumbers = 2 * kLanes<float>;
   typedef uint32_t Bits __attribute__((vector_size(SEQFORMER_VECTOR_BYTES)));
@@ -185,7 +185,7 @@ struct BFloat16Sums {
   }
 };
 
-// The sums for the usual 32 channels a head.
+// The sums for the usual 32 channels per head.
 template <typename E, typename T>
 struct WideSums {
   typedef Sums<E, T> type;

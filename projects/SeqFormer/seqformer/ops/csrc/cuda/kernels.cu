@@ -1,4 +1,4 @@
-// The CUDA kernels: loops over the functors of arithmetic.h.
+// The CUDA kernels, which loop over the functors of arithmetic.h.
 
 #include <c10/cuda/CUDAException.h>
 #include <c10/util/BFloat16.h>
@@ -15,7 +15,7 @@ namespace seqformer::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMostBlocks = int64_t{1} << 20;  // beyond it threads take several indices
+constexpr int64_t kMostBlocks = int64_t{1} << 20;  // above it, each thread handles several indices
 
 template <typename Functor>
 __global__ void __launch_bounds__(kThreads) for_each_index(Functor functor, int64_t count) {
@@ -38,7 +38,7 @@ struct AtomicAdd {
   }
 };
 
-// Calls function(T(), C(), A()): how value and locations are stored, and what sums are computed in.
+// Calls function(T(), C(), A()) with the types of value, of locations and of sums.
 template <typename Function>
 void by_type(const Call& call, const Function& function) {
   const bool same = call.location_type == call.value_type;

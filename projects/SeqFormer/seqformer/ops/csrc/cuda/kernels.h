@@ -1,4 +1,4 @@
-// The CUDA kernels; like those for CPUs they know nothing of tensors.
+// The CUDA kernels. Like the CPU kernels they do not depend on PyTorch's tensors.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace seqformer::cuda {
 
-// Both run on the stream and return at once; the current device is the arrays'.
+// Both only enqueue work on the stream. The current device must be that of the arrays.
 void forward(const Call& call, cudaStream_t stream);
 void backward(const Call& call, cudaStream_t stream);
 

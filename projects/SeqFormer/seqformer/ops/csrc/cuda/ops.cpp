@@ -1,5 +1,5 @@
-// The operators on CUDA devices. Sizes of levels lie on the device, so the kernels, not checks here, guard against
-// levels that do not fit value: such cells count as zero.
+// The operators on CUDA devices. Level sizes are on the device and cannot be checked here, so the kernels treat cells
+// outside value as zero.
 
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   const Tensor grad_output = grad_output_.contiguous(), value = value_.contiguous(),
                spatial_shapes = spatial_shapes_.contiguous(), level_start_index = level_start_index_.contiguous(),
                locations = sampling_locations_.contiguous(), weights = attention_weights_.contiguous();
-  // Many small terms are added to one number, which half precision would lose.
+  // Half precision would lose small terms in long sums.
   const auto sum_type = is_half_precision(value.scalar_type()) ? at::kFloat : value.scalar_type();
   Tensor grad_value = at::zeros(value.sizes(), value.options().dtype(sum_type));
   Tensor grad_locations = at::empty(locations.sizes(), locations.options());
@@ -70,8 +70,8 @@ std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
   return {grad_value.to(value.scalar_type()), grad_locations, grad_weights};
 }
 
-// Locations and weights are written here: a GPU's threads would each compute them anew for every channel.
-// They are float32 at least, as the backward pass computes them: in half precision the two would sample other places.
+// Locations and weights are stored first, because otherwise the threads of every channel would recompute them.
+// They are float32 or float64, as in the backward pass. In half precision, the two would sample different positions.
 Tensor ms_deform_attn_fused(
     const Tensor& value,
     const Tensor& spatial_shapes,

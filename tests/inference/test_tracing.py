@@ -1,4 +1,4 @@
-"""What a trace holds agrees with what the network computes, and tracing changes nothing."""
+"""Traces agree with what the network computes, and tracing does not change results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def model() -> SeqFormer:
 
 @pytest.fixture(scope="module")
 def frames() -> list[Tensor]:
-    """Of a size that is padded right and below: 70 x 100 becomes 96 x 128."""
+    """Frames that are padded right and bottom: 70 x 100 becomes 96 x 128."""
     torch.manual_seed(1)
     return images(size=(70, 100))
 
@@ -83,8 +83,8 @@ def test_all_frames_share_the_first_layers_points_alone(traced: Trace) -> None:
             assert np.abs(array[layer, 1] - array[layer, 0]).max() > 1e-3
 
 
-def test_points_lie_around_their_references(model: SeqFormer, frames: list[Tensor]) -> None:
-    """Without offsets every point is the reference, whatever the padding."""
+def test_points_surround_their_reference_points(model: SeqFormer, frames: list[Tensor]) -> None:
+    """Without offsets every point equals its reference point, whatever the padding."""
     still = stirred_model()
     for layer in still.network.detr.transformer.decoder.layers:
         torch.nn.init.zeros_(layer.cross_attn.sampling_offsets.weight)
@@ -137,7 +137,7 @@ def test_results_are_those_without_tracing(model: SeqFormer, frames: list[Tensor
     for first, second in zip(before["pred_masks"], after["pred_masks"], strict=True):
         assert torch.equal(first, second)
 
-    # Results come instance by instance, the best first, each with all classes above the threshold.
+    # Results are sorted by instance, best first, each with all classes above the threshold.
     probabilities = traced.class_probabilities[-1, traced.queries]
     above = probabilities > model.options.threshold
     np.testing.assert_allclose(before["pred_scores"], probabilities[above], atol=1e-6)
@@ -174,7 +174,7 @@ def test_frames_are_one_clip_whatever_the_options(frames: list[Tensor], model: S
     np.testing.assert_array_equal(whole, again)
 
 
-def test_what_does_not_exist(traced: Trace, model: SeqFormer) -> None:
+def test_invalid_indices(traced: Trace, model: SeqFormer) -> None:
     with pytest.raises(InputError, match="no decoder layer 0: the model has 1 to 3"):
         traced.references(0)
     with pytest.raises(InputError, match="no decoder layer 4"):
@@ -185,7 +185,7 @@ def test_what_does_not_exist(traced: Trace, model: SeqFormer) -> None:
         trace(model.network, model.options, [])
 
 
-def test_predictors_bring_frames_to_the_models_size(model: SeqFormer, tmp_path) -> None:
+def test_predictor_resizes_frames(model: SeqFormer, tmp_path) -> None:
     cfg = tiny_config(NUM_OBJECT_QUERIES=Q)
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 48, 96
     cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
@@ -198,7 +198,7 @@ def test_predictors_bring_frames_to_the_models_size(model: SeqFormer, tmp_path) 
     resized = [torch.from_numpy(resize.apply_image(f).transpose(2, 0, 1).copy()) for f in video]
     expected = trace(predictor.network, predictor.options, resized)
     np.testing.assert_array_equal(traced.sampling_locations, expected.sampling_locations)
-    with pytest.raises(InputError, match="frames must have one size"):
+    with pytest.raises(InputError, match="all frames must have the same size"):
         predictor.trace([video[0], video[1][:, :60]])
     with pytest.raises(InputError, match="no frames"):
         predictor.trace([])

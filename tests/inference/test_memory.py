@@ -1,4 +1,4 @@
-"""Whole video or clips, by what a frame takes of memory."""
+"""AUTO_MEMORY_GB chooses between one clip and several, by the memory that a frame needs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from torch.utils._pytree import tree_leaves
 from seqformer import SeqFormer
 from seqformer.inference import VideoPredictor
 from seqformer.inference.memory import frame_bytes
-from seqformer.inference.video import VideoInference
+from seqformer.inference.video import DecodedClip, VideoInference
 
 LOG = "seqformer.inference.video"
 
 
 class PeakBytes(TorchDispatchMode):
-    """The most bytes that tensors made within it take at a time."""
+    """Peak memory, in bytes, of the tensors created in the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,22 +49,27 @@ class PeakBytes(TorchDispatchMode):
 
 @torch.no_grad()
 def decode_peak(model: SeqFormer, num_frames: int) -> tuple[int, int]:
-    """Bytes at the most while a video's only clip is decoded, and what ``frame_bytes`` says of a frame."""
-    inference = VideoInference(model.network, model.options)
+    """Peak memory of decoding a video as one clip, and the estimate of ``frame_bytes``."""
+    found = []
+
+    def watch(clip: DecodedClip) -> None:
+        found.append((memory.peak, frame_bytes(model.network, clip.frames, model.options.num_candidates)))
+
+    inference = VideoInference(model.network, model.options, observer=watch)
     with PeakBytes() as memory:
         for _ in range(num_frames // 4):
             list(inference.push([torch.rand(3, 90, 150) * 255] * 4))
         memory.peak = 0
-        estimate = frame_bytes(model.network, inference._frames[0], model.options.num_drawn)
-        inference._decode(range(num_frames))
-    return memory.peak, estimate
+        list(inference.finish())
+    (result,) = found
+    return result
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"HIDDEN_DIM": 256, "NHEADS": 8, "DEC_LAYERS": 6}, {"NUM_OBJECT_QUERIES": 20}]
 )
-def test_a_frame_takes_what_is_said(options: dict) -> None:
-    """Measured: what 16 frames more take, when a whole video is decoded."""
+def test_estimated_memory_of_a_frame(options: dict) -> None:
+    """Compared with the additional memory that 16 more frames need in a whole video."""
     model = tiny_model(**options)
     (small, _), (large, estimate) = decode_peak(model, 16), decode_peak(model, 32)
     assert (large - small) / 16 <= estimate <= 1.5 * (large - small) / 16
@@ -87,14 +92,14 @@ def with_options(model: SeqFormer, **options: Any) -> SeqFormer:
 
 
 def cost(model: SeqFormer) -> float:
-    """GB that a frame takes."""
+    """Memory that a frame needs, GB."""
     with torch.no_grad():
-        return frame_bytes(model.network, model.encode(images(1)), model.options.num_drawn) / 1e9
+        return frame_bytes(model.network, model.encode(images(1)), model.options.num_candidates) / 1e9
 
 
 @pytest.mark.parametrize(("budget", "by_clips"), [(6, False), (5.9, True)])
 def test_the_models_evaluation(model, caplog, budget: float, by_clips: bool) -> None:
-    """Six frames fit a budget of six."""
+    """A budget of six frames holds six."""
     caplog.set_level(logging.INFO, LOG)
     video = [{"image": images(6)}]
     expected = with_options(model, clip_matching=by_clips)(video)
@@ -105,7 +110,7 @@ def test_the_models_evaluation(model, caplog, budget: float, by_clips: bool) -> 
     (record,) = caplog.records
     how = "clips of 3 frames, stride 1" if by_clips else "the whole video is one clip"
     assert record.getMessage() == (
-        f"6 frames of {1e3 * cost(model):.1f} MB take {6 * cost(model):.2f} GB, "
+        f"6 frames of {1e3 * cost(model):.1f} MB need {6 * cost(model):.2f} GB, "
         f"MODEL.SeqFormer.AUTO_MEMORY_GB is {budget * cost(model):g}: {how}"
     )
 
@@ -125,7 +130,7 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 class Announced:
-    """Frames that come one by one, after a word on their number."""
+    """An iterator of frames that announces their number."""
 
     def __init__(self, frames: list[np.ndarray], length: int):
         self._frames, self._length = frames, length
@@ -138,7 +143,7 @@ class Announced:
 
 
 def test_the_predictor(predictor, caplog) -> None:
-    """By the number that the frames say of themselves; clips if they say nothing, or more come than fit."""
+    """Uses the announced number of frames; cuts clips if it is unknown, or if more frames come than fit."""
     caplog.set_level(logging.INFO, LOG)
     frames = pictures(10)
     model = predictor.model
@@ -151,7 +156,7 @@ def test_the_predictor(predictor, caplog) -> None:
     assert predictor(frames) == predictor(Announced(frames, 12)) == whole
     assert predictor(iter(frames)) == whole, "a list's iterator knows its rest"
     assert predictor(frame for frame in frames) == clips
-    assert "length unknown, a frame takes" in caplog.messages[-1]
+    assert "length unknown, a frame needs" in caplog.messages[-1]
     caplog.clear()
     with_options(model, auto_memory_gb=6.5 * cost(model))
     assert predictor(frames) == clips
@@ -162,7 +167,7 @@ def test_the_predictor(predictor, caplog) -> None:
 
 
 def test_streams(predictor, tmp_path) -> None:
-    """Frames of a stream whose length is not known come out as soon as they are final, also when resumed."""
+    """A stream of unknown length returns frames as soon as they are final, even when resumed."""
     model = with_options(predictor.model, auto_memory_gb=1.0)
     frames = pictures(8)
 
