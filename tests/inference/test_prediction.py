@@ -111,6 +111,9 @@ def test_results_are_saved(result: VideoPrediction, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="pass them as `frames`"):
         result.save(tmp_path / "nothing.mp4")
     assert not (tmp_path / "nothing.mp4").exists()
+    with pytest.raises(InputError, match=r"must be a .json or .mp4 file, or a folder"):
+        result.save(tmp_path / "drawn.avi", grey)
+    assert not (tmp_path / "drawn.avi").exists()
 
 
 def test_a_result_of_a_path_reads_its_frames_again(result: VideoPrediction, tmp_path: Path) -> None:

@@ -85,6 +85,8 @@ class VideoPrediction(VideoResult):
         if path.suffix.lower() == ".json":
             write_results(path, self.to_json())
             return
+        if path.suffix.lower() not in ("", ".mp4"):
+            raise InputError(f"'{path}': `path` must be a .json or .mp4 file, or a folder without a suffix")
         if frames is None and self.source is None:
             raise InputError("the result has no source to read frames from: pass them as `frames`")
         from seqformer.video import FrameFolderWriter, FrameWriter, VideoWriter, open_source, open_writer
