@@ -121,7 +121,10 @@ def add_seqformer_config(cfg: CN) -> None:
     # Number of last frames over which an instance's velocity is fitted.
     seqformer.MOTION_WINDOW = 5
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
-    # (query, class) pairs, as in the original release.
+    # (query, class) pairs. "original": everything as in the original release, for its weights: frames are
+    # resized to MIN_SIZE_TEST (the longer side is rounded down, MAX_SIZE_TEST is not used) and not padded,
+    # the 10 best pairs are the results, masks are resized straight to the size of the video, and results
+    # without a mask are left out.
     seqformer.RESULT_PROTOCOL = "queries"
 
     # Any timm model as a backbone (BACKBONE.NAME "build_timm_backbone").
