@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 from seqformer.checkpoints.files import read_checkpoint, tensors_of
 from seqformer.checkpoints.layouts import CLASS_HEAD, COCO_ROWS, Layout, to_published
-from seqformer.errors import InputError
+from seqformer.errors import DivergedError, InputError
 from seqformer.formats.files import replaced_when_complete
 
 __all__ = ["SeqFormerCheckpointer"]
@@ -22,6 +23,7 @@ __all__ = ["SeqFormerCheckpointer"]
 logger = logging.getLogger(__name__)
 
 _PARTIAL = ".partial"  # in the name of a file while it is being written
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
 _OTHER = "; is it another architecture?"
 
 
@@ -57,7 +59,14 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
         self.resumable = resumable
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Saves ``save_dir/name.pth`` with model, checkpointables and ``kwargs``, as in Detectron2."""
+        """Saves ``save_dir/name.pth`` with model, checkpointables and ``kwargs``, as in Detectron2.
+
+        Raises:
+            DivergedError: if weights are not finite.
+        """
+        for key, tensor in self.model.state_dict().items():
+            if not tensor.isfinite().all():
+                raise DivergedError(f"{key} is not finite")
         super().save(name + _PARTIAL, **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
@@ -80,6 +89,26 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
                 f"'{Path(self.save_dir, 'last_checkpoint')}' must be the name of a file in its folder"
             )
         return path
+
+    def go_back(self, iteration: int) -> str | None:
+        """Makes training resume from the newest checkpoint in ``save_dir`` before an iteration.
+
+        Returns:
+            The name of the file, or None if there is none; then training does not resume.
+        """
+        earlier = {
+            int(match[1]): path.name
+            for path in Path(self.save_dir).glob("model_*.pth")
+            if (match := _NUMBERED.fullmatch(path.name)) and int(match[1]) < iteration
+        }
+        record = Path(self.save_dir, "last_checkpoint")
+        if not earlier:
+            record.unlink(missing_ok=True)
+            return None
+        name = earlier[max(earlier)]
+        with replaced_when_complete(record) as part:
+            part.write_text(name, encoding="utf-8")
+        return name
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a file as in Detectron2. A ``path`` of "" loads nothing."""
