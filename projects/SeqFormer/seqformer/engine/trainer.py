@@ -66,9 +66,9 @@ def _bad_input_in_step() -> Iterator[None]:
         raise _BadInputInStep(error) from error
 
 
-def _check_losses(_: nn.Module, inputs: Any, losses: dict[str, torch.Tensor]) -> None:
-    """Raises a DivergedError if a loss is not finite; a forward hook."""
-    if torch.stack(list(losses.values())).detach().isfinite().all():
+def _check_losses(model: nn.Module, inputs: Any, losses: dict[str, torch.Tensor]) -> None:
+    """Raises a DivergedError if a loss is not finite; a forward hook, also called in evaluation."""
+    if not model.training or torch.stack(list(losses.values())).detach().isfinite().all():
         return
     wrong = [f"{name} {loss.item()}" for name, loss in losses.items() if not loss.isfinite()]
     raise DivergedError(f"losses are not finite, including {wrong[0]}")
