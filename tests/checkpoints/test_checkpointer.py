@@ -195,9 +195,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
         raise error
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(
-        InputError, match=r"model_0000002\.pth' cannot be written: (No space|is the disk)"
-    ):
+    with pytest.raises(InputError, match=r"model_0000002\.pth' cannot be written: (No space|is the disk)"):
         checkpointer.save("model_0000002")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
