@@ -7,8 +7,9 @@
     python benchmarks/reliability.py frames --times 20000    # frames of one streamed video
     python benchmarks/reliability.py videos --times 2000     # short videos in one command
 
-After each kill every file with a final name must be whole; in the end results (for training: losses and weights)
-must equal those of an uninterrupted run. The model is a tiny one with random weights. --seed repeats the moments.
+After each kill every file with a final name must be whole. In the end results (for training: losses and
+weights) must equal those of an uninterrupted run. The model is a tiny one with random weights. --seed repeats
+the moments.
 """
 
 from __future__ import annotations
@@ -109,7 +110,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def training_content(folder: Path) -> tuple[dict[int, float], dict[str, torch.Tensor]]:
-    """Returns the losses of each step, which are checked to be the same whenever it was repeated, and the weights."""
+    """Returns the losses of each step, and the weights.
+
+    Raises:
+        Failure: if a step was repeated with another loss.
+    """
     losses: dict[int, float] = {}
     for line in (folder / "metrics.json").read_text().splitlines():
         try:
@@ -271,9 +276,7 @@ def main() -> int:
     )
     trials = ("training", "evaluation", "predict", "streaming", "frames", "videos")
     parser.add_argument("what", choices=trials)
-    parser.add_argument(
-        "--times", type=int, default=50, help="kills, frames or videos (default: %(default)s)"
-    )
+    parser.add_argument("--times", type=int, default=50, help="kills, frames or videos")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     args = parser.parse_args()
     random.seed(args.seed)
