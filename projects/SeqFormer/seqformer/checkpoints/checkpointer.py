@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from seqformer.checkpoints.download import local_file
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
 
@@ -62,7 +63,12 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
                 part.write_text(name, encoding="utf-8")
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a .pth, .pkl or .safetensors file as in Detectron2. A ``path`` of "" loads nothing."""
+        """Loads a .pth, .pkl or .safetensors file as in Detectron2. A ``path`` of "" loads nothing.
+
+        An address is downloaded first; see :func:`seqformer.checkpoints.local_file`.
+        """
+        if path and "?matching_heuristics=" not in path:  # which Detectron2 reads from the address
+            path = str(local_file(path))
         try:
             return super().load(path, *args, **kwargs)
         except AssertionError as error:

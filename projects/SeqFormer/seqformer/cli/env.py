@@ -58,6 +58,8 @@ PACKAGES = (
     Package("PyAV", "av", "pip install av (reads and writes videos)"),
     Package("timm", "timm", "pip install timm (backbones, the shipped model's among them)"),
     Package("safetensors", "safetensors", "pip install safetensors (reads the shipped model)"),
+    Package("gdown", "gdown", "pip install gdown (downloads the released weights from Google Drive)"),
+    Package("Hugging Face Hub", "huggingface_hub", "pip install huggingface_hub (hf:// addresses)"),
 )
 
 
