@@ -166,8 +166,8 @@ def get_config_file(name: str | Path) -> Path:
 
 def find_name(config_file: str | Path) -> str | None:
     """Returns the name of the model in :data:`MODELS` whose config this file is, or None."""
-    path = Path(config_file).resolve()
-    return next((name for name in MODELS if get_config_file(name).resolve() == path), None)
+    path, configs = Path(config_file).resolve(), root().resolve() / "configs"
+    return next((name for name in MODELS if configs / f"{name}.yaml" == path), None)
 
 
 def get_config(name: str | Path, trained: bool = False) -> CfgNode:
