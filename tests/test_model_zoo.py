@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import detectron2.model_zoo
 import pytest
 import torch
 from networks import equal_states, tiny_config, tiny_model
@@ -59,7 +58,10 @@ def test_training_starts_from_the_coco_weights_of_the_same_network(name: str) ->
     assert before.MODEL.SWIN == cfg.MODEL.SWIN
 
 
+@pytest.mark.filterwarnings("ignore:pkg_resources is deprecated")
 def test_the_functions_are_detectron2s() -> None:
+    import detectron2.model_zoo
+
     for name in ("get_config_file", "get_config", "get_checkpoint_url", "get"):
         ours, theirs = (inspect.signature(getattr(zoo, name)) for zoo in (model_zoo, detectron2.model_zoo))
         defaults = [[p.default for p in signature.parameters.values()] for signature in (ours, theirs)]
@@ -121,6 +123,7 @@ def test_a_released_model_by_name(made_release: SeqFormer) -> None:
     assert equal_states(predictor.model, made_release)
     local = read_state(model_zoo.get_checkpoint_url(R50))
     assert local.keys() == made_release.state_dict().keys()
+    assert predictor.class_names == ["class 0", "class 1", "class 2"], "the config has another test set"
     by_config = VideoPredictor.from_pretrained(model_zoo.get_config_file(R50))
     assert equal_states(by_config.model, made_release), "not what training starts from"
 

@@ -15,7 +15,7 @@ import torch
 from networks import tiny_config
 from PIL import Image
 
-from seqformer import SeqFormer
+from seqformer import SeqFormer, model_zoo
 from seqformer.data.toy import make_toy_dataset
 from seqformer.formats.results import write_results
 from seqformer.formats.rle import decode_mask
@@ -108,6 +108,16 @@ def stand_ins(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for name in ("task.xml", "a.xml", "b.xml"):
         (root / name).write_text(CVAT)
     return root
+
+
+@pytest.fixture(scope="session")
+def made_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A download cache in which a file of random weights takes the place of the released R50's."""
+    cache, name = tmp_path_factory.mktemp("cache"), "released/seqformer_R50_joint"
+    weights = cache / "drive.google.com" / model_zoo.MODELS[name].drive_id / "weights.pth"
+    weights.parent.mkdir(parents=True)
+    torch.save({"model": SeqFormer(model_zoo.get_config(name)).state_dict()}, weights)
+    return cache
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from seqformer.checkpoints import (
     read_config,
 )
 from seqformer.config import load_config
+from seqformer.data import builtin_classes
 from seqformer.errors import InputError
 
 __all__ = ["classes", "is_weights_file", "model_config"]
@@ -86,8 +87,8 @@ def is_weights_file(model: str | Path) -> bool:
 def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
     """Returns the names and dataset ids of the classes of a config with weights, by label.
 
-    They come from the weights file, or else from the config's test set if it is registered; otherwise classes
-    are numbered, and ids count from 1.
+    They come from the weights file, or else from the config's test set if it is published or registered.
+    Otherwise classes are numbered, and ids count from 1.
 
     Raises:
         InputError: if the weights cannot be read.
@@ -98,9 +99,10 @@ def classes(cfg: CfgNode) -> tuple[list[str], list[int]]:
     for dataset in cfg.DATASETS.TEST[:1]:
         if dataset in MetadataCatalog.list():
             metadata = MetadataCatalog.get(dataset)
-            names = names or metadata.get("thing_classes", [])
+            published = builtin_classes(dataset)
+            names = names or metadata.get("thing_classes") or list(published.values())
             contiguous = metadata.get("thing_dataset_id_to_contiguous_id", {})
-            ids = ids or sorted(contiguous, key=contiguous.get)
+            ids = ids or sorted(contiguous, key=contiguous.get) or list(published)
     if len(names) != count:
         names = [f"class {label}" for label in range(count)]
     return list(names), ids if len(ids) == count else list(range(1, count + 1))
