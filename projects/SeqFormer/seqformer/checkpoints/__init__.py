@@ -9,14 +9,21 @@ from seqformer.checkpoints.files import (
     read_class_names,
     read_metadata,
     read_state,
+    trust_checkpoints,
     write_state,
 )
 from seqformer.checkpoints.hub import push_model
-from seqformer.checkpoints.layouts import convert_efficientnet_lite0, convert_seqformer
+from seqformer.checkpoints.layouts import (
+    Layout,
+    convert_efficientnet_lite0,
+    convert_seqformer,
+    to_published,
+)
 from seqformer.checkpoints.metadata import model_metadata, read_config
 
 __all__ = [
     "HUB_FILE",
+    "Layout",
     "SeqFormerCheckpointer",
     "WEIGHT_SUFFIXES",
     "convert_efficientnet_lite0",
@@ -32,6 +39,8 @@ __all__ = [
     "read_config",
     "read_metadata",
     "read_state",
+    "to_published",
+    "trust_checkpoints",
     "write_model",
     "write_state",
 ]

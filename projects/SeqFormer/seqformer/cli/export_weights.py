@@ -12,20 +12,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seqformer.checkpoints import export_weights
-from seqformer.cli.program import program
+from seqformer.checkpoints import export_weights, trust_checkpoints
+from seqformer.cli.program import add_trust_argument, program
 from seqformer.config import load_config
 
 __all__ = ["add_arguments", "main", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="checkpoint from training, .pth")
+    parser.add_argument("checkpoint", help="checkpoint from training, .pth, or its address")
     parser.add_argument("output", type=Path, help="the .safetensors file to write")
     parser.add_argument(
         "--classes", nargs="+", required=True, metavar="NAME", help="class names, in the order of the model"
     )
     parser.add_argument("--average", action="store_true", help="export the moving average (SOLVER.EMA)")
+    add_trust_argument(parser)
     parser.add_argument("--config-file", metavar="FILE", help="config to save in the file")
     parser.add_argument(
         "--license", default="", metavar="NAME", help="licence to save in the file, such as Apache-2.0"
@@ -41,9 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config_file, args.opts) if args.config_file else None
-    export_weights(
-        args.checkpoint, args.output, args.classes, average=args.average, cfg=cfg, license=args.license
-    )
+    with trust_checkpoints(args.trust_checkpoint):
+        export_weights(
+            args.checkpoint, args.output, args.classes, average=args.average, cfg=cfg, license=args.license
+        )
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
 from seqformer.cli.program import program
 from seqformer.errors import InputError, name_flags
@@ -324,7 +325,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: if the input, the model or the output cannot be used.
     """
-    with name_flags(_FLAGS):
+    with name_flags(_FLAGS), trust_checkpoints(getattr(args, "trust_checkpoint", False)):
         print(_FIGURES[args.figure](args))
 
 

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 
 from seqformer import model_zoo
 from seqformer.checkpoints import read_config
+from seqformer.cli.program import add_trust_argument
 from seqformer.inference import model_config
 
 __all__ = ["MODEL_FLAGS", "add_model_arguments", "load_model_config", "say_notice"]
@@ -19,7 +20,7 @@ MODEL_FLAGS = {"config_file": "--config-file", "model": "--model", "weights": "-
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --model, --config-file, --weights and --opts."""
+    """Adds --model, --config-file, --weights, --trust-checkpoint and --opts."""
     parser.add_argument(
         "--model",
         metavar="NAME",
@@ -34,6 +35,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "hf://OWNER/REPO/FILE, gdrive://ID) (default: MODEL.WEIGHTS of --opts, those of --model, or "
         "MODEL.WEIGHTS of the config)",
     )
+    add_trust_argument(parser)
     parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,

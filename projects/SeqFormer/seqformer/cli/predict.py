@@ -31,6 +31,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.many_videos import several_videos, shared_out, targets_of
 from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
 from seqformer.cli.program import program
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int | None:
         InputError: if the input, the model or the output cannot be used.
     """
     try:
-        with name_flags(_FLAGS):
+        with name_flags(_FLAGS), trust_checkpoints(args.trust_checkpoint):
             return _run(args)
     except KeyboardInterrupt:
         print("\ninterrupted; finished files are kept, unfinished ones are removed", file=sys.stderr)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from seqformer import model_zoo
-from seqformer.cli.program import program
+from seqformer.checkpoints import trust_checkpoints
+from seqformer.cli.program import add_trust_argument, program
 from seqformer.config import load_config
 from seqformer.data import resolve_datasets
 from seqformer.engine import (
@@ -36,6 +39,7 @@ from seqformer.engine import (
 )
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation import YTVISEvaluator
+from seqformer.formats.files import locked
 
 __all__ = ["add_arguments", "main", "run", "train_or_evaluate"]
 
@@ -77,11 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="rendezvous address for multi-machine training (default: %(default)s)",
     )
+    add_trust_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Returns the frozen config, creates OUTPUT_DIR and starts logging.
+@contextmanager
+def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
+    """Yields the frozen config. Creates OUTPUT_DIR, locks it and starts logging.
 
     Raises:
         InputError: if the config, a dataset or OUTPUT_DIR cannot be used.
@@ -93,12 +99,14 @@ def setup(args: argparse.Namespace) -> CfgNode:
     elif not cfg.DATASETS.TEST:
         raise InputError("--eval-only needs datasets in DATASETS.TEST")
     cfg.freeze()
-    try:
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seqformer")
-        default_setup(cfg, args)
-    except OSError as error:
-        raise InputError(f"OUTPUT_DIR '{cfg.OUTPUT_DIR}' cannot be written: {error.strerror}") from error
-    return cfg
+    folder = f"OUTPUT_DIR '{cfg.OUTPUT_DIR}'"
+    with locked(Path(cfg.OUTPUT_DIR, ".lock"), folder) if comm.is_main_process() else nullcontext():
+        try:
+            setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seqformer")
+            default_setup(cfg, args)
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+        yield cfg
 
 
 def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> Any:
@@ -132,8 +140,7 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
 
 def _process(args: argparse.Namespace) -> None:
     """Trains or evaluates in one process."""
-    with exit_on_bad_input():
-        cfg = setup(args)
+    with exit_on_bad_input(), setup(args) as cfg, trust_checkpoints(args.trust_checkpoint):
         logger.info("Device: %s", cfg.MODEL.DEVICE)
         if cfg.MODEL.DEVICE == "cpu":
             keep_freed_memory()

@@ -9,11 +9,11 @@ from operator import length_hint
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
 from seqformer import model_zoo
 from seqformer.checkpoints import SeqFormerCheckpointer, model_metadata, push_model, write_model
+from seqformer.data.augmentation import build_resize
 from seqformer.errors import InputError
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.prediction import VideoPrediction
@@ -61,7 +61,7 @@ class VideoPredictor:
         self.class_names, self._category_ids = classes(cfg)
         self._notice = ""  # logged once, before the first video
         self.input_format = cfg.INPUT.FORMAT
-        self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.resize = build_resize(cfg)
 
     @classmethod
     def from_pretrained(
