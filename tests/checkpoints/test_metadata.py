@@ -48,6 +48,7 @@ def test_one_file_is_a_model(predictor: VideoPredictor, tmp_path: Path) -> None:
         "channels": "RGB",
         "short_side": 64,
         "long_side_at_most": 96,
+        "padded_to_multiple_of": 32,
         "mean": [1.0, 2.0, 3.0],
         "std": [58.395, 57.12, 57.375],
     }

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from networks import tiny_config
+from originals import original_layout, released_file
 from PIL import Image
 
 from seqformer import SeqFormer, model_zoo
@@ -112,11 +113,12 @@ def stand_ins(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def made_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A download cache in which a file of random weights takes the place of the released R50's."""
+    """A download cache with random weights, in the original release's layout, as the released R50."""
     cache, name = tmp_path_factory.mktemp("cache"), "released/seqformer_R50_joint"
     weights = cache / "drive.google.com" / model_zoo.MODELS[name].drive_id / "weights.pth"
     weights.parent.mkdir(parents=True)
-    torch.save({"model": SeqFormer(model_zoo.get_config(name)).state_dict()}, weights)
+    state = SeqFormer(model_zoo.get_config(name)).state_dict()
+    released_file(weights, original_layout(state, list(range(1, 41)), 42))
     return cache
 
 

@@ -72,12 +72,14 @@ def model_metadata(
     for key in _REFUSED:
         del values["MODEL"]["TIMM"][key]
     model, size = values["MODEL"], values["INPUT"]
+    original = model["SeqFormer"]["RESULT_PROTOCOL"] == "original"
     fields["config"] = yaml.safe_dump(values)
     fields["preprocessing"] = json.dumps(
         {
             "channels": size["FORMAT"],
             "short_side": size["MIN_SIZE_TEST"],
-            "long_side_at_most": size["MAX_SIZE_TEST"],
+            "long_side_at_most": None if original else size["MAX_SIZE_TEST"],
+            "padded_to_multiple_of": 1 if original else 32,
             "mean": model["PIXEL_MEAN"],
             "std": model["PIXEL_STD"],
         }
