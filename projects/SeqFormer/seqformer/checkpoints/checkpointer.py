@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,18 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
 
         Raises:
             DivergedError: if weights are not finite.
+            InputError: if the file cannot be written, for example because the disk is full.
         """
         for key, tensor in self.model.state_dict().items():
             if not tensor.isfinite().all():
                 raise DivergedError(f"{key} is not finite")
-        super().save(name + _PARTIAL, **kwargs)
+        try:
+            super().save(name + _PARTIAL, **kwargs)
+        except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError if the disk is full
+            with suppress(OSError):
+                Path(self.save_dir, f"{name}{_PARTIAL}.pth").unlink()
+            reason = getattr(error, "strerror", None) or "is the disk full?"
+            raise InputError(f"'{Path(self.save_dir, name)}.pth' cannot be written: {reason}") from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Gives a complete file its final name and records it as the one to resume from."""

@@ -104,6 +104,9 @@ def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
         try:
             setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seqformer")
             default_setup(cfg, args)
+            logging.raiseExceptions = (
+                False  # a full disk must not end in a traceback for each line of the log
+            )
         except OSError as error:
             raise InputError(f"{folder} cannot be written: {error.strerror}") from error
         yield cfg

@@ -49,12 +49,25 @@ class _BadInputInStep(BaseException):
 
 @contextmanager
 def _without_worker_traceback() -> Iterator[None]:
-    """Removes the traceback that a data-loading process puts into the message of an InputError."""
+    """Removes the traceback that a data-loading process puts into the message of an InputError.
+
+    Raises:
+        InputError: the same error in one line, or that a data-loading process was killed.
+    """
     try:
         yield
+    except DivergedError:
+        raise
     except InputError as error:
         message = str(error).rsplit("InputError: ", 1)[-1].strip()
         raise InputError(message) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise InputError(
+            "a data-loading process was killed, perhaps for want of memory: lower DATALOADER.NUM_WORKERS; "
+            "--resume continues a training from the last checkpoint"
+        ) from error
 
 
 @contextmanager
@@ -257,15 +270,27 @@ class Trainer(DefaultTrainer):
             self._average.update_parameters(self._network)
 
     def after_step(self) -> None:
-        with _bad_input_in_step():
+        with _bad_input_in_step(), self._writing():
             try:
                 super().after_step()
             except DivergedError as error:  # when a checkpoint was to be saved
                 raise self._diverged(error) from error
-        if self._stop():
-            if comm.is_main_process():
-                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-            raise KeyboardInterrupt
+            if self._stop():
+                if comm.is_main_process():
+                    self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+                raise KeyboardInterrupt
+
+    def after_train(self) -> None:
+        with _bad_input_in_step(), self._writing():
+            super().after_train()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            folder = f"OUTPUT_DIR '{self.cfg.OUTPUT_DIR}'"
+            raise InputError(f"{folder} cannot be written: {error.strerror}") from error
 
     def _remember_batch(self, _: nn.Module, inputs: tuple[list[dict[str, Any]]]) -> None:
         self._batch = inputs[0]
