@@ -180,6 +180,12 @@ def test_a_missing_file_and_a_missing_server(server, tmp_path: Path) -> None:
         local_file(f"{server.root}/none.pth")
     with pytest.raises(InputError, match=r"'http://127.0.0.1:1/x.pth' cannot be downloaded: .*refused"):
         local_file("http://127.0.0.1:1/x.pth")
+    for malformed in ("http://[x/a.pth", "http://a b/c.pth", "http://"):
+        with pytest.raises(InputError, match="cannot be downloaded: "):
+            local_file(malformed)
+    server.files["/%00%2F..%2F.."] = PAGE
+    with pytest.raises(InputError, match="returned a web page"):
+        local_file(f"{server.root}/%00%2F..%2F..")
     assert cached(tmp_path) == []
 
 

@@ -71,7 +71,9 @@ def local_file(path: str | Path) -> Path:
         return Path(address)
     try:
         return Path(_MANAGER.get_local_path(address))
-    except OSError as error:  # of Detectron2's handlers, or of the cache's folder
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # Detectron2's handlers, the cache's folder, a malformed address
         raise _failed(address, str(error)) from error
 
 
@@ -83,7 +85,7 @@ class _Http(PathHandler):
 
     def _get_local_path(self, path: str, force: bool = False) -> str:
         parts = urlsplit(path)
-        name = PurePosixPath(unquote(parts.path)).name[-100:] or "weights"
+        name = re.sub(r"[^\w.-]", "_", PurePosixPath(unquote(parts.path)).name[-100:]) or "weights"
         # The digest separates files of the same name, and queries such as "?id=3".
         folder = Path(parts.hostname or "unknown", hashlib.sha256(path.encode()).hexdigest()[:16])
         return _cached(path, folder, name, _download)
