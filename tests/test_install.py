@@ -91,7 +91,7 @@ def test_every_requirement_is_pinned(repository):
     setup = configparser.ConfigParser()
     setup.read(repository / "setup.cfg")
     extras = [
-        setup["options.extras_require"][name] for name in ("demo", "timm", "page", "dev")
+        setup["options.extras_require"][name] for name in ("demo", "timm", "gdrive", "hub", "page", "dev")
     ]  # what `make` installs
     declared = "\n".join([setup["options"]["install_requires"], *extras])
     names = set(re.findall(r"^[a-z][\w.-]*", declared, re.MULTILINE))

@@ -14,6 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import nn
 
+from seqformer.checkpoints.download import local_file
 from seqformer.checkpoints.files import read_checkpoint, tensors_of
 from seqformer.checkpoints.layouts import CLASS_HEAD, COCO_ROWS, Layout, to_published
 from seqformer.errors import DivergedError, InputError
@@ -119,7 +120,12 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
         return name
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a file as in Detectron2. A ``path`` of "" loads nothing."""
+        """Loads a file as in Detectron2. A ``path`` of "" loads nothing.
+
+        An address is downloaded first; see :func:`seqformer.checkpoints.local_file`.
+        """
+        if path and "?matching_heuristics=" not in path:  # which Detectron2 reads from the address
+            path = str(local_file(path))
         try:
             return super().load(path, *args, **kwargs)
         except AssertionError as error:

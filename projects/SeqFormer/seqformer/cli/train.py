@@ -2,6 +2,7 @@
 
     seqformer train --config-file configs/ytvis19/seqformer_R50.yaml --num-gpus 8
     seqformer train --config-file FILE --eval-only MODEL.WEIGHTS model_final.pth
+    seqformer train --model released/seqformer_R50_joint --eval-only
     torchrun --nproc_per_node 4 --no-python seqformer train --config-file FILE
 
 torchrun starts several processes, on GPUs or CPUs.
@@ -24,6 +25,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException
 
+from seqformer import model_zoo
 from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.program import add_trust_argument, program
 from seqformer.config import load_config
@@ -47,7 +49,13 @@ _INTERRUPTED = 130  # exit code, 128 + SIGINT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", metavar="FILE", help="config of the model and the training")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--config-file", metavar="FILE", help="config of the model and the training")
+    model.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a model listed by `seqformer models`: its config, with its trained weights as MODEL.WEIGHTS",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -148,6 +156,9 @@ def run(args: argparse.Namespace) -> int | None:
     Raises:
         InputError: if the options cannot be used.
     """
+    if args.model:
+        args.config_file = str(model_zoo.get_config_file(args.model))
+        args.opts = ["MODEL.WEIGHTS", model_zoo.get_checkpoint_url(args.model), *args.opts]
     if not args.config_file:
         raise InputError("no config file: give --config-file configs/ytvis19/seqformer_R50.yaml")
     try:
