@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from videos import cut, encode, frames, pictures
 
+from seqformer.data.mapper import read_picture
 from seqformer.errors import InputError
 from seqformer.video import ImageSequenceReader, VideoReader, open_source
 
@@ -159,6 +160,27 @@ def test_picture_is_upright(tmp_path):
     source = open_source(tmp_path / "a.png")
     assert (source.height, source.width) == (128, 96)
     np.testing.assert_array_equal(next(iter(source)), np.rot90(frames(1)[0], -1))
+
+
+def test_demo_sees_16_bit_pictures_as_training_does(tmp_path):
+    paths = [tmp_path / f"{t}.png" for t in range(2)]
+    for path, level in zip(paths, (4000, 40000), strict=True):
+        Image.fromarray(np.full((8, 8), level, np.uint16)).save(path)
+    read = list(open_source(tmp_path))
+    assert [int(frame.mean()) for frame in read] == [15, 156]
+    for path, frame in zip(paths, read, strict=True):
+        again = read_picture(str(path), "RGB", (8, 8), "video 1: frame", list(map(str, paths)))
+        np.testing.assert_array_equal(again, frame)
+
+
+def test_animated_png_is_a_video(tmp_path):
+    first, *others = map(Image.fromarray, frames(4))
+    first.save(tmp_path / "a.png", save_all=True, append_images=others, duration=100)
+    with open_source(tmp_path / "a.png") as source:
+        assert isinstance(source, VideoReader)
+        np.testing.assert_array_equal(list(source), frames(4))
+    with pytest.raises(InputError, match=r"a.png' contains 4 pictures"):
+        open_source(tmp_path)
 
 
 def test_pictures_of_two_sizes(tmp_path):

@@ -9,7 +9,7 @@ from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
 from seqformer.formats.checks import Report
-from seqformer.formats.frames import frame_size
+from seqformer.formats.frames import frame_size, read_frame
 from seqformer.formats.ytvis import Annotation, Dataset, Video, read_ytvis
 
 __all__ = ["check_dataset"]
@@ -56,6 +56,7 @@ def check_dataset(
 
 def _check_frames(video: Video, where: str, image_root: Path, decode: bool, report: Report) -> None:
     seen: dict[str, int] = {}
+    paths = [image_root / name for name in video.names]
     for frame, name in enumerate(video.names):
         if name in seen:
             report(f"{where}, frame {frame}: '{name}' is also frame {seen[name]}")
@@ -65,7 +66,7 @@ def _check_frames(video: Video, where: str, image_root: Path, decode: bool, repo
         if not path.is_file():
             continue  # read_ytvis has already reported it
         try:
-            height, width = frame_size(path, decode)
+            height, width = read_frame(path, paths).shape[:2] if decode else frame_size(path)
         except InputError as error:
             report(f"{where}, frame {frame}: {error}")
             continue

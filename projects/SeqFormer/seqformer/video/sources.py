@@ -18,11 +18,10 @@ import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from PIL import Image, ImageOps
 
 from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
-from seqformer.formats.frames import frame_size, pictures_in
+from seqformer.formats.frames import frame_size, is_animation, pictures_in, read_frame
 from seqformer.video.live import LiveReader, is_address
 
 __all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
@@ -30,7 +29,6 @@ __all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
 PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
 
 _FALLBACK_FPS = Fraction(25)  # the rate that players assume
-_PICTURE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)  # raised by Pillow
 
 
 class FrameSource(Protocol):
@@ -241,13 +239,7 @@ class ImageSequenceReader:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for path in self.paths:
-            try:
-                with Image.open(path) as image:
-                    yield np.array(ImageOps.exif_transpose(image).convert("RGB"))
-            except _PICTURE_ERRORS as error:
-                raise InputError(
-                    f"picture '{path}' cannot be read ({error}): replace or remove it"
-                ) from error
+            yield read_frame(path, self.paths)
 
     @property
     def problem(self) -> str | None:
@@ -271,6 +263,8 @@ def open_source(inputs: str | Path | Sequence[str | Path]) -> FrameSource:
     videos = [
         path for path in paths if not os.path.isdir(path) and path.suffix.lower() not in PICTURE_SUFFIXES
     ]
+    if len(paths) == 1 and not videos and is_animation(paths[0]):
+        videos = paths
     if len(videos) == 1 and len(paths) == 1:
         return VideoReader(videos[0])
     if videos:
