@@ -17,7 +17,7 @@ import pytest
 from networks import tiny_config
 from pycocotools import mask as mask_codec
 from safetensors.torch import save_file
-from videos import cut, encode, frames, pictures
+from videos import cut, encode, frames, join, packets_of, pictures, sound
 
 from seqformer import SeqFormer
 from seqformer.cli import predict
@@ -133,6 +133,18 @@ def test_video(tmp_path, model, stub, capsys):
     assert "2 instances" in captured.out and "7 frames" in captured.out
     assert str(output) in captured.out and str(tmp_path / "new" / "out.json") in captured.out
     assert captured.err == ""
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_output_keeps_times_and_sound(tmp_path, model, streaming):
+    times = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.8, 1.9, 2.0, 2.1, 2.2, 2.3]
+    silent, heard = encode(tmp_path / "silent.mp4", 12, times=times), sound(tmp_path / "sound.mka", 2.4)
+    source = join(tmp_path / "in.mkv", silent, heard)
+    output = tmp_path / "out.mp4"
+    predict.main(["--input", str(source), "--output", str(output), *streaming, *model])
+    start = packets_of(output, "video")[0][0]
+    assert [time - start for time, _ in packets_of(output, "video")] == pytest.approx(times, abs=0.002)
+    assert [p for _, p in packets_of(output, "audio")] == [p for _, p in packets_of(source, "audio")]
 
 
 def test_pictures_to_folder(tmp_path, model, stub):

@@ -23,7 +23,7 @@ from seqformer.formats.results import write_results
 from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
-from seqformer.video import FrameSource, FrameWriter, open_writer
+from seqformer.video import FrameSource, FrameTime, FrameWriter, open_writer
 from seqformer.visualization import draw_frame
 
 __all__ = ["StreamingJob"]
@@ -186,7 +186,7 @@ class StreamingJob:
         """Tracks all frames, and writes results to the spool and drawn frames to the writer."""
         again = 0
         for result, frame in zip(read_spool(spool.path), islice(frames, stream.num_final), strict=False):
-            writer.write(self._draw(frame, result))
+            writer.write(self._draw(frame, result), self._source.time)
             again += 1
             if interruption.requested:
                 raise KeyboardInterrupt
@@ -195,12 +195,13 @@ class StreamingJob:
                 f"the input has {again} frames, but the interrupted run had processed {stream.num_final}: "
                 "use the same input, or start without `resume`"
             )
-        waiting: deque[np.ndarray] = deque()
+        waiting: deque[tuple[np.ndarray, FrameTime]] = deque()
 
         def write(results: Iterable[FrameResult]) -> None:
             for result in results:
                 spool.write(result)
-                writer.write(self._draw(waiting.popleft(), result))
+                frame, time = waiting.popleft()
+                writer.write(self._draw(frame, result), time)
 
         clock = _Clock(time.monotonic())
         for frame in frames:
@@ -209,7 +210,7 @@ class StreamingJob:
             except InputError as error:
                 self._failure = error
                 break
-            waiting.append(frame)
+            waiting.append((frame, self._source.time))
             write(results)
             if interruption.requested and not self._source.paths:
                 break

@@ -15,7 +15,7 @@ from seqformer.errors import InputError
 from seqformer.formats.results import write_results
 from seqformer.inference import ClipTracer, VideoPredictor
 from seqformer.page import write_page
-from seqformer.video import FrameSource, FrameWriter, VideoWriter, open_writer
+from seqformer.video import FrameSource, FrameTime, FrameWriter, VideoWriter, open_writer
 from seqformer.visualization import draw_tracklets
 from seqformer.visualization.rows import best_tracklets
 
@@ -105,8 +105,10 @@ def track_video(
         problem = source.problem  # read before the next pass resets it
         tracklets = best_tracklets(result, threshold)
         frames = progress(islice(source, result.length), result.length, "drawing")
+        times: list[FrameTime] = []
         for frame in draw_tracklets(frames, tracklets, class_names):
-            writer.write(frame)
+            times.append(source.time)
+            writer.write(frame, source.time)
     write_results(results, result.to_json(video_id, category_ids))
     if tracer is not None and page is not None:
         write_page(
@@ -117,7 +119,7 @@ def track_video(
             tracer,
             class_names,
             title=source.name,
-            fps=source.fps,
+            times=times,
             threshold=threshold,
         )
     return WrittenVideo(writer.path, results, result.length, len(tracklets), problem)

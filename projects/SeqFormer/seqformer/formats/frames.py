@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
@@ -99,7 +100,9 @@ def frame_size(path: str | Path) -> tuple[int, int]:
         with Image.open(path) as image:
             _check_kind(image, path)
             size = image.size
-            if image.format == "TIFF":  # some versions of Pillow have applied the orientation, others not
+            if isinstance(
+                image, TiffImageFile
+            ):  # some versions of Pillow have applied the orientation, others not
                 size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
             turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
     except InputError:
@@ -113,8 +116,8 @@ def read_frame(path: str | Path, video: Sequence[str | Path] = ()) -> np.ndarray
     """Reads a picture as a frame, upright according to EXIF.
 
     16-bit levels are scaled by their range: 65535 becomes 255. 12-bit levels are often stored in 16-bit files
-    without scaling. So if no level of any picture of the video exceeds 4095, then 4095 becomes 255. Transparent
-    parts are blended with black.
+    without scaling, so if no level of any picture of the video exceeds 4095, then 4095 becomes 255.
+    Transparent parts are blended with black.
 
     Args:
         path: the picture.
@@ -142,8 +145,8 @@ def read_frame(path: str | Path, video: Sequence[str | Path] = ()) -> np.ndarray
         raise _unreadable(path, error) from error
     if twelve_bits:
         raise InputError(
-            f"'{path}' has 16-bit colours, none above {_TWELVE_BITS} (12 bits): save it with 8 bits, or scale "
-            "the levels to 16 bits"
+            f"'{path}' has 16-bit colours, none above {_TWELVE_BITS} (12 bits): save it with 8 bits, or "
+            "scale its levels to 16 bits"
         )
     if picture.mode not in ("RGBA", "RGBa", "LA", "La", "PA") and "transparency" not in picture.info:
         return np.array(picture.convert("RGB"))
@@ -188,7 +191,7 @@ def _check_kind(image: Image.Image, path: str | Path) -> None:
         raise InputError(f"'{path}' contains {count} pictures, not one: save them as files, or as a video")
 
 
-def _largest_level(image: Image.Image) -> int:
+def _largest_level(image: ImageFile.ImageFile) -> int:
     """Decodes a picture and returns its largest 16-bit level; 0 if it has 8 bits, or levels of known range.
 
     Of 16-bit colours Pillow reads 8 bits, which are taken as the high byte of the largest level possible.
@@ -234,7 +237,7 @@ def _scaled(image: Image.Image, picture: Image.Image, path: str | Path, shift: i
         raise InputError(
             f"'{path}' has levels from {low} to {high}, not from 0 to {_DEEP}: save it with 8 or 16 bits"
         )
-    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise InputError(f"'{path}' has 16-bit levels of which 0 is white: save it with 0 as black")
     grey = (levels >> shift).astype(np.uint8)
     if "transparency" in image.info:

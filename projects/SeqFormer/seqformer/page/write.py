@@ -21,6 +21,7 @@ from seqformer.formats.files import replaced_when_complete
 from seqformer.inference.clip_traces import ClipTracer
 from seqformer.page.data import PageData, fit_points, page_data
 from seqformer.structures import Tracklet, VideoResult
+from seqformer.video.display import FrameTime
 from seqformer.video.sinks import VideoWriter
 
 __all__ = ["MAX_FRAMES", "MAX_FRAMES_IN_ONE_CLIP", "check_page", "page_size", "write_page"]
@@ -81,7 +82,7 @@ def write_page(
     class_names: Sequence[str],
     *,
     title: str,
-    fps: Fraction,
+    times: Sequence[FrameTime],
     threshold: float,
 ) -> None:
     """Writes the page atomically.
@@ -94,7 +95,7 @@ def write_page(
         tracer: the tracer that observed tracking.
         class_names: names by label.
         title: title of the page.
-        fps: frame rate.
+        times: the times of the frames.
         threshold: initial minimum score of visible instances.
 
     Raises:
@@ -114,14 +115,14 @@ def write_page(
         class_names,
         length=result.length,
         size=size,
-        fps=float(fps),
+        times=[float(time.start) for time in times] + [float(sum(times[-1]))],
         threshold=threshold,
         floor=math.floor(100 * floor) / 100,
         points=fit_points(tracer, kept, _TRACE_BYTES),
     )
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder, "video.mp4")
-        _write_video(video, frames, result.length, size, fps)
+        _write_video(video, frames, times, size)
         content = page_html(title, data, video.read_bytes())
     with replaced_when_complete(path) as part:
         part.write_text(content, encoding="utf-8")
@@ -144,14 +145,15 @@ def page_html(title: str, data: PageData, video: bytes) -> str:
 
 
 def _write_video(
-    path: Path, frames: Iterable[np.ndarray], length: int, size: tuple[int, int], fps: Fraction
+    path: Path, frames: Iterable[np.ndarray], times: Sequence[FrameTime], size: tuple[int, int]
 ) -> None:
     height, width = size
-    rate = str(max(_MIN_RATE, round(8 * _VIDEO_BYTES * fps / length)))
+    seconds = sum(times[-1], Fraction(0))
+    rate = str(max(_MIN_RATE, round(8 * _VIDEO_BYTES / seconds)))
     # No B-frames and a key frame every 15 frames, so that a browser can show any frame quickly.
     encoder = {"preset": "medium", "bf": "0", "g": "15", "crf": "24", "maxrate": rate, "bufsize": rate}
-    with VideoWriter(path, height, width, fps, encoder) as writer:
-        for _, frame in zip(range(length), frames, strict=False):
+    with VideoWriter(path, height, width, len(times) / seconds, encoder) as writer:
+        for time, frame in zip(times, frames, strict=False):
             if frame.shape[:2] != size:
                 frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-            writer.write(frame)
+            writer.write(frame, time)

@@ -1,6 +1,7 @@
 """Reads frames from videos, pictures and cameras, and writes them to videos and pictures."""
 
 from seqformer.video.dataset_video import DatasetVideo, open_dataset_video
+from seqformer.video.display import FrameTime
 from seqformer.video.live import LiveReader, is_address
 from seqformer.video.sinks import (
     FrameFolderWriter,
@@ -13,6 +14,7 @@ from seqformer.video.sinks import (
 from seqformer.video.sources import (
     FrameSource,
     ImageSequenceReader,
+    Sound,
     VideoReader,
     open_source,
 )
@@ -21,11 +23,13 @@ __all__ = [
     "DatasetVideo",
     "FrameFolderWriter",
     "FrameSource",
+    "FrameTime",
     "FrameWriter",
     "GrowingFolderWriter",
     "GrowingVideoWriter",
     "ImageSequenceReader",
     "LiveReader",
+    "Sound",
     "VideoReader",
     "VideoWriter",
     "is_address",
