@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from videos import encode, frames, join, packets_of, pictures, sound
+from videos import cut, encode, frames, join, packets_of, pictures, sound
 
 from seqformer.errors import InputError
 from seqformer.video import (
@@ -122,6 +122,15 @@ def test_sound_and_picture_stay_together(tmp_path, delays):
         for path in (source, tmp_path / "out.mp4")
     ]
     assert gaps[1] == pytest.approx(gaps[0], abs=0.002)
+
+
+def test_sound_of_a_truncated_file(tmp_path):
+    silent, heard = encode(tmp_path / "silent.mp4", 40, noise=True), sound(tmp_path / "sound.mka", 4)
+    source = cut(join(tmp_path / "in.mkv", silent, heard), 0.5)
+    write_copy(source, tmp_path / "out.mp4")
+    video, audio = (packets_of(tmp_path / "out.mp4", kind) for kind in ("video", "audio"))
+    assert 10 < len(video) < 30
+    assert audio[-1][0] == pytest.approx(video[-1][0], abs=0.5)
 
 
 def test_sound_that_mp4_cannot_store(tmp_path, caplog):

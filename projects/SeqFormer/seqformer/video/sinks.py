@@ -268,7 +268,8 @@ def _add_sound(video: Path, sound: Sound, target: Path, options: dict[str, str])
             av.open(str(sound.path)) as heard,
             av.open(str(target), "w", format="mp4", options=options) as copy,
         ):
-            copied: dict[Stream, Stream] = {}
+            picture = source.streams.video[0]
+            copied: dict[Stream, Stream] = {picture: copy.add_stream_from_template(picture)}
             for stream in heard.streams.audio:
                 try:
                     copied[stream] = copy.add_stream_from_template(stream)
@@ -278,16 +279,15 @@ def _add_sound(video: Path, sound: Sound, target: Path, options: dict[str, str])
                         sound.path,
                         stream.codec_context.name,
                     )
-            if not copied:
+            sounds = [stream for stream in copied if stream is not picture]
+            if not sounds:
                 return False
             # Sound may begin before the first frame. Then the video begins late, as in the source.
-            starts = [s.start_time * s.time_base for s in copied if s.start_time is not None and s.time_base]
+            starts = [s.start_time * s.time_base for s in sounds if s.start_time is not None and s.time_base]
             start = min([sound.start, *starts])
-            picture = source.streams.video[0]
-            copied[picture] = copy.add_stream_from_template(picture)
             streams = [
                 _shifted(source, [picture], sound.start - start),
-                _shifted(heard, [s for s in copied if s is not picture], -start),
+                _shifted(heard, sounds, -start),
             ]
             for _, packet in heapq.merge(*streams, key=lambda item: item[0]):
                 packet.stream = copied[packet.stream]
@@ -303,8 +303,16 @@ def _add_sound(video: Path, sound: Sound, target: Path, options: dict[str, str])
 def _shifted(
     container: InputContainer, streams: list[Stream], seconds: Fraction
 ) -> Iterator[tuple[Fraction, Packet[Stream]]]:
-    """Yields the packets of some streams, shifted in time, each with its decoding time in seconds."""
-    for packet in container.demux(streams):
+    """Yields the packets of some streams, shifted in time, each with its decoding time in seconds.
+
+    Ends where the file cannot be read.
+    """
+    packets = container.demux(streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
         decoded = packet.pts if packet.dts is None else packet.dts
         if decoded is not None and packet.time_base:
             shift = round(seconds / packet.time_base)
