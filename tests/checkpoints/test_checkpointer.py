@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import equal_states, tiny_model
 from safetensors.torch import save_file
 
-from seqformer.checkpoints import SeqFormerCheckpointer, read_metadata, write_state
+from seqformer.checkpoints import (
+    SeqFormerCheckpointer,
+    read_checkpoint,
+    read_metadata,
+    trust_checkpoints,
+    write_state,
+)
 from seqformer.errors import InputError
 
 
@@ -33,6 +42,8 @@ def broken_file(tmp_path: Path, kind: str) -> Path:
         torch.save({"model": state}, path)
     elif kind == "no state":
         torch.save({"model": 3}, path)
+    elif kind == "object array":
+        torch.save({"model": {"a": np.array(["text", None], dtype=object)}}, path)
     elif kind == "truncated":
         torch.save({"model": tiny_model().state_dict()}, path)
         path.write_bytes(path.read_bytes()[:5000])
@@ -49,6 +60,7 @@ def broken_file(tmp_path: Path, kind: str) -> Path:
         ("other architecture", "lacks"),
         ("missing tensor", "lacks 1 tensors, including detr.controller.layers.0.weight"),
         ("no state", "have no state dict"),
+        ("object array", "have no state dict"),
         ("truncated", "cannot be read"),
         ("broken pth", "cannot be read"),
         ("broken safetensors", "cannot be read"),
@@ -59,6 +71,81 @@ def test_weights_that_do_not_match_are_refused_in_one_line(tmp_path: Path, kind:
     with pytest.raises(InputError, match=message) as error:
         SeqFormerCheckpointer(tiny_model(), strict=True).load(str(path))
     assert "\n" not in str(error.value)
+
+
+class Code:
+    """An object whose unpickling makes a folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+@pytest.mark.parametrize("place", ["model", "args"])
+def test_code_in_weights_is_not_executed_unless_trusted(tmp_path: Path, suffix: str, place: str) -> None:
+    mark, path, model = tmp_path / "executed", tmp_path / f"weights{suffix}", tiny_model()
+    other = tiny_model()
+    checkpoint = {"model": dict(model.state_dict()), "__author__": "somebody"}
+    checkpoint[place] = {**checkpoint["model"], "code": Code(mark)} if place == "model" else Code(mark)
+    if suffix == ".pth":
+        torch.save(checkpoint, path)
+    else:
+        checkpoint["model"] = {
+            name: value.numpy() if isinstance(value, torch.Tensor) else value
+            for name, value in checkpoint["model"].items()
+        }
+        path.write_bytes(pickle.dumps(checkpoint))
+    with pytest.raises(InputError, match=r"contain posix\.mkdir, which executes code.*--trust-checkpoint"):
+        SeqFormerCheckpointer(other).load(str(path))
+    assert not mark.exists()
+    if place == "args":
+        with trust_checkpoints():
+            SeqFormerCheckpointer(other, strict=True).load(str(path))
+        assert mark.exists() and equal_states(model, other)
+
+
+@pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_pickles_of_arrays_need_no_trust(tmp_path: Path, module: bytes) -> None:
+    """As in Detectron2's model zoo; NumPy 1 and 2 name their modules differently."""
+    model, other = tiny_model(), tiny_model()
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    written = {"model": state, "__author__": "somebody", "score": np.float32(0.5)}
+    data = pickle.dumps(written, protocol=2)
+    assert b"numpy._core.multiarray" in data
+    (tmp_path / "weights.pkl").write_bytes(data.replace(b"numpy._core.multiarray", module))
+    SeqFormerCheckpointer(other, strict=True).load(str(tmp_path / "weights.pkl"))
+    assert equal_states(model, other)
+    assert read_checkpoint(tmp_path / "weights.pkl")["score"] == np.float32(0.5)
+
+
+def test_a_small_pickle_takes_little_memory(tmp_path: Path) -> None:
+    """The shape with which an array is created is not trusted: 4 TB here."""
+    data = pickle.dumps({"model": {"a": np.zeros(3)}}, protocol=2).replace(
+        b"K\x00\x85", b"\x8a\x06" + b"\0" * 5 + b"\x04\x85"
+    )
+    (tmp_path / "large.pkl").write_bytes(data)
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "large.pkl")["model"]["a"], np.zeros(3))
+
+
+def test_weights_of_which_nothing_fits_are_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"backbone.weight": torch.zeros(2)}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"no tensor of weights .* \(unknown layout\) fits the model"):
+        SeqFormerCheckpointer(tiny_model()).load(str(tmp_path / "other.pth"))
+
+
+def test_training_resumes_only_from_its_folder(tmp_path: Path) -> None:
+    model = tiny_model()
+    for folder in ("other", "own"):
+        (tmp_path / folder).mkdir()
+    SeqFormerCheckpointer(model, str(tmp_path / "other")).save("model_0000001")
+    checkpointer = SeqFormerCheckpointer(model, str(tmp_path / "own"))
+    checkpointer.save("model_0000001")
+    (tmp_path / "own" / "last_checkpoint").write_text("../other/model_0000001.pth")
+    with pytest.raises(InputError, match="must be the name of a file in its folder"):
+        checkpointer.resume_or_load("", resume=True)
 
 
 def test_metadata_of_other_files(tmp_path: Path) -> None:

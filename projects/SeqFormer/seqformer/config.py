@@ -17,6 +17,8 @@ from seqformer.errors import InputError
 
 __all__ = ["add_seqformer_config", "load_config"]
 
+_MOST_ALIASES = 20  # each can multiply what a YAML file says
+
 
 def add_seqformer_config(cfg: CN) -> None:
     """Adds SeqFormer's keys to ``cfg``, in place.
@@ -121,7 +123,10 @@ def add_seqformer_config(cfg: CN) -> None:
     # Number of last frames over which an instance's velocity is fitted.
     seqformer.MOTION_WINDOW = 5
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
-    # (query, class) pairs, as in the original release.
+    # (query, class) pairs. "original": everything as in the original release, for its weights: frames are
+    # resized to MIN_SIZE_TEST (the longer side is rounded down, MAX_SIZE_TEST is not used) and not padded,
+    # the 10 best pairs are the results, masks are resized straight to the size of the video, and results
+    # without a mask are left out.
     seqformer.RESULT_PROTOCOL = "queries"
 
     # Any timm model as a backbone (BACKBONE.NAME "build_timm_backbone").
@@ -179,7 +184,8 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
         opts: ``KEY VALUE KEY VALUE ...``.
 
     Raises:
-        InputError: if the file is missing or not YAML, a key is unknown, or a value has the wrong type.
+        InputError: if the file is missing, not YAML or would execute code, a key is unknown, or a value has
+            the wrong type.
     """
     cfg = get_cfg()
     add_seqformer_config(cfg)
@@ -187,8 +193,9 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
     if not path.is_file():
         raise InputError(f"no config file '{path}'")
     try:
-        cfg.merge_from_file(str(path))
+        _merge_file(cfg, path)
     except (
+        RecursionError,
         KeyError,
         ValueError,
         TypeError,
@@ -207,6 +214,15 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def _merge_file(cfg: CN, path: Path) -> None:
+    """Merges a YAML file. Tags that would execute code are errors of the file."""
+    with path.open(encoding="utf-8") as file:
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(file, yaml.SafeLoader))
+    if aliases > _MOST_ALIASES:
+        raise ValueError(f"{aliases} aliases (*name), more than {_MOST_ALIASES}")
+    cfg.merge_from_file(str(path), allow_unsafe=False)
 
 
 def _one_line(error: Exception) -> str:

@@ -7,11 +7,18 @@ from seqformer.checkpoints.files import (
     read_class_names,
     read_metadata,
     read_state,
+    trust_checkpoints,
     write_state,
 )
-from seqformer.checkpoints.layouts import convert_efficientnet_lite0, convert_seqformer
+from seqformer.checkpoints.layouts import (
+    Layout,
+    convert_efficientnet_lite0,
+    convert_seqformer,
+    to_published,
+)
 
 __all__ = [
+    "Layout",
     "SeqFormerCheckpointer",
     "convert_efficientnet_lite0",
     "convert_seqformer",
@@ -20,5 +27,7 @@ __all__ = [
     "read_class_names",
     "read_metadata",
     "read_state",
+    "to_published",
+    "trust_checkpoints",
     "write_state",
 ]

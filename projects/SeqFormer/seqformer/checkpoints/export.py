@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seqformer.checkpoints.files import read_checkpoint, read_state, write_state
+from seqformer.checkpoints.layouts import to_published
 from seqformer.errors import InputError
 
 __all__ = ["export_weights"]
@@ -39,6 +40,7 @@ def export_weights(
     if output.suffix != ".safetensors":
         raise InputError(f"'{output}': the output must end in .safetensors")
     state = _read_average(source) if average else read_state(source)
+    state = to_published(state, len(class_names)).state
     head = state.get(_CLASS_HEAD)
     if head is None:
         raise InputError(f"'{source}' is not a checkpoint of SeqFormer")
@@ -57,8 +59,7 @@ def export_weights(
 
 def _read_average(source: str | Path) -> dict[str, Tensor]:
     """Returns the moving average of the weights (SOLVER.EMA) in a training checkpoint."""
-    checkpoint = read_checkpoint(source)
-    trainer = checkpoint.get("trainer", {}) if isinstance(checkpoint, dict) else {}
+    trainer = read_checkpoint(source).get("trainer", {})
     if "average" not in trainer:
         raise InputError(f"'{source}' has no moving average: it was trained without SOLVER.EMA.ENABLED")
     prefix = "module."

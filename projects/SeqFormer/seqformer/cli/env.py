@@ -54,10 +54,10 @@ PACKAGES = (
     Package("NumPy", "numpy", "pip install numpy", required=True),
     Package("pycocotools", "pycocotools", "pip install pycocotools", required=True),
     Package("fvcore", "fvcore", "pip install fvcore", required=True),
+    Package("safetensors", "safetensors", "pip install safetensors", required=True),
     Package("OpenCV", "cv2", "pip install opencv-python-headless (draws the results)"),
     Package("PyAV", "av", "pip install av (reads and writes videos)"),
     Package("timm", "timm", "pip install timm (backbones, the shipped model's among them)"),
-    Package("safetensors", "safetensors", "pip install safetensors (reads the shipped model)"),
 )
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seqformer.checkpoints import export_weights
-from seqformer.cli.program import program
+from seqformer.checkpoints import export_weights, trust_checkpoints
+from seqformer.cli.program import add_trust_argument, program
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -23,10 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", required=True, metavar="NAME", help="class names, in the order of the model"
     )
     parser.add_argument("--average", action="store_true", help="export the moving average (SOLVER.EMA)")
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    export_weights(args.checkpoint, args.output, args.classes, average=args.average)
+    with trust_checkpoints(args.trust_checkpoint):
+        export_weights(args.checkpoint, args.output, args.classes, average=args.average)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
 
 

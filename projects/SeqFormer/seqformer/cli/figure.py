@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seqformer.cli.program import program
+from seqformer.checkpoints import trust_checkpoints
+from seqformer.cli.program import add_trust_argument, program
 from seqformer.errors import InputError, name_flags
 from seqformer.inference import VideoPredictor, classes, model_config
 from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
@@ -283,6 +284,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--weights", metavar="FILE", help="weights that match the config, .pth or .safetensors"
     )
+    add_trust_argument(model)
     model.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
@@ -337,7 +339,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: if the input, the model or the output cannot be used.
     """
-    with name_flags(_FLAGS):
+    with name_flags(_FLAGS), trust_checkpoints(getattr(args, "trust_checkpoint", False)):
         print(_FIGURES[args.figure](args))
 
 

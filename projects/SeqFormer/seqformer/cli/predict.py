@@ -30,8 +30,9 @@ import numpy as np
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.many_videos import several_videos, shared_out, targets_of
-from seqformer.cli.program import program
+from seqformer.cli.program import add_trust_argument, program
 from seqformer.cli.streaming_job import StreamingJob
 from seqformer.cli.whole_video import WrittenVideo, track_video
 from seqformer.engine import keep_freed_memory
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights that match the config, .pth or .safetensors (default: MODEL.WEIGHTS of --opts or the "
         "config; the shipped weights for the default config)",
     )
+    add_trust_argument(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "videos",
@@ -133,7 +135,7 @@ def run(args: argparse.Namespace) -> int | None:
         InputError: if the input, the model or the output cannot be used.
     """
     try:
-        with name_flags(_FLAGS):
+        with name_flags(_FLAGS), trust_checkpoints(args.trust_checkpoint):
             return _run(args)
     except KeyboardInterrupt:
         print("\ninterrupted; finished files are kept, unfinished ones are removed", file=sys.stderr)

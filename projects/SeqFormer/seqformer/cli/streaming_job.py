@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import signal
 import time
@@ -238,13 +237,13 @@ class StreamingJob:
 
     def _save(self, stream: StreamingPredictor, spool: ResultSpool, clock: _Clock) -> None:
         start = time.monotonic()
+        self._write_results(stream, spool)  # first, so that a job that can be resumed has results
         with replaced_when_complete(self._state_path) as part:
             try:
                 torch.save(stream.state(), part)
             except RuntimeError as error:  # such as a full disk
                 reason = str(error).splitlines()[0]
                 raise InputError(f"cannot write '{self._state_path}': {reason}") from error
-        self._write_results(stream, spool)
         clock.last = time.monotonic()
         clock.took = clock.last - start
 
@@ -259,5 +258,5 @@ class StreamingJob:
     def _restore(self, stream: StreamingPredictor) -> None:
         try:
             stream.restore(torch.load(self._state_path, weights_only=True))
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # damaged files raise nearly everything
             raise InputError(f"'{self._state_path}' cannot be read: start without `resume`") from error

@@ -22,7 +22,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from seqformer.cli.program import program
+from seqformer.checkpoints import trust_checkpoints
+from seqformer.cli.program import add_trust_argument, program
 from seqformer.config import load_config
 from seqformer.data import resolve_datasets
 from seqformer.engine import (
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="rendezvous address for multi-machine training (default: %(default)s)",
     )
+    add_trust_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
 
 
@@ -129,7 +131,8 @@ def _process(args: argparse.Namespace) -> None:
         logger.info("Device: %s", cfg.MODEL.DEVICE)
         if cfg.MODEL.DEVICE == "cpu":
             keep_freed_memory()
-        train_or_evaluate(cfg, resume=args.resume, eval_only=args.eval_only)
+        with trust_checkpoints(args.trust_checkpoint):
+            train_or_evaluate(cfg, resume=args.resume, eval_only=args.eval_only)
 
 
 def run(args: argparse.Namespace) -> int | None:

@@ -8,11 +8,11 @@ from operator import length_hint
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
 from seqformer import model_zoo
 from seqformer.checkpoints import SeqFormerCheckpointer
+from seqformer.data.augmentation import build_resize
 from seqformer.errors import InputError
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.prediction import VideoPrediction
@@ -57,7 +57,7 @@ class VideoPredictor:
         SeqFormerCheckpointer(self.model, strict=True).load(cfg.MODEL.WEIGHTS)
         self.class_names, _ = classes(cfg)
         self.input_format = cfg.INPUT.FORMAT
-        self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.resize = build_resize(cfg)
 
     @classmethod
     def from_pretrained(
