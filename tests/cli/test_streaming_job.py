@@ -17,6 +17,7 @@ from videos import encode, frames, pictures
 
 from seqformer.cli import predict, streaming_job
 from seqformer.errors import InputError
+from seqformer.inference import video
 from seqformer.video import VideoReader
 
 
@@ -58,7 +59,28 @@ def test_same_results_as_the_whole_video(tmp_path, model, capsys):
         assert (video.length, video.fps, len(list(video))) == (9, 10, 9)
     data = (tmp_path / "b/out.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
-    assert "9 frames" in capsys.readouterr().out
+    counts = [line for line in capsys.readouterr().out.splitlines() if " instances with a score " in line]
+    assert len(counts) == 2 and "9 frames" in counts[0]
+    assert len({count.partition(" instances")[0] for count in counts}) == 1, "the same in both modes"
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_results_without_a_mask_are_left_out(tmp_path, model, monkeypatch, capsys, streaming):
+    encoded = video.encode_outputs
+
+    def without_first(*args, **options):
+        return [masks if n else [None] * len(masks) for n, masks in enumerate(encoded(*args, **options))]
+
+    monkeypatch.setattr(video, "encode_outputs", without_first)
+    source, output = encode(tmp_path / "in.mp4", 9), tmp_path / "out.mp4"
+    command = ["--input", str(source), "--output", str(output), *streaming, *model, "--opts"]
+    command += ["MODEL.SeqFormer.CLIP_MATCHING", "True", "MODEL.SeqFormer.KEEP_EMPTY"]
+    found = {}
+    for keep in ("True", "False"):
+        predict.main([*command, keep])
+        found[keep] = json.loads(output.with_suffix(".json").read_text())
+    assert any(not any(r["segmentations"]) for r in found["True"])
+    assert found["False"] == [r for r in found["True"] if any(r["segmentations"])]
 
 
 def test_pictures_to_folder(tmp_path, model):

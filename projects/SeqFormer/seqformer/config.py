@@ -128,6 +128,8 @@ def add_seqformer_config(cfg: CN) -> None:
     # the 10 best pairs are the results, masks are resized straight to the size of the video, and results
     # without a mask are left out.
     seqformer.RESULT_PROTOCOL = "queries"
+    # True: an instance that has no mask in any frame is a result, as published. It counts as false in AP.
+    seqformer.KEEP_EMPTY = False
 
     # Any timm model as a backbone (BACKBONE.NAME "build_timm_backbone").
     cfg.MODEL.TIMM = CN()

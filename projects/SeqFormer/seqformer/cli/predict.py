@@ -228,7 +228,7 @@ def _one_video(
     seconds = time.perf_counter() - start
     if written.problem:
         print(f"warning: {written.problem}", file=sys.stderr)
-    instances = f"{written.num_drawn} instances with a score of at least {args.confidence_threshold:g}"
+    instances = f"{written.num_instances} instances with a score of at least {args.confidence_threshold:g}"
     print(f"{instances} in {written.length} frames, {seconds:.1f} seconds")
     print(*(path for path in (written.output, written.results, args.html) if path), sep="\n")
 

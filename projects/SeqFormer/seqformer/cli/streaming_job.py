@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,6 @@ class StreamingJob:
     ):
         self.output = Path(output)
         self.unfinished = self.output.with_name(self.output.name + ".unfinished")
-        self._drawn: set[int] = set()  # ids
         self._source = source
         self._class_names = class_names
         self._category_ids = category_ids
@@ -166,12 +166,12 @@ class StreamingJob:
                 raise
             if not stream.count:
                 raise self._failure or InputError("the video has no frames")
-            self._write_results(stream, spool)
+            num_instances = self._write_results(stream, spool)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self._failure:
             raise InputError(f"{self._failure}; the {stream.count} frames before are in '{self.output}'")
         return WrittenVideo(
-            self.output, self._results_path, stream.count, len(self._drawn), self._source.problem
+            self.output, self._results_path, stream.count, num_instances, self._source.problem
         )
 
     def _track(
@@ -229,7 +229,6 @@ class StreamingJob:
 
     def _draw(self, frame: np.ndarray, result: FrameResult) -> np.ndarray:
         instances = [instance for instance in result.instances if instance.score >= self._threshold]
-        self._drawn.update(instance.instance_id for instance in instances)
         frame = draw_frame(frame, instances, self._class_names)
         if self._show:
             self._show(frame)
@@ -247,13 +246,25 @@ class StreamingJob:
         clock.last = time.monotonic()
         clock.took = clock.last - start
 
-    def _write_results(self, stream: StreamingPredictor, spool: ResultSpool) -> None:
-        """Writes results.json for the frames so far. Needs memory for all their RLEs while it runs."""
+    def _write_results(self, stream: StreamingPredictor, spool: ResultSpool) -> int:
+        """Writes results.json for the frames so far. Needs memory for all their RLEs while it runs.
+
+        Returns:
+            The number of instances with a score of at least the threshold.
+        """
         builder = stream.tracklets()
         builder.add(read_spool(spool.path))
         tracklets = builder.tracklets((self._source.height, self._source.width))
-        entries = (tracklet.to_json(self._video_id, self._category_ids) for tracklet in tracklets)
-        write_results(self._results_path, entries)
+        counted: set[int] = set()  # ids
+
+        def entries() -> Iterator[dict[str, Any]]:
+            for tracklet in tracklets:
+                if tracklet.score >= self._threshold:
+                    counted.add(tracklet.instance_id)
+                yield tracklet.to_json(self._video_id, self._category_ids)
+
+        write_results(self._results_path, entries())
+        return len(counted)
 
     def _restore(self, stream: StreamingPredictor) -> None:
         try:

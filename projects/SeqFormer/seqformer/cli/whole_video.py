@@ -33,14 +33,14 @@ class WrittenVideo:
         output: the video, or the folder of pictures.
         results: the JSON file.
         length: number of frames.
-        num_drawn: number of drawn instances.
+        num_instances: number of instances with a score of at least the threshold.
         problem: one line about parts of the source that could not be read; None if all was read.
     """
 
     output: Path
     results: Path
     length: int
-    num_drawn: int
+    num_instances: int
     problem: str | None
 
 
