@@ -153,6 +153,41 @@ def test_pictures_to_folder(tmp_path, model, stub):
     assert files(tmp_path / "out") == {f"{t:05d}.jpg" for t in range(12)} | {"results.json"}
 
 
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_existing_files_of_other_inputs_are_kept(tmp_path, model, capsys, streaming):
+    (tmp_path / "other").mkdir()
+    first, second = encode(tmp_path / "in.mp4", 3), encode(tmp_path / "other" / "in.mp4", 3)
+    output = tmp_path / "clip.mp4"
+    (tmp_path / "clip.json").write_text("mine")
+    command = ["--output", str(output), *streaming, *model]
+    refused = fails(capsys, ["--input", str(first), *command], tmp_path)
+    assert "clip.json' exists and was not made from this input: choose another --output" in refused
+    assert (tmp_path / "clip.json").read_text() == "mine"
+    predict.main(["--input", str(first), "--overwrite", *command])
+    assert isinstance(json.loads((tmp_path / "clip.json").read_text()), list)
+    predict.main(["--input", str(first), *command])  # the same input again
+    capsys.readouterr()
+    before = output.read_bytes()
+    refused = fails(capsys, ["--input", str(second), *command], tmp_path)
+    assert "clip.mp4' exists and was not made from this input" in refused and "give --overwrite" in refused
+    assert output.read_bytes() == before
+
+
+def test_existing_page_of_another_input_is_kept(tmp_path, model, capsys):
+    first, second = (encode(tmp_path / f"{name}.mp4", 3) for name in "ab")
+    page = tmp_path / "page.html"
+    page.write_text("<p>mine")
+
+    def command(source: Path, output: str) -> list[str]:
+        return ["--input", str(source), "--output", str(tmp_path / output), "--html", str(page), *model]
+
+    assert "page.html' exists and was not made from" in fails(capsys, command(first, "1.mp4"), tmp_path)
+    predict.main([*command(first, "1.mp4")[: -len(model)], "--overwrite", *model])
+    predict.main(command(first, "2.mp4"))
+    capsys.readouterr()
+    assert "page.html' exists and was not made from" in fails(capsys, command(second, "3.mp4"), tmp_path)
+
+
 def test_default_output(tmp_path, model, stub, monkeypatch):
     monkeypatch.chdir(tmp_path)
     predict.main(["--video-input", str(encode(tmp_path / "street.mkv", 3)), *model])

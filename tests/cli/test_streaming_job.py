@@ -83,6 +83,21 @@ def test_results_without_a_mask_are_left_out(tmp_path, model, monkeypatch, capsy
     assert found["False"] == [r for r in found["True"] if any(r["segmentations"])]
 
 
+def test_resuming_with_another_input(tmp_path, model, monkeypatch, capsys):
+    first, second = (encode(tmp_path / f"{name}.mp4", 12) for name in "ab")
+    command = ["--output", str(tmp_path / "out.mp4"), "--streaming", "--resume", *model, "--input"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7, signal.SIGINT)
+        with pytest.raises(SystemExit):
+            predict.main([*command, str(first)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        predict.main([*command, str(second)])
+    assert stop.value.code == 2
+    assert "is from an interrupted run on another input" in capsys.readouterr().err
+    predict.main([*command, str(first)])
+
+
 def test_pictures_to_folder(tmp_path, model):
     clip = pictures(tmp_path / "clip", 5)
     predict.main(["--input", str(clip), "--output", str(tmp_path / "out"), "--streaming", *model])
@@ -120,7 +135,7 @@ def test_interrupted_and_resumed(tmp_path, model, monkeypatch, capsys, number, o
         assert count_frames(video) == 12
 
 
-def test_resuming_another_video(tmp_path, model, monkeypatch, capsys):
+def test_resuming_with_a_shorter_file(tmp_path, model, monkeypatch, capsys):
     command = ["--output", str(tmp_path / "out.mp4"), *model]
     with monkeypatch.context() as patch:
         stop_after(patch, 7, signal.SIGINT)
@@ -128,7 +143,7 @@ def test_resuming_another_video(tmp_path, model, monkeypatch, capsys):
             predict.main(["--input", str(encode(tmp_path / "in.mp4", 12)), "--streaming", *command])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        predict.main(["--input", str(encode(tmp_path / "short.mp4", 3)), "--resume", *command])
+        predict.main(["--input", str(encode(tmp_path / "in.mp4", 3)), "--resume", *command])
     assert stop.value.code == 2
     assert "has 3 frames, but" in capsys.readouterr().err
 

@@ -50,6 +50,7 @@ DEFAULT_THRESHOLD = 0.4
 _INTERRUPTED = 130  # exit code, 128 + SIGINT
 _FLAGS = {
     "output": "--output",
+    "overwrite": "--overwrite",
     "resume": "--resume",
     "threshold": "--confidence-threshold",
     "weights": "--weights",
@@ -86,6 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="PATH",
         help="an .mp4 file, or a folder for pictures or for several videos (default: output/INPUT_NAME.mp4)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace existing files; without it, only the output of the same input is replaced",
     )
     parser.add_argument(
         "--confidence-threshold",
@@ -209,6 +215,7 @@ def _one_video(
             category_ids=ids,
             threshold=args.confidence_threshold,
             resume=args.resume,
+            overwrite=args.overwrite,
             show=_show_frame if args.display else None,
         )
         written = _stream(job, make_predictor())
@@ -223,6 +230,7 @@ def _one_video(
             category_ids=ids,
             threshold=args.confidence_threshold,
             page=args.html,
+            overwrite=args.overwrite,
             progress=with_progress,
         )
     seconds = time.perf_counter() - start

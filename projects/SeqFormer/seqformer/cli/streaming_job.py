@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqformer.cli.whole_video import Progress, WrittenVideo, no_progress, results_path
+from seqformer.cli.whole_video import Progress, WrittenVideo, check_existing, no_progress, results_path
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
 from seqformer.formats.results import write_results
 from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
-from seqformer.video import FrameSource, FrameTime, FrameWriter, open_writer
+from seqformer.video import FrameSource, FrameTime, FrameWriter, open_writer, origin_of
 from seqformer.visualization import draw_frame
 
 __all__ = ["StreamingJob"]
@@ -82,10 +82,12 @@ class StreamingJob:
         video_id: video id for the JSON file.
         threshold: minimum current score of the instances to draw.
         resume: continue an interrupted job, if there is one.
+        overwrite: replace existing files even if they were not made from this video.
         show: called with each drawn frame.
 
     Raises:
-        InputError: if there is an interrupted job and ``resume`` is not set, or the output cannot be written.
+        InputError: if there is an interrupted job and ``resume`` is not set, or one of another video, or the
+            output exists or cannot be written.
 
     Examples:
         >>> with open_source("camera:0") as source:
@@ -103,6 +105,7 @@ class StreamingJob:
         video_id: int = 1,
         threshold: float = 0.4,
         resume: bool = False,
+        overwrite: bool = False,
         show: Callable[[np.ndarray], None] | None = None,
     ):
         self.output = Path(output)
@@ -121,10 +124,21 @@ class StreamingJob:
             )
         self._writer = open_writer(self.output, source, growing=True, resumed=self._resume)
         self._results_path = results_path(self._writer)
+        self._origin = origin_of(source.paths) or ""
+        if not self._resume and not overwrite:
+            check_existing(source, self.output, self._results_path)
+        if self._resume and self._origin_path.is_file() and self._origin_path.read_text() != self._origin:
+            raise InputError(
+                f"'{self.unfinished}' is from an interrupted run on another input: choose another `output`"
+            )
 
     @property
     def _state_path(self) -> Path:
         return self.unfinished / "state.pth"
+
+    @property
+    def _origin_path(self) -> Path:
+        return self.unfinished / "origin"
 
     def run(self, stream: StreamingPredictor, progress: Progress = no_progress) -> WrittenVideo:
         """Tracks the video to its end.
@@ -145,6 +159,7 @@ class StreamingJob:
             self._restore(stream)
         try:
             self.unfinished.mkdir(parents=True, exist_ok=True)
+            self._origin_path.write_text(self._origin)
         except OSError as error:
             raise InputError(f"'{self.output}' cannot be written: {error.strerror}") from error
 

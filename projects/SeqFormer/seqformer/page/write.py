@@ -7,6 +7,7 @@ import html
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -24,12 +25,20 @@ from seqformer.structures import Tracklet, VideoResult
 from seqformer.video.display import FrameTime
 from seqformer.video.sinks import VideoWriter
 
-__all__ = ["MAX_FRAMES", "MAX_FRAMES_IN_ONE_CLIP", "check_page", "page_size", "write_page"]
+__all__ = [
+    "MAX_FRAMES",
+    "MAX_FRAMES_IN_ONE_CLIP",
+    "check_page",
+    "page_size",
+    "read_page_origin",
+    "write_page",
+]
 
 MAX_FRAMES = 1800  # a minute at 30 frames per second
 MAX_FRAMES_IN_ONE_CLIP = 300  # without clip matching, because a clip is traced as a whole
 FLOOR = 0.1  # minimum score of the instances in a page
 _LONGEST_SIDE = 1280  # pixels of the page's video
+_HEAD = 2000  # characters at the start of a page, with its origin
 _MIN_RATE = 200_000  # bits per second
 _VIDEO_BYTES = 4_000_000  # target size
 _TRACE_BYTES = 3_500_000  # target size before compression
@@ -84,6 +93,7 @@ def write_page(
     title: str,
     times: Sequence[FrameTime],
     threshold: float,
+    origin: str | None = None,
 ) -> None:
     """Writes the page atomically.
 
@@ -97,6 +107,7 @@ def write_page(
         title: title of the page.
         times: the times of the frames.
         threshold: initial minimum score of visible instances.
+        origin: digest of the source; see :func:`seqformer.video.origin_of`.
 
     Raises:
         InputError: if the page cannot be written, or the video is too long.
@@ -123,16 +134,27 @@ def write_page(
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder, "video.mp4")
         _write_video(video, frames, times, size)
-        content = page_html(title, data, video.read_bytes())
+        content = page_html(title, data, video.read_bytes(), origin)
     with replaced_when_complete(path) as part:
         part.write_text(content, encoding="utf-8")
 
 
-def page_html(title: str, data: PageData, video: bytes) -> str:
+def read_page_origin(path: str | Path) -> str | None:
+    """Returns the digest of the source that a page was made from; None if the file is not such a page."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = re.search(r'<meta name="origin" content="(\w+)">', file.read(_HEAD))
+    except OSError:
+        return None
+    return found and found[1]
+
+
+def page_html(title: str, data: PageData, video: bytes, origin: str | None = None) -> str:
     """Joins the page's assets with its data and video."""
     folder = resources.files("seqformer.page") / "assets"
     filled = {
         "title": html.escape(title),
+        "origin": html.escape(origin or ""),
         "style": (folder / "page.css").read_text("utf-8"),
         # Escaped, because "</script" would end the script element.
         "description": json.dumps({"title": title, **data.description}).replace("<", "\\u003c"),

@@ -10,6 +10,7 @@ from seqformer.video.sinks import (
     GrowingVideoWriter,
     VideoWriter,
     open_writer,
+    read_origin,
 )
 from seqformer.video.sources import (
     FrameSource,
@@ -17,6 +18,7 @@ from seqformer.video.sources import (
     Sound,
     VideoReader,
     open_source,
+    origin_of,
 )
 
 __all__ = [
@@ -36,4 +38,6 @@ __all__ = [
     "open_dataset_video",
     "open_source",
     "open_writer",
+    "origin_of",
+    "read_origin",
 ]

@@ -29,7 +29,7 @@ from PIL import Image
 
 from seqformer.errors import InputError
 from seqformer.video.display import FrameTime
-from seqformer.video.sources import FrameSource, Sound
+from seqformer.video.sources import FrameSource, Sound, origin_of
 
 __all__ = [
     "FrameFolderWriter",
@@ -38,11 +38,13 @@ __all__ = [
     "GrowingVideoWriter",
     "VideoWriter",
     "open_writer",
+    "read_origin",
 ]
 
 _X264_OPTIONS = {"crf": "20", "preset": "medium"}
 _FINEST = 10_000  # at least this many ticks per second
 _MOST_TICKS = 1_000_000
+_ORIGIN_KEY, _ORIGIN_PREFIX = "comment", "SeqFormer, origin "
 
 _logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class VideoWriter:
         fps: frame rate; stored exactly if frames are written without other times.
         encoder: x264 options.
         sound: is copied to the file, as it is. A warning is logged if .mp4 files cannot store it.
+        origin: stored in the file; see :func:`read_origin`.
 
     Raises:
         InputError: on entering, if the file cannot be created; later, if the disk is full.
@@ -93,6 +96,7 @@ class VideoWriter:
         fps: Fraction,
         encoder: Mapping[str, str] = _X264_OPTIONS,
         sound: Sound | None = None,
+        origin: str | None = None,
     ):
         self.path = Path(path)
         self.height = height
@@ -101,6 +105,7 @@ class VideoWriter:
         self._encoder = dict(encoder)
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         self._sound = sound
+        self._metadata = {_ORIGIN_KEY: _ORIGIN_PREFIX + origin} if origin else {}
         self._frames = 0
         self._tick = _tick(fps)
         self._durations: dict[
@@ -120,6 +125,7 @@ class VideoWriter:
             )
         except (av.error.FFmpegError, OSError) as error:
             raise _unwritable(self.path, error) from error
+        self._container.metadata.update(self._metadata)
         options = {"bf": "0", **self._encoder}
         self._stream = self._container.add_stream("h264", rate=self.fps, options=options)
         self._stream.height = self.height + self.height % 2
@@ -186,7 +192,8 @@ class VideoWriter:
         if self._sound is not None:
             with_sound = self._temporary.with_suffix(".sound.part")
             try:
-                if _add_sound(written, self._sound, with_sound, VideoWriter._container_options):
+                options = VideoWriter._container_options
+                if _add_sound(written, self._sound, with_sound, options, self._metadata):
                     os.replace(with_sound, written)
             finally:
                 with_sound.unlink(missing_ok=True)
@@ -242,6 +249,7 @@ class GrowingVideoWriter(VideoWriter):
             av.open(str(self.path)) as source,
             av.open(str(self._temporary), "w", format="mp4", options=options) as target,
         ):
+            target.metadata.update(self._metadata)
             stream = target.add_stream_from_template(source.streams.video[0])
             for packet in source.demux(video=0):
                 if packet.dts is not None:
@@ -256,7 +264,9 @@ def _tick(fps: Fraction) -> Fraction:
     return Fraction(1, fps.numerator * math.ceil(_FINEST / fps.numerator))
 
 
-def _add_sound(video: Path, sound: Sound, target: Path, options: dict[str, str]) -> bool:
+def _add_sound(
+    video: Path, sound: Sound, target: Path, options: dict[str, str], metadata: dict[str, str]
+) -> bool:
     """Writes a copy of a video with sound.
 
     Returns:
@@ -268,6 +278,7 @@ def _add_sound(video: Path, sound: Sound, target: Path, options: dict[str, str])
             av.open(str(sound.path)) as heard,
             av.open(str(target), "w", format="mp4", options=options) as copy,
         ):
+            copy.metadata.update(metadata)
             picture = source.streams.video[0]
             copied: dict[Stream, Stream] = {picture: copy.add_stream_from_template(picture)}
             for stream in heard.streams.audio:
@@ -440,7 +451,22 @@ def open_writer(
     if os.path.exists(path) and any(path.samefile(read) for read in source.paths):
         raise InputError(f"output '{path}' is the input: choose another name")
     kind = GrowingVideoWriter if growing else VideoWriter
-    return kind(path, source.height, source.width, source.fps, sound=source.sound)
+    origin = origin_of(source.paths)
+    return kind(path, source.height, source.width, source.fps, sound=source.sound, origin=origin)
+
+
+def read_origin(path: str | Path) -> str | None:
+    """Returns the digest of the source that an .mp4 was made from; see :func:`origin_of`.
+
+    Returns:
+        None if the file was not written by :class:`VideoWriter`, or from a live source.
+    """
+    try:
+        with av.open(str(path)) as container:
+            comment = container.metadata.get(_ORIGIN_KEY, "")
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None
+    return comment.removeprefix(_ORIGIN_PREFIX) if comment.startswith(_ORIGIN_PREFIX) else None
 
 
 def _unwritable(path: Path, error: OSError | av.error.FFmpegError) -> InputError:

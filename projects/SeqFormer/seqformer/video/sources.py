@@ -6,6 +6,7 @@ Readers can be iterated several times. Each pass starts at the first frame.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from seqformer.formats.frames import frame_size, is_animation, pictures_in, read
 from seqformer.video.display import FrameClock, FrameConverter, FrameTime, frame_rate, shown_stream
 from seqformer.video.live import LiveReader, is_address
 
-__all__ = ["FrameSource", "ImageSequenceReader", "Sound", "VideoReader", "open_source"]
+__all__ = ["FrameSource", "ImageSequenceReader", "Sound", "VideoReader", "open_source", "origin_of"]
 
 PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
 
@@ -270,6 +271,17 @@ class ImageSequenceReader:
     @property
     def problem(self) -> str | None:
         return None
+
+
+def origin_of(paths: Sequence[Path]) -> str | None:
+    """Returns a digest of the files of a source, which tells its output from that of others.
+
+    The output of a live source is never repeated, so there is none: None.
+    """
+    if not paths:
+        return None
+    names = "\0".join(str(path.resolve()) for path in paths)
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def open_source(inputs: str | Path | Sequence[str | Path]) -> FrameSource:
