@@ -203,6 +203,19 @@ def test_areas_in_the_file_determine_the_range() -> None:
     assert figures["APl"] == pytest.approx(100) and math.isnan(figures["APs"])
 
 
+@pytest.mark.parametrize("areas", [{}, {"areas": [None, None]}])
+def test_ground_truth_without_a_mask_counts_as_the_official_code_counts_it(areas: dict[str, Any]) -> None:
+    """Its mean area is 0, which is in the ranges "all" and "small"; no result can match it."""
+    empty = {"video_id": 1, "category_id": 1, "segmentations": [None, None]}
+    gt = ground_truth(tracklet(1, 1, 500), empty | areas)
+    found = tracklet(1, 1, 500, score=0.9)
+    for results in ([found], [found, empty | {"score": 0.5}]):
+        figures = evaluate_ytvis(gt, results)
+        assert [figures[name] for name in ("AR100", "ARs")] == pytest.approx([50, 50])
+        assert figures["AP"] == pytest.approx(100 * 51 / 101), "precision is 1 up to a recall of 0.5"
+        assert math.isnan(figures["APm"])
+
+
 def test_equal_scores_keep_the_order_of_the_file() -> None:
     gt = ground_truth(tracklet(1, 1, 500))
     right, wrong = tracklet(1, 1, 500, score=0.5), tracklet(1, 1, 5000, score=0.5)
