@@ -150,7 +150,8 @@ def problems_of(change: Callable[[dict[str, Any]], None], copies: int = 27) -> l
         (
             lambda data: data["categories"][1].update(id="5"),
             [
-                "data.json: a category needs an integer 'id' and a 'name', but has the id '5' and the name 'two'"
+                "data.json: a category needs an integer 'id' and a 'name', but has the id '5' and "
+                "the name 'two'"
             ],
         ),
         (
