@@ -17,7 +17,7 @@ import pytest
 from networks import tiny_config
 from pycocotools import mask as mask_codec
 from safetensors.torch import save_file
-from videos import cut, encode, frames, pictures
+from videos import cut, encode, frames, join, packets_of, pictures, sound
 
 from seqformer import SeqFormer
 from seqformer.cli import predict
@@ -137,10 +137,57 @@ def test_video(tmp_path, model, stub, capsys):
     assert captured.err == ""
 
 
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_output_keeps_times_and_sound(tmp_path, model, streaming):
+    times = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.8, 1.9, 2.0, 2.1, 2.2, 2.3]
+    silent, heard = encode(tmp_path / "silent.mp4", 12, times=times), sound(tmp_path / "sound.mka", 2.4)
+    source = join(tmp_path / "in.mkv", silent, heard)
+    output = tmp_path / "out.mp4"
+    predict.main(["--input", str(source), "--output", str(output), *streaming, *model])
+    start = packets_of(output, "video")[0][0]
+    assert [time - start for time, _ in packets_of(output, "video")] == pytest.approx(times, abs=0.002)
+    assert [p for _, p in packets_of(output, "audio")] == [p for _, p in packets_of(source, "audio")]
+
+
 def test_pictures_to_folder(tmp_path, model, stub):
     clip = pictures(tmp_path / "clip", 12)
     predict.main(["--input", *map(str, clip.iterdir()), "--output", str(tmp_path / "out"), *model])
     assert files(tmp_path / "out") == {f"{t:05d}.jpg" for t in range(12)} | {"results.json"}
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_existing_files_of_other_inputs_are_kept(tmp_path, model, capsys, streaming):
+    (tmp_path / "other").mkdir()
+    first, second = encode(tmp_path / "in.mp4", 3), encode(tmp_path / "other" / "in.mp4", 3)
+    output = tmp_path / "clip.mp4"
+    (tmp_path / "clip.json").write_text("mine")
+    command = ["--output", str(output), *streaming, *model]
+    refused = fails(capsys, ["--input", str(first), *command], tmp_path)
+    assert "clip.json' exists and was not made from this input: choose another --output" in refused
+    assert (tmp_path / "clip.json").read_text() == "mine"
+    predict.main(["--input", str(first), "--overwrite", *command])
+    assert isinstance(json.loads((tmp_path / "clip.json").read_text()), list)
+    predict.main(["--input", str(first), *command])  # the same input again
+    capsys.readouterr()
+    before = output.read_bytes()
+    refused = fails(capsys, ["--input", str(second), *command], tmp_path)
+    assert "clip.mp4' exists and was not made from this input" in refused and "give --overwrite" in refused
+    assert output.read_bytes() == before
+
+
+def test_existing_page_of_another_input_is_kept(tmp_path, model, capsys):
+    first, second = (encode(tmp_path / f"{name}.mp4", 3) for name in "ab")
+    page = tmp_path / "page.html"
+    page.write_text("<p>mine")
+
+    def command(source: Path, output: str) -> list[str]:
+        return ["--input", str(source), "--output", str(tmp_path / output), "--html", str(page), *model]
+
+    assert "page.html' exists and was not made from" in fails(capsys, command(first, "1.mp4"), tmp_path)
+    predict.main([*command(first, "1.mp4")[: -len(model)], "--overwrite", *model])
+    predict.main(command(first, "2.mp4"))
+    capsys.readouterr()
+    assert "page.html' exists and was not made from" in fails(capsys, command(second, "3.mp4"), tmp_path)
 
 
 def test_default_output(tmp_path, model, stub, monkeypatch):

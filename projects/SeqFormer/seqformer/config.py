@@ -5,6 +5,7 @@ Names and defaults follow the published Detectron2-style SeqFormer configs, whos
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from detectron2.config import get_cfg
 from seqformer.errors import InputError
 
 __all__ = ["add_seqformer_config", "load_config"]
+
+_logger = logging.getLogger(__name__)
 
 _MOST_ALIASES = 20  # each can multiply what a YAML file says
 
@@ -129,6 +132,8 @@ def add_seqformer_config(cfg: CN) -> None:
     # the 10 best pairs are the results, masks are resized straight to the size of the video, and results
     # without a mask are left out.
     seqformer.RESULT_PROTOCOL = "queries"
+    # True: an instance that has no mask in any frame is a result, as published. It counts as false in AP.
+    seqformer.KEEP_EMPTY = False
 
     # Any timm model as a backbone (BACKBONE.NAME "build_timm_backbone").
     cfg.MODEL.TIMM = CN()
@@ -178,7 +183,8 @@ def add_seqformer_config(cfg: CN) -> None:
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
     """Reads a config file and overrides some of its keys.
 
-    If the config asks for CUDA and no GPU is available, the CPU is used.
+    If no GPU is available, a config whose MODEL.DEVICE is CUDA (the default) runs on the CPU, and says so in
+    the log. In ``opts`` it is an error.
 
     Args:
         config_file: a YAML file. Its ``_BASE_`` may name another one.
@@ -186,7 +192,7 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
 
     Raises:
         InputError: if the file is missing, not YAML or would execute code, a key is unknown, or a value has
-            the wrong type.
+            the wrong type; if ``opts`` ask for a GPU and there is none.
     """
     path = Path(config_file)
     if not path.is_file():
@@ -231,6 +237,12 @@ def _build(merge: Callable[[CN], None], source: str, opts: Sequence[str]) -> CN:
     except (KeyError, ValueError, AssertionError, AttributeError) as error:
         raise InputError(f"options {' '.join(opts)}: {_one_line(error)}") from error
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        if "MODEL.DEVICE" in opts[::2]:
+            raise InputError(
+                f"MODEL.DEVICE '{cfg.MODEL.DEVICE}' cannot be used: PyTorch {torch.__version__} finds no GPU "
+                "(cpu works everywhere)"
+            )
+        _logger.info("no GPU is available: MODEL.DEVICE is cpu instead of %s", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
     return cfg
 

@@ -44,6 +44,7 @@ _INFERENCE_KEYS = {
     "threshold": "APPLY_CLS_THRES",
     "multi_class": "MULTI_CLS_ON",
     "protocol": "RESULT_PROTOCOL",
+    "keep_empty": "KEEP_EMPTY",
     "clip_matching": "CLIP_MATCHING",
     "auto_memory_gb": "AUTO_MEMORY_GB",
     "clip_length": "CLIP_LENGTH",

@@ -159,7 +159,7 @@ def open_video(args: argparse.Namespace) -> DatasetVideo:
 
 def pick_frames(args: argparse.Namespace, video: DatasetVideo) -> Frames:
     numbers = parse_frames(args.frames, args.count, video.video.length)
-    return Frames(video.pick(numbers), numbers, video.fps)
+    return Frames(video.pick(numbers), numbers, video.times)
 
 
 def instances(args: argparse.Namespace) -> Path:

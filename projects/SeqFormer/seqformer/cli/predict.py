@@ -51,6 +51,7 @@ DEFAULT_THRESHOLD = 0.4
 _INTERRUPTED = 130  # exit code, 128 + SIGINT
 _FLAGS = {
     "output": "--output",
+    "overwrite": "--overwrite",
     "resume": "--resume",
     "threshold": "--confidence-threshold",
     **MODEL_FLAGS,
@@ -75,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="PATH",
         help="an .mp4 file, or a folder for pictures or for several videos (default: output/INPUT_NAME.mp4)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace existing files; without it, only the output of the same input is replaced",
     )
     parser.add_argument(
         "--confidence-threshold",
@@ -193,6 +199,7 @@ def _one_video(
             category_ids=ids,
             threshold=args.confidence_threshold,
             resume=args.resume,
+            overwrite=args.overwrite,
             show=_show_frame if args.display else None,
         )
         written = _stream(job, make_predictor())
@@ -207,12 +214,13 @@ def _one_video(
             category_ids=ids,
             threshold=args.confidence_threshold,
             page=args.html,
+            overwrite=args.overwrite,
             progress=with_progress,
         )
     seconds = time.perf_counter() - start
     if written.problem:
         print(f"warning: {written.problem}", file=sys.stderr)
-    instances = f"{written.num_drawn} instances with a score of at least {args.confidence_threshold:g}"
+    instances = f"{written.num_instances} instances with a score of at least {args.confidence_threshold:g}"
     print(f"{instances} in {written.length} frames, {seconds:.1f} seconds")
     print(*(path for path in (written.output, written.results, args.html) if path), sep="\n")
 

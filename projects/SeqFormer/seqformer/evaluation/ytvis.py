@@ -40,7 +40,9 @@ def evaluate_ytvis(
     """Evaluates results by the official YouTube-VIS protocol (Yang et al., ICCV 2019, section 5).
 
     The protocol is COCO's with space-time IoU: the intersections summed over all frames, divided by the
-    summed unions. Crowds are ignored, with the same IoU as other instances.
+    summed unions. Crowds are ignored, with the same IoU as other instances. Ground truth without a mask in
+    any frame counts, as a small instance that no result can match, and so does a result without a mask, as
+    false.
 
     Args:
         gt: a YouTube-VIS annotation file, or its content. If an annotation has "areas", they determine its

@@ -10,7 +10,7 @@ from typing import Any
 from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
-from seqformer.formats.checks import is_integer, is_number, objects, refuse
+from seqformer.formats.checks import as_integer, is_integer, is_number, objects, quoted, refuse
 from seqformer.formats.files import read_json, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.rle import SHORTEST_POLYGON, to_rle
@@ -71,19 +71,23 @@ def read_coco(json_file: str | Path, categories: Container[int]) -> list[CocoIma
     images = {}
     for entry in objects(data, "images", str(json_file), refuse, "COCO"):
         where = f"{json_file}: image {entry.get('id', '(without id)')}"
-        for key in ("id", "height", "width"):
-            if not is_integer(entry.get(key)) or (key != "id" and entry[key] < 1):
-                raise InputError(f"{where}: '{key}' must be a positive integer")
+        id_, height, width = (as_integer(entry.get(key)) for key in ("id", "height", "width"))
+        for key, value in (("id", id_), ("height", height), ("width", width)):
+            if not is_integer(value) or (key != "id" and value < 1):
+                raise InputError(f"{where}: '{key}' must be a positive integer, not {quoted(value)}")
         if not isinstance(entry.get("file_name"), str):
             raise InputError(f"{where}: no 'file_name'")
-        images[entry["id"]] = CocoImage(entry["id"], entry["file_name"], entry["height"], entry["width"])
+        images[id_] = CocoImage(id_, entry["file_name"], height, width)
     for entry in objects(data, "annotations", str(json_file), refuse, "COCO"):
-        image_id, category = entry.get("image_id"), entry.get("category_id")
+        image_id, category = (as_integer(entry.get(key)) for key in ("image_id", "category_id"))
         image = images.get(image_id) if is_integer(image_id) else None
         where = f"{json_file}: image {image_id}, annotation {entry.get('id')}"
+        for key, value in (("image_id", image_id), ("category_id", category)):
+            if not is_integer(value):
+                raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
         if image is None:
             raise InputError(f"{where}: there is no image with that id")
-        if is_integer(category) and category in categories:
+        if category in categories:
             segmentation = _segmentation(entry.get("segmentation"), image, where)
             box = entry.get("bbox")
             if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):

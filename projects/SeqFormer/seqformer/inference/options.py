@@ -26,6 +26,7 @@ class InferenceOptions:
             rest of the original release: its resize, no padding, masks resized straight to the size
             of the output, and no results without a mask. Both are meant for whole videos, because clip
             matching tracks queries.
+        keep_empty: whether instances without a mask in any frame are results, as in the published protocol.
         clip_matching: cut videos into clips; otherwise a video is one clip.
         auto_memory_gb: if not 0, overrides ``clip_matching``: a video is one clip if decoding it needs at
             most this many GB (1e9 bytes). It is cut into clips if not, or if its length is unknown.
@@ -47,6 +48,7 @@ class InferenceOptions:
     threshold: float = 0.05
     multi_class: bool = True
     protocol: str = "queries"
+    keep_empty: bool = False
     clip_matching: bool = False
     auto_memory_gb: float = 0.0
     clip_length: int = 5
@@ -92,7 +94,9 @@ class InferenceOptions:
 
     def tracklets(self, class_names: Sequence[str] = ()) -> TrackletBuilder:
         """Returns a new builder of the tracklets of a video."""
-        return TrackletBuilder(self.max_results, class_names, keep_empty=not self.original)
+        return TrackletBuilder(
+            self.max_results, class_names, keep_empty=self.keep_empty and not self.original
+        )
 
     @property
     def num_candidates(self) -> int:

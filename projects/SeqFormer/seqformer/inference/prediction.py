@@ -94,6 +94,7 @@ class VideoPrediction(VideoResult):
 
         writer: FrameWriter
         with ExitStack() as stack:
+            source = None
             if frames is None:
                 assert self.source is not None  # checked above
                 frames = source = stack.enter_context(open_source(self.source))
@@ -106,7 +107,7 @@ class VideoPrediction(VideoResult):
             stack.enter_context(writer)
             shown = best_tracklets(self, threshold)
             for frame in draw_tracklets(islice(frames, self.length), shown, self._class_names()):
-                writer.write(frame)
+                writer.write(frame, source.time if source else None)
 
     def _class_names(self) -> dict[int, str]:
         return {tracklet.label: tracklet.class_name for tracklet in self.tracklets}

@@ -44,7 +44,9 @@ class TrackletBuilder:
         >>> result = tracklets.result(stream.size)
     """
 
-    def __init__(self, limit: int | None = None, class_names: Sequence[str] = (), *, keep_empty: bool = True):
+    def __init__(
+        self, limit: int | None = None, class_names: Sequence[str] = (), *, keep_empty: bool = False
+    ):
         self._limit = limit
         self._keep_empty = keep_empty
         self._class_names = class_names
