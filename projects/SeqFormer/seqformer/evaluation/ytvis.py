@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqformer.evaluation.tracklets import EvalTracklet, EvalTracklets, read_tracklets
+from seqformer.evaluation.tracklets import EvalTracklet, EvalTracklets, Key, read_tracklets
 from seqformer.formats.rle import space_time_iou
 
-__all__ = ["METRICS", "average_precision", "evaluate_ytvis"]
+__all__ = ["METRICS", "PrecisionFigures", "average_precision", "evaluate_ytvis"]
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -55,32 +56,70 @@ def evaluate_ytvis(
     Raises:
         InputError: if something is missing or malformed; the message names it.
     """
-    return average_precision(read_tracklets(gt, results))
+    tracklets = read_tracklets(gt, results)
+    figures = average_precision(tracklets)
+    per_category = {name: figures.categories[category]["AP"] for category, name in tracklets.names.items()}
+    return figures.overall | {"per_category": per_category}
 
 
-def average_precision(tracklets: EvalTracklets) -> dict[str, Any]:
-    """:func:`evaluate_ytvis` of data that are already read."""
-    categories = list(tracklets.names)
+@dataclass
+class PrecisionFigures:
+    """The :data:`METRICS` by name, in percent; NaN if there is nothing to measure.
+
+    Attributes:
+        overall: mean over categories.
+        categories: by category id.
+        videos: by video id, for each video as if it was the whole dataset; empty unless asked for.
+    """
+
+    overall: dict[str, float]
+    categories: dict[int, dict[str, float]] = field(default_factory=dict)
+    videos: dict[int, dict[str, float]] = field(default_factory=dict)
+
+
+def average_precision(tracklets: EvalTracklets, per_video: bool = False) -> PrecisionFigures:
+    """:func:`evaluate_ytvis` of data that are already read.
+
+    Args:
+        tracklets: ground truth and results.
+        per_video: compute the metrics for every video as well.
+    """
+    matches: dict[Key, list[_Match]] = {
+        key: _match_all_ranges(tracklets.predictions.get(key, []), tracklets.truths.get(key, []))
+        for key in sorted(tracklets.truths.keys() | tracklets.predictions.keys())
+    }
+    by_category: dict[int, list[list[_Match]]] = {category: [] for category in tracklets.names}
+    by_video: dict[int, list[list[list[_Match]]]] = {video: [] for video in tracklets.videos}
+    for (video, category), match in matches.items():
+        by_category[category].append(match)
+        by_video[video].append([match])
+    curves = {category: _curves([own]) for category, own in by_category.items()}
+    figures = PrecisionFigures(
+        _summary(*(np.concatenate(parts) for parts in zip(*curves.values(), strict=True))),
+        {category: _summary(*curve) for category, curve in curves.items()},
+    )
+    if per_video:
+        figures.videos = {video: _summary(*_curves(own)) for video, own in by_video.items()}
+    return figures
+
+
+def _curves(categories: Sequence[list[list[_Match]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns precision and recall of K categories, each given by the matches of its videos.
+
+    Returns:
+        (K, area ranges, limits, thresholds, recall points) and (K, area ranges, limits, thresholds); NaN for
+        categories without instances in a range.
+    """
     shape = (len(categories), len(_AREA_RANGES), len(_MAX_DETECTIONS), len(_IOU_THRESHOLDS))
     recall = np.full(shape, np.nan)
     precision = np.full((*shape, len(_RECALL_POINTS)), np.nan)
-    for k, category in enumerate(categories):
-        keys = [(video, category) for video in sorted(tracklets.videos)]
-        matches = [
-            _match_all_ranges(tracklets.predictions.get(key, []), tracklets.truths.get(key, []))
-            for key in keys
-            if key in tracklets.truths or key in tracklets.predictions
-        ]
+    for k, matches in enumerate(categories):
         for a in range(len(_AREA_RANGES)):
             for m, max_detections in enumerate(_MAX_DETECTIONS):
                 curve = _curve([match[a] for match in matches], max_detections)
                 if curve is not None:
                     precision[k, a, m], recall[k, a, m] = curve
-    figures = _summary(precision, recall)
-    figures["per_category"] = {
-        tracklets.names[category]: _percent(precision[k, _ALL, -1]) for k, category in enumerate(categories)
-    }
-    return figures
+    return precision, recall
 
 
 def _overlaps(predictions: list[EvalTracklet], truths: list[EvalTracklet]) -> np.ndarray:
@@ -164,7 +203,7 @@ def _curve(matches: list[_Match], max_detections: int) -> tuple[np.ndarray, np.n
     return sampled, recall[:, -1] if len(order) else np.zeros(len(_IOU_THRESHOLDS))
 
 
-def _summary(precision: np.ndarray, recall: np.ndarray) -> dict[str, Any]:
+def _summary(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
     t50, t75 = 0, 5
     values = [
         precision[:, _ALL, -1],
