@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_api
 from scipy.optimize import linear_sum_assignment
 
 from seqformer.errors import InputError
@@ -155,10 +154,7 @@ def count_tracklets(tracklets: EvalTracklets, score_threshold: float = 0.0) -> d
     """
     check_score_threshold(score_threshold)
     return {
-        key: _count(
-            tracklets.truths.get(key, []),
-            [result for result in tracklets.predictions.get(key, ()) if result.score >= score_threshold],
-        )
+        key: _count(tracklets, key, score_threshold)
         for key in tracklets.truths.keys() | tracklets.predictions.keys()
     }
 
@@ -185,53 +181,55 @@ def class_average(counts: Iterable[TrackingCounts], families: Iterable[str]) -> 
     return average
 
 
-def _count(truths: list[EvalTracklet], predictions: list[EvalTracklet]) -> TrackingCounts:
+def _count(tracklets: EvalTracklets, key: Key, score_threshold: float) -> TrackingCounts:
     """Counts one video and category."""
-    truths, predictions = (
-        [tracklet for tracklet in part if any(tracklet.masks)] for part in (truths, predictions)
-    )
-    truth_visible, visible = (
-        np.array([[mask is not None for mask in tracklet.masks] for tracklet in part], dtype=bool, ndmin=2)
-        for part in (truths, predictions)
-    )
+    truths, truth_visible = _visible(tracklets.truths.get(key, []), -np.inf)
+    predictions, visible = _visible(tracklets.predictions.get(key, []), score_threshold)
     truth_lengths, lengths = truth_visible.sum(1), visible.sum(1)
     counts = TrackingCounts(int(truth_lengths.sum()), int(lengths.sum()), instances=len(truths))
-    if not truths or not predictions:
+    if not len(truths) or not len(predictions):
         return counts
 
+    overlaps = tracklets.overlaps(key)[:, truths[:, None], predictions]  # T, G, D
     frames = []  # (rows, columns, IoU) of the tracklets that are visible in a frame
-    agreement = np.zeros((len(truths), len(predictions)))
-    above = np.zeros_like(agreement)
+    agreement = np.zeros(overlaps.shape[1:])
     matcher = _ClearMatcher(len(truths))
     for frame in np.flatnonzero(truth_visible.any(0) & visible.any(0)).tolist():
-        rows, columns = np.flatnonzero(truth_visible[:, frame]), np.flatnonzero(visible[:, frame])
-        overlaps = mask_api.iou(
-            [truths[g].masks[frame] for g in rows],
-            [predictions[d].masks[frame] for d in columns],
-            [0] * len(columns),
-        )
-        frames.append((rows, columns, overlaps))
-        pairs = np.ix_(rows, columns)
-        sums = overlaps.sum(0) + overlaps.sum(1)[:, None] - overlaps
-        agreement[pairs] += np.divide(overlaps, sums, out=np.zeros_like(overlaps), where=sums > _EPS)
-        above[pairs] += overlaps >= _IOU_THRESHOLD
-        matcher.match(rows, columns, overlaps)
+        rows, columns = truth_visible[:, frame].nonzero()[0], visible[:, frame].nonzero()[0]
+        pairs = rows[:, None], columns
+        iou = overlaps[frame][pairs]
+        frames.append((rows, columns, iou))
+        sums = iou.sum(0) + iou.sum(1)[:, None] - iou
+        agreement[pairs] += np.divide(iou, sums, out=np.zeros_like(iou), where=sums > _EPS)
+        matcher.match(rows, columns, iou)
     counts.clear_matches, counts.switches = matcher.matches, matcher.switches
     counts.covered = int((matcher.last >= 0).sum())
 
     # The best assignment for whole videos has the fewest detections that are not matched.
+    above = (overlaps >= _IOU_THRESHOLD).sum(0)
     counts.identity_matches = int(above[linear_sum_assignment(-above)].sum())
 
     # HOTA prefers pairs that agree over the whole video. The matching is the same for all IoU thresholds.
     both = truth_lengths[:, None] + lengths
     alignment = agreement / (both - agreement)
     matched = np.zeros((len(truths), len(predictions), len(_HOTA_THRESHOLDS)))
-    for rows, columns, overlaps in frames:
-        g, d = linear_sum_assignment(-alignment[np.ix_(rows, columns)] * overlaps)
-        matched[rows[g], columns[d]] += overlaps[g, d, None] >= _HOTA_THRESHOLDS - _EPS
+    for rows, columns, iou in frames:
+        g, d = linear_sum_assignment(-alignment[rows[:, None], columns] * iou)
+        matched[rows[g], columns[d]] += iou[g, d, None] >= _HOTA_THRESHOLDS - _EPS
     counts.hota_matches = matched.sum((0, 1))
     counts.association = (matched**2 / (both[..., None] - matched)).sum((0, 1))
     return counts
+
+
+def _visible(tracklets: list[EvalTracklet], score_threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the numbers (N,) of the tracklets that count, and (N, T), whether they have a mask."""
+    numbers = [
+        number
+        for number, tracklet in enumerate(tracklets)
+        if tracklet.score >= score_threshold and any(tracklet.masks)
+    ]
+    visible = [[mask is not None for mask in tracklets[number].masks] for number in numbers]
+    return np.array(numbers, dtype=int), np.array(visible, dtype=bool, ndmin=2)
 
 
 class _ClearMatcher:
@@ -243,10 +241,10 @@ class _ClearMatcher:
         self.last = np.full(num_truths, -1)  # prediction that an instance was last matched with
         self._previous = self.last.copy()  # the same in the last frame with ground truth and predictions
 
-    def match(self, rows: np.ndarray, columns: np.ndarray, overlaps: np.ndarray) -> None:
+    def match(self, rows: np.ndarray, columns: np.ndarray, iou: np.ndarray) -> None:
         """Adds a frame: the visible instances and predictions, and their IoU."""
-        value = overlaps + _KEPT * (self._previous[rows][:, None] == columns)
-        value[overlaps < _IOU_THRESHOLD - _EPS] = 0
+        value = iou + _KEPT * (self._previous[rows][:, None] == columns)
+        value[iou < _IOU_THRESHOLD - _EPS] = 0
         g, d = linear_sum_assignment(-value)
         above = value[g, d] > _EPS
         g, d = rows[g[above]], columns[d[above]]

@@ -12,7 +12,7 @@ import numpy as np
 from seqformer.errors import InputError
 from seqformer.formats.files import read_content
 from seqformer.formats.results import read_results
-from seqformer.formats.rle import mask_areas
+from seqformer.formats.rle import frame_iou, mask_areas
 from seqformer.formats.ytvis import Video, parse_dataset
 from seqformer.structures import RLE
 
@@ -55,6 +55,17 @@ class EvalTracklets:
     names: dict[int, str]
     truths: dict[Key, list[EvalTracklet]] = field(default_factory=lambda: defaultdict(list))
     predictions: dict[Key, list[EvalTracklet]] = field(default_factory=lambda: defaultdict(list))
+    _overlaps: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def overlaps(self, key: Key) -> np.ndarray:
+        """Returns the IoU (T, G, D) of all ground-truth and predicted tracklets of a video and category.
+
+        It is kept, because several metrics need it and computing it takes most of their time.
+        """
+        if key not in self._overlaps:
+            truths, predictions = self.truths.get(key, []), self.predictions.get(key, [])
+            self._overlaps[key] = frame_iou([t.masks for t in truths], [p.masks for p in predictions])
+        return self._overlaps[key]
 
 
 def read_tracklets(

@@ -85,7 +85,7 @@ def average_precision(tracklets: EvalTracklets, per_video: bool = False) -> Prec
         per_video: compute the metrics for every video as well.
     """
     matches: dict[Key, list[_Match]] = {
-        key: _match_all_ranges(tracklets.predictions.get(key, []), tracklets.truths.get(key, []))
+        key: _match_all_ranges(tracklets, key)
         for key in sorted(tracklets.truths.keys() | tracklets.predictions.keys())
     }
     by_category: dict[int, list[list[_Match]]] = {category: [] for category in tracklets.names}
@@ -122,36 +122,31 @@ def _curves(categories: Sequence[list[list[_Match]]]) -> tuple[np.ndarray, np.nd
     return precision, recall
 
 
-def _overlaps(predictions: list[EvalTracklet], truths: list[EvalTracklet]) -> np.ndarray:
-    """Returns the space-time IoU (D, G)."""
-    first, second = (np.stack([tracklet.areas for tracklet in part]) for part in (predictions, truths))
-    return space_time_iou(
-        [tracklet.masks for tracklet in predictions],
-        [tracklet.masks for tracklet in truths],
-        (first, second),
-    )
-
-
-def _match_all_ranges(predictions: list[EvalTracklet], truths: list[EvalTracklet]) -> list[_Match]:
+def _match_all_ranges(tracklets: EvalTracklets, key: Key) -> list[_Match]:
     """Matches predictions and ground truth of a video and category, for every area range."""
-    order = np.argsort([-tracklet.score for tracklet in predictions], kind="stable")[: _MAX_DETECTIONS[-1]]
-    predictions = [predictions[d] for d in order]
-    overlaps = (
-        _overlaps(predictions, truths)
-        if predictions and truths
-        else np.zeros((len(predictions), len(truths)))
-    )
+    truths, found = tracklets.truths.get(key, []), tracklets.predictions.get(key, [])
+    order = np.argsort([-tracklet.score for tracklet in found], kind="stable")[: _MAX_DETECTIONS[-1]]
+    predictions = [found[d] for d in order]
+    overlaps = np.zeros((len(predictions), len(truths)))
+    if predictions and truths:
+        parts = predictions, truths
+        first, second = ([tracklet.masks for tracklet in part] for part in parts)
+        sizes = tuple(np.stack([tracklet.areas for tracklet in part]) for part in parts)
+        overlaps = space_time_iou(first, second, sizes, tracklets.overlaps(key)[..., order].swapaxes(1, 2))
     scores = np.asarray([tracklet.score for tracklet in predictions])
-    areas = np.asarray([tracklet.area for tracklet in predictions])
-    true_areas = np.asarray([tracklet.area for tracklet in truths])
     crowd = np.asarray([tracklet.crowd for tracklet in truths], dtype=bool)
-    matches = []
-    for low, high in _AREA_RANGES:
-        out_of_range = crowd | (true_areas < low) | (true_areas > high)
-        matched, ignored = _match(overlaps, crowd, out_of_range)
-        ignored |= ~matched & ((areas < low) | (areas > high))
-        matches.append(_Match(scores, matched, ignored, int((~out_of_range).sum())))
-    return matches
+    ignore = crowd | _out_of_range(truths)
+    matched, ignored = _match(overlaps, crowd, ignore)
+    ignored |= ~matched & _out_of_range(predictions)[:, None]
+    counted = (~ignore).sum(1).tolist()
+    return [_Match(scores, *part) for part in zip(matched, ignored, counted, strict=True)]
+
+
+def _out_of_range(tracklets: list[EvalTracklet]) -> np.ndarray:
+    """Returns (A, N): whether the area of a tracklet is outside of an area range."""
+    areas = np.asarray([tracklet.area for tracklet in tracklets])
+    low, high = np.asarray(_AREA_RANGES).T[..., None]
+    return (areas < low) | (areas > high)
 
 
 def _match(overlaps: np.ndarray, crowd: np.ndarray, ignore: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -160,24 +155,32 @@ def _match(overlaps: np.ndarray, crowd: np.ndarray, ignore: np.ndarray) -> tuple
     Ignored instances are matched only if no other matches, the last of equals is preferred, and a crowd can
     be matched more than once.
 
+    Args:
+        overlaps: (D, G).
+        crowd: (G,).
+        ignore: (A, G), for every area range.
+
     Returns:
-        (thresholds, D): whether a prediction is matched, and whether it is matched with an ignored instance.
+        (A, thresholds, D): whether a prediction is matched, and whether with an ignored instance.
     """
-    matched = np.zeros((len(_IOU_THRESHOLDS), len(overlaps)), dtype=bool)
+    shape = len(ignore), len(_IOU_THRESHOLDS)
+    matched = np.zeros((*shape, len(overlaps)), dtype=bool)
     ignored = np.zeros_like(matched)
     if not overlaps.shape[1]:
         return matched, ignored
-    free = np.ones((len(_IOU_THRESHOLDS), overlaps.shape[1]), dtype=bool)
+    free = np.ones((*shape, overlaps.shape[1]), dtype=bool)
     iou_thresholds = np.minimum(_IOU_THRESHOLDS, 1 - 1e-10)[:, None]
     for d, overlap in enumerate(overlaps):
         possible = (free | crowd) & (overlap >= iou_thresholds)
+        if not possible.any():
+            continue
         for group in (~ignore, ignore):
-            candidates = np.where(possible & group, overlap, -1.0)
-            best = candidates.shape[1] - 1 - candidates[:, ::-1].argmax(axis=1)
-            taken = np.flatnonzero((candidates.max(axis=1) >= 0) & ~matched[:, d])
-            matched[taken, d] = True
-            ignored[taken, d] = ignore[best[taken]]
-            free[taken, best[taken]] = False
+            candidates = np.where(possible & group[:, None], overlap, -1.0)
+            best = candidates.shape[2] - 1 - candidates[..., ::-1].argmax(axis=2)
+            taken = ((candidates.max(axis=2) >= 0) & ~matched[..., d]).nonzero()
+            matched[(*taken, d)] = True
+            ignored[(*taken, d)] = ignore[taken[0], best[taken]]
+            free[(*taken, best[taken])] = False
     return matched, ignored
 
 

@@ -12,7 +12,7 @@ from pycocotools import mask as mask_api
 from seqformer.errors import InputError
 from seqformer.formats.checks import Report, is_integer, is_number, objects, refuse
 from seqformer.formats.files import read_json, write_json
-from seqformer.formats.rle import to_rle
+from seqformer.formats.rle import checked_rles, to_rle
 from seqformer.structures import RLE
 
 __all__ = [
@@ -246,6 +246,9 @@ def parse_segmentations(entries: Any, video: Video, where: str, report: Report =
     """
     if not _fits(entries, video.length, "segmentations", where, report):
         return []
+    checked = checked_rles(entries, video.height, video.width)
+    if checked is not None:
+        return checked
     masks: list[RLE | None] = []
     for frame, segmentation in enumerate(entries):
         mask = None
