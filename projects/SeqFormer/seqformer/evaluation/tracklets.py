@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,11 @@ def read_tracklets(
         if annotation.areas is not None:
             tracklet.area = _mean_area(np.asarray(annotation.areas))
         tracklets.truths[annotation.video.id, annotation.category].append(tracklet)
+    known: dict[int, EvalTracklet] = {}  # by identity of the masks, which results may share
     for result in read_results(results, dataset.videos, dataset.names, dataset=source):
-        tracklet = _tracklet(result.masks)
-        tracklet.score = result.score
+        tracklet = known.get(id(result.masks)) or _tracklet(result.masks)
+        known[id(result.masks)] = tracklet
+        tracklet = replace(tracklet, score=result.score)
         tracklets.predictions[result.video.id, result.category].append(tracklet)
     return tracklets
 

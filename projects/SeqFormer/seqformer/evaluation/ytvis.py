@@ -131,8 +131,10 @@ def _match_all_ranges(tracklets: EvalTracklets, key: Key) -> list[_Match]:
     if predictions and truths:
         parts = predictions, truths
         first, second = ([tracklet.masks for tracklet in part] for part in parts)
-        sizes = tuple(np.stack([tracklet.areas for tracklet in part]) for part in parts)
-        overlaps = space_time_iou(first, second, sizes, tracklets.overlaps(key)[..., order].swapaxes(1, 2))
+        areas, true_areas = (np.stack([tracklet.areas for tracklet in part]) for part in parts)
+        overlaps = space_time_iou(
+            first, second, (areas, true_areas), tracklets.overlaps(key)[..., order].swapaxes(1, 2)
+        )
     scores = np.asarray([tracklet.score for tracklet in predictions])
     crowd = np.asarray([tracklet.crowd for tracklet in truths], dtype=bool)
     ignore = crowd | _out_of_range(truths)

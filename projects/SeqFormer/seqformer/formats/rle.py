@@ -57,9 +57,10 @@ def rle_counts(counts: object) -> np.ndarray:
         raise InputError("malformed RLE: 'counts' is empty")
     values = characters - np.uint8(48)  # below 48 it wraps round
     last = (values & 0x20) == 0
-    runs = _decoded(values, last) if values.max() <= 0x3F and last[-1] else None
-    if runs is None:
+    decoded = _decoded(values, last) if values.max() <= 0x3F and last[-1] else None
+    if decoded is None:
         raise InputError("malformed RLE: 'counts' is not a compressed run-length string")
+    runs = decoded
     # From the fourth number on, the difference from the number two places before is stored.
     runs[2::2] = np.cumsum(runs[2::2])
     runs[1::2] = np.cumsum(runs[1::2])
@@ -86,7 +87,7 @@ def checked_rles(segmentations: list[Any], height: int, width: int) -> list[RLE 
                 return None
             strings.append(counts)
     if not strings:
-        return segmentations
+        return list(segmentations)
     values = np.frombuffer("".join(strings).encode("ascii"), np.uint8) - np.uint8(48)
     if values.max() > 0x3F:
         return None
@@ -115,7 +116,7 @@ def checked_rles(segmentations: list[Any], height: int, width: int) -> list[RLE 
     numbers[later] = table.ravel()[places[later]]
     if numbers[firsts].min() < 0 or numbers[later].min(initial=1) < 1:
         return None
-    return segmentations if (np.add.reduceat(numbers, firsts) == height * width).all() else None
+    return list(segmentations) if (np.add.reduceat(numbers, firsts) == height * width).all() else None
 
 
 def _decoded(values: np.ndarray, last: np.ndarray) -> np.ndarray | None:
