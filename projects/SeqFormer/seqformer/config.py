@@ -174,8 +174,15 @@ def add_seqformer_config(cfg: CN) -> None:
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
 
+    # Evaluation also computes HOTA, MOTA and IDF1. Results with scores below the threshold are left out of
+    # these and of ID switches, but not of AP.
+    cfg.TEST.TRACKING_METRICS = False
+    cfg.TEST.TRACKING_SCORE_THRESHOLD = 0.0
+
     # Steps between two lines of metrics; a line shows medians over these steps.
     cfg.LOG_PERIOD = 20
+    # Experiment trackers that get the metrics as well: "wandb", "mlflow".
+    cfg.LOG_WRITERS = ()
     # Training on several processes tolerates parameters without a gradient; the published network has some.
     cfg.FIND_UNUSED_PARAMETERS = True
 

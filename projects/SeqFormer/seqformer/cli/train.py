@@ -131,7 +131,12 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
     """
 
     def make_evaluator(dataset_name: str) -> YTVISEvaluator:
-        return YTVISEvaluator(dataset_name, Path(cfg.OUTPUT_DIR, "inference", dataset_name))
+        return YTVISEvaluator(
+            dataset_name,
+            Path(cfg.OUTPUT_DIR, "inference", dataset_name),
+            tracking_metrics=cfg.TEST.TRACKING_METRICS,
+            score_threshold=cfg.TEST.TRACKING_SCORE_THRESHOLD,
+        )
 
     if eval_only:
         model = load_evaluated_model(cfg, resume=resume)

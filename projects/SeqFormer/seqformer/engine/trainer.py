@@ -28,6 +28,7 @@ from seqformer.data import build_test_loader, build_train_loader, training_order
 from seqformer.data.order import derived_seed
 from seqformer.engine.hooks import BestCheckpoint, MetricsWriter
 from seqformer.engine.optimizer import build_optimizer
+from seqformer.engine.writers import build_run_writers
 from seqformer.errors import DivergedError, InputError
 
 __all__ = ["Trainer", "load_evaluated_model"]
@@ -192,6 +193,7 @@ class Trainer(DefaultTrainer):
             CommonMetricPrinter(self.max_iter, window_size=period),
             JSONWriter(str(Path(folder, "metrics.json")), window_size=period),
             TensorboardXWriter(folder, window_size=period),
+            *build_run_writers(self.cfg),
         ]
 
     def _evaluate(self) -> Any:
@@ -254,7 +256,8 @@ class Trainer(DefaultTrainer):
         self._order.first_batch = self.start_iter
         # Starts the data-loading processes. This uses a random number, so it must not happen in a step.
         _ = self._trainer._data_loader_iter
-        super().before_train()
+        with _bad_input_in_step():
+            super().before_train()
 
     def before_step(self) -> None:
         seed_all_rng(derived_seed(self._order.seed, self.iter, comm.get_rank()))
