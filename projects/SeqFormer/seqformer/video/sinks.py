@@ -29,6 +29,7 @@ from PIL import Image
 
 from seqformer.errors import InputError
 from seqformer.video.display import FrameTime
+from seqformer.video.forks import Opened
 from seqformer.video.sources import FrameSource, Sound, origin_of
 
 __all__ = [
@@ -131,6 +132,7 @@ class VideoWriter:
         self._stream.height = self.height + self.height % 2
         self._stream.width = self.width + self.width % 2
         self._stream.pix_fmt = "yuv420p"
+        self._opened = Opened(self._container, self._stream)
         context = self._stream.codec_context
         context.time_base = self._tick
         context.colorspace = Colorspace.ITU709
