@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -17,7 +18,7 @@ from seqformer.checkpoints import (
     trust_checkpoints,
     write_state,
 )
-from seqformer.errors import InputError
+from seqformer.errors import DivergedError, InputError
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -178,6 +179,34 @@ def test_a_checkpoint_is_complete_or_missing(tmp_path: Path, monkeypatch: pytest
     checkpointer.save("model_0000002", iteration=2)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
     assert not list(tmp_path.glob("*.partial*"))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos 9335552")]
+)
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    checkpointer = SeqFormerCheckpointer(tiny_model(), str(tmp_path))
+    checkpointer.save("model_0000001")
+
+    def full(data: object, file: object) -> None:
+        file.write(b"half of a checkpoint")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"model_0000002\.pth' cannot be written: (No space|is the disk)"):
+        checkpointer.save("model_0000002")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.network.detr.query_embed.weight.data[0, 0] = float("inf")
+    with pytest.raises(DivergedError, match=r"query_embed.weight is not finite"):
+        SeqFormerCheckpointer(model, str(tmp_path)).save("model_0000001")
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_does_not_resume_from_other_weights(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from videos import cut, encode, frames, join, packets_of, pictures, sound
 
 from seqformer import SeqFormer
 from seqformer.cli import predict
+from seqformer.errors import InputError
+from seqformer.model_zoo import SHIPPED_MODEL, get_weights_file
 from seqformer.structures import RLE, Tracklet, VideoResult
 from seqformer.video import VideoReader
 from seqformer.visualization import instance_color, tracklets
@@ -315,6 +317,49 @@ def test_a_model_that_predicts_nothing(tmp_path, model):
     predict.main(["--input", str(source), "--output", str(output), *model, *opts])
     assert VideoReader(output).length == 3
     assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+STREET = Path(__file__).resolve().parents[2] / "demo/assets/street.mp4"
+NOTE = "note: the shipped model knows only people seen by one street camera"
+
+
+def said_before_the_work(monkeypatch, capsys, *arguments: str) -> str:
+    """What the command says until it makes the predictor."""
+
+    def make(cfg):
+        raise InputError("stopped")
+
+    monkeypatch.setattr(predict, "VideoPredictor", make)
+    with pytest.raises(SystemExit):
+        predict.main(list(arguments))
+    said, stopped, rest = capsys.readouterr().err.partition("error: stopped\n")
+    assert stopped and not rest
+    return said
+
+
+def test_the_shipped_model_on_another_video_is_noted(tmp_path, monkeypatch, capsys):
+    """On a stranger's clip it marked car parts as persons."""
+    video, output = str(encode(tmp_path / "in.mp4", 3)), ["--output", str(tmp_path / "out.mp4")]
+    said = said_before_the_work(monkeypatch, capsys, video, *output)
+    assert said.startswith(NOTE) and said.count("\n") == 1
+    assert said.endswith("Released weights know 40 classes: --model released/seqformer_R50_joint\n")
+    for inputs in ([video, str(STREET)], [str(pictures(tmp_path / "clip", 2))]):
+        said = said_before_the_work(monkeypatch, capsys, *inputs, "--output", str(tmp_path / "out"))
+        assert said.startswith(NOTE) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("chosen", ["--model", "--weights", "--opts", "street"])
+def test_a_model_that_was_chosen_needs_no_note(tmp_path, monkeypatch, capsys, chosen):
+    weights = str(get_weights_file(SHIPPED_MODEL))
+    arguments = {
+        "--model": ["--model", SHIPPED_MODEL],
+        "--weights": ["--weights", weights],
+        "--opts": ["--opts", "MODEL.WEIGHTS", weights],
+        "street": [],
+    }[chosen]
+    video = STREET if chosen == "street" else encode(tmp_path / "in.mp4", 3)
+    output = ["--output", str(tmp_path / "out.mp4")]
+    assert said_before_the_work(monkeypatch, capsys, str(video), *output, *arguments) == ""
 
 
 def run_demo(repository: Path, *arguments: str) -> subprocess.Popen[str]:

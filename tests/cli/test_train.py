@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from originals import original_layout, released_file
 from seqformer.cli.train import main
 from seqformer.config import load_config
 from seqformer.data.toy import make_toy_dataset
+from seqformer.formats.files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
@@ -213,3 +215,30 @@ def test_training_refuses_weights_of_which_nothing_fits(toy: Toy, tmp_path: Path
     assert done.stderr.strip().splitlines()[-1].startswith("error: no tensor of weights")
     assert "Traceback" not in done.stderr + done.stdout
     assert not list((tmp_path / "out").glob("*.pth"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(toy: Toy, tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock", "the folder"):
+        done = run(*toy.options(tmp_path), "SOLVER.MAX_ITER", "1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: OUTPUT_DIR '{tmp_path}' is in use by another run")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert run(*toy.options(tmp_path), "SOLVER.MAX_ITER", "1").returncode == 0
+
+
+def test_a_killed_data_worker_ends_training_in_one_line(toy: Toy, tmp_path: Path) -> None:
+    training = subprocess.Popen(
+        command(*toy.options(tmp_path), "SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in training.stdout:
+        if "iter: " in line:
+            children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
+            break
+    remaining, errors = training.communicate(timeout=TIMEOUT)
+    assert training.returncode == 2, errors
+    assert "Traceback" not in remaining + errors
+    assert errors.splitlines()[-1].startswith("error: a data-loading process was killed")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -310,18 +308,3 @@ def test_files_and_their_content_give_the_same(random_case: Callable, tmp_path: 
     for again in (evaluate_ytvis(*paths), evaluate_ytvis(str(paths[0]), case[1])):
         assert again.pop("per_category") == pytest.approx(by_category, abs=0, nan_ok=True)
         assert again == pytest.approx(figures, abs=0, nan_ok=True)
-
-
-def test_command(tmp_path: Path) -> None:
-    gt, results = tmp_path / "gt.json", tmp_path / "results.json"
-    gt.write_text(json.dumps(ground_truth(tracklet(1, 1, 500))))
-    results.write_text(json.dumps([tracklet(1, 1, 500, score=0.5)]))
-    command = [sys.executable, "-m", "seqformer.evaluation", str(gt)]
-    done = subprocess.run([*command, str(results)], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[2].split("|")[1].strip() == "100"
-    assert done.stdout.splitlines()[-4:-2] == ["| one        | 100.00 |", "| two        |      - |"]
-    assert done.stdout.splitlines()[-1].startswith("ID switches: 0; 1 of 1 instances covered")
-    done = subprocess.run([*command, str(tmp_path / "gone.json")], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1] == f"error: no file '{tmp_path / 'gone.json'}'"

@@ -6,8 +6,9 @@ Names and defaults follow the published Detectron2-style SeqFormer configs, whos
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -173,8 +174,15 @@ def add_seqformer_config(cfg: CN) -> None:
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
 
+    # Evaluation also computes HOTA, MOTA and IDF1. Results with scores below the threshold are left out of
+    # these and of ID switches, but not of AP.
+    cfg.TEST.TRACKING_METRICS = False
+    cfg.TEST.TRACKING_SCORE_THRESHOLD = 0.0
+
     # Steps between two lines of metrics; a line shows medians over these steps.
     cfg.LOG_PERIOD = 20
+    # Experiment trackers that get the metrics as well: "wandb", "mlflow".
+    cfg.LOG_WRITERS = ()
     # Training on several processes tolerates parameters without a gradient; the published network has some.
     cfg.FIND_UNUSED_PARAMETERS = True
 
@@ -193,13 +201,31 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
         InputError: if the file is missing, not YAML or would execute code, a key is unknown, or a value has
             the wrong type; if ``opts`` ask for a GPU and there is none.
     """
-    cfg = get_cfg()
-    add_seqformer_config(cfg)
     path = Path(config_file)
     if not path.is_file():
         raise InputError(f"no config file '{path}'")
+    return _build(lambda cfg: _merge_file(cfg, path), f"config file '{path}'", opts)
+
+
+def config_from_values(values: Mapping[str, Any], source: str, opts: Sequence[str] = ()) -> CN:
+    """Returns a config with the given values, like :func:`load_config`.
+
+    Args:
+        values: values by key, nested.
+        source: where the values are from, for messages.
+        opts: ``KEY VALUE KEY VALUE ...``.
+
+    Raises:
+        InputError: if a key is unknown, or a value has the wrong type.
+    """
+    return _build(lambda cfg: cfg.merge_from_other_cfg(CN(dict(values))), source, opts)
+
+
+def _build(merge: Callable[[CN], None], source: str, opts: Sequence[str]) -> CN:
+    cfg = get_cfg()
+    add_seqformer_config(cfg)
     try:
-        _merge_file(cfg, path)
+        merge(cfg)
     except (
         RecursionError,
         KeyError,
@@ -210,7 +236,7 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
         OSError,
         yaml.YAMLError,
     ) as error:
-        raise InputError(f"config file '{path}': {_one_line(error)}") from error
+        raise InputError(f"{source}: {_one_line(error)}") from error
     if len(opts) % 2:
         raise InputError(f"options must be KEY VALUE pairs, but '{opts[-1]}' has no value")
     try:

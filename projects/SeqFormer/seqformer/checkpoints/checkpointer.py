@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from torch import nn
 
+from seqformer.checkpoints.download import local_file
 from seqformer.checkpoints.files import read_checkpoint, tensors_of
 from seqformer.checkpoints.layouts import CLASS_HEAD, COCO_ROWS, Layout, to_published
 from seqformer.errors import DivergedError, InputError
@@ -63,11 +65,18 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
 
         Raises:
             DivergedError: if weights are not finite.
+            InputError: if the file cannot be written, for example because the disk is full.
         """
         for key, tensor in self.model.state_dict().items():
             if not tensor.isfinite().all():
                 raise DivergedError(f"{key} is not finite")
-        super().save(name + _PARTIAL, **kwargs)
+        try:
+            super().save(name + _PARTIAL, **kwargs)
+        except (OSError, RuntimeError) as error:  # PyTorch raises RuntimeError if the disk is full
+            with suppress(OSError):
+                Path(self.save_dir, f"{name}{_PARTIAL}.pth").unlink()
+            reason = getattr(error, "strerror", None) or "is the disk full?"
+            raise InputError(f"'{Path(self.save_dir, name)}.pth' cannot be written: {reason}") from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Gives a complete file its final name and records it as the one to resume from."""
@@ -111,7 +120,12 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
         return name
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a file as in Detectron2. A ``path`` of "" loads nothing."""
+        """Loads a file as in Detectron2. A ``path`` of "" loads nothing.
+
+        An address is downloaded first; see :func:`seqformer.checkpoints.local_file`.
+        """
+        if path and "?matching_heuristics=" not in path:  # which Detectron2 reads from the address
+            path = str(local_file(path))
         try:
             return super().load(path, *args, **kwargs)
         except AssertionError as error:

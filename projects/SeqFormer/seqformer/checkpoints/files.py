@@ -20,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from seqformer.checkpoints.download import local_file
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
 
 __all__ = [
+    "read_category_ids",
     "read_checkpoint",
     "read_class_names",
     "read_metadata",
@@ -66,12 +68,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     arrays. Anything else could execute code and is refused; see :func:`trust_checkpoints`.
 
     Args:
-        path: a .pkl or .safetensors file; all other suffixes are read as PyTorch's format.
+        path: a .pkl or .safetensors file, or its address; all other suffixes are read as PyTorch's format.
 
     Raises:
         InputError: if the file is missing, is not a checkpoint, or needs code.
     """
-    path = Path(path)
+    path = local_file(path)
     if not path.is_file():
         raise InputError(f"weights '{path}' not found")
     try:
@@ -236,7 +238,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         InputError: if the file is missing or is not a safetensors file.
     """
-    if Path(path).suffix != ".safetensors":
+    path = local_file(path)
+    if path.suffix != ".safetensors":
         return {}
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -247,4 +250,20 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def read_class_names(path: str | Path) -> list[str]:
     """Returns the class names in a weights file in the order of the model; [] if it has none."""
-    return json.loads(read_metadata(path).get("thing_classes", "[]"))
+    return _read_list(path, "thing_classes", str)
+
+
+def read_category_ids(path: str | Path) -> list[int]:
+    """Returns the ids of the classes in results, in the order of the model; [] if the file has none."""
+    return _read_list(path, "category_ids", int)
+
+
+def _read_list(path: str | Path, field: str, kind: type) -> list[Any]:
+    """Reads a JSON list from the metadata, which may come from anybody."""
+    try:
+        values = json.loads(read_metadata(path).get(field, "[]"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"weights '{path}': '{field}' is not JSON") from error
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise InputError(f"weights '{path}': '{field}' is not a list of {kind.__name__}")
+    return values

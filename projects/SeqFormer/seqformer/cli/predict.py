@@ -1,5 +1,6 @@
 """Segments and tracks the instances of a video.
 
+    seqformer predict video.mp4 --output output/video.mp4 --model released/seqformer_R50_joint
     seqformer predict street.mp4 --output output/street.mp4
     seqformer predict camera:0 --output output/camera.mp4
     seqformer predict street.mp4 --html output/street.html
@@ -32,13 +33,13 @@ from tqdm import tqdm
 
 from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.many_videos import several_videos, shared_out, targets_of
-from seqformer.cli.program import add_trust_argument, program
+from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
+from seqformer.cli.program import program
 from seqformer.cli.streaming_job import StreamingJob
 from seqformer.cli.whole_video import WrittenVideo, track_video
 from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, name_flags
-from seqformer.inference import VideoPredictor, classes, model_config
-from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
+from seqformer.inference import VideoPredictor, classes
 from seqformer.page import check_page
 from seqformer.video import FrameSource, open_source
 from seqformer.visualization.rows import check_threshold
@@ -53,24 +54,12 @@ _FLAGS = {
     "overwrite": "--overwrite",
     "resume": "--resume",
     "threshold": "--confidence-threshold",
-    "weights": "--weights",
+    **MODEL_FLAGS,
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config-file",
-        default=str(get_config_file(SHIPPED_MODEL)),
-        metavar="FILE",
-        help="config of the model (default: the shipped one)",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="weights that match the config, .pth or .safetensors (default: MODEL.WEIGHTS of --opts or the "
-        "config; the shipped weights for the default config)",
-    )
-    add_trust_argument(parser)
+    add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "videos",
@@ -118,13 +107,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--display", action="store_true", help="stream, and show the drawn frames in a window"
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; must be the last option",
-    )
 
 
 def with_progress(frames: Iterable[np.ndarray], total: int | None, what: str) -> Iterable[np.ndarray]:
@@ -152,13 +134,14 @@ def _run(args: argparse.Namespace) -> int | None:
     check_threshold(args.confidence_threshold)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("seqformer").setLevel(logging.INFO)
-    cfg = model_config(args.config_file, args.weights, args.opts)
+    cfg = load_model_config(args)
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
     inputs = args.videos or args.input or []
     if videos := several_videos(inputs):
         if args.html:
             raise InputError(f"--html is for one video, but there are {len(videos)}: run them one by one")
+        say_notice(args, videos)
         return _many_videos(args, cfg, videos)
     with open_source("camera:0" if args.webcam else inputs or args.video_input) as source:
         if args.resume and not source.paths:
@@ -168,6 +151,7 @@ def _run(args: argparse.Namespace) -> int | None:
                 "--html needs the whole video: it cannot be used with a camera or address, --streaming, "
                 "--resume or --display"
             )
+        say_notice(args, source.paths)
         output = Path(args.output or Path("output") / f"{source.name}.mp4")
         _one_video(args, cfg, source, output, lambda: VideoPredictor(cfg))
     return None

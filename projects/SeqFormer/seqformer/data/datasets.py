@@ -16,7 +16,13 @@ from seqformer.data.coco import load_coco_as_ytvis
 from seqformer.data.ytvis import load_ytvis_json, register_ytvis_instances
 from seqformer.errors import InputError
 
-__all__ = ["BUILTIN_DATASETS", "BuiltinDataset", "register_builtin_datasets", "resolve_datasets"]
+__all__ = [
+    "BUILTIN_DATASETS",
+    "BuiltinDataset",
+    "builtin_classes",
+    "register_builtin_datasets",
+    "resolve_datasets",
+]
 
 _PREFIX = "ytvis:"
 
@@ -123,6 +129,13 @@ def _load_builtin(name: str) -> list[dict[str, Any]]:
     if set(metadata.thing_classes) <= colors.keys():
         metadata.set(thing_colors=[colors[class_] for class_ in metadata.thing_classes])
     return videos
+
+
+def builtin_classes(name: str) -> dict[int, str]:
+    """Returns class names by id of a published dataset; {} if it is another, or only its JSON has them."""
+    builtin = BUILTIN_DATASETS.get(name)
+    categories = CATEGORIES.get(builtin.categories, ()) if builtin else ()
+    return {category.id: category.name for category in categories}
 
 
 def resolve_datasets(names: Iterable[str]) -> tuple[str, ...]:

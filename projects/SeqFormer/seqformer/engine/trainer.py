@@ -28,6 +28,7 @@ from seqformer.data import build_test_loader, build_train_loader, training_order
 from seqformer.data.order import derived_seed
 from seqformer.engine.hooks import BestCheckpoint, MetricsWriter
 from seqformer.engine.optimizer import build_optimizer
+from seqformer.engine.writers import build_run_writers
 from seqformer.errors import DivergedError, InputError
 
 __all__ = ["Trainer", "load_evaluated_model"]
@@ -49,12 +50,25 @@ class _BadInputInStep(BaseException):
 
 @contextmanager
 def _without_worker_traceback() -> Iterator[None]:
-    """Removes the traceback that a data-loading process puts into the message of an InputError."""
+    """Removes the traceback that a data-loading process puts into the message of an InputError.
+
+    Raises:
+        InputError: the same error in one line, or that a data-loading process was killed.
+    """
     try:
         yield
+    except DivergedError:
+        raise
     except InputError as error:
         message = str(error).rsplit("InputError: ", 1)[-1].strip()
         raise InputError(message) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise InputError(
+            "a data-loading process was killed, perhaps for want of memory: lower DATALOADER.NUM_WORKERS; "
+            "--resume continues a training from the last checkpoint"
+        ) from error
 
 
 @contextmanager
@@ -66,9 +80,9 @@ def _bad_input_in_step() -> Iterator[None]:
         raise _BadInputInStep(error) from error
 
 
-def _check_losses(_: nn.Module, inputs: Any, losses: dict[str, torch.Tensor]) -> None:
-    """Raises a DivergedError if a loss is not finite; a forward hook."""
-    if torch.stack(list(losses.values())).detach().isfinite().all():
+def _check_losses(model: nn.Module, inputs: Any, losses: dict[str, torch.Tensor]) -> None:
+    """Raises a DivergedError if a loss is not finite; a forward hook, also called in evaluation."""
+    if not model.training or torch.stack(list(losses.values())).detach().isfinite().all():
         return
     wrong = [f"{name} {loss.item()}" for name, loss in losses.items() if not loss.isfinite()]
     raise DivergedError(f"losses are not finite, including {wrong[0]}")
@@ -179,6 +193,7 @@ class Trainer(DefaultTrainer):
             CommonMetricPrinter(self.max_iter, window_size=period),
             JSONWriter(str(Path(folder, "metrics.json")), window_size=period),
             TensorboardXWriter(folder, window_size=period),
+            *build_run_writers(self.cfg),
         ]
 
     def _evaluate(self) -> Any:
@@ -241,7 +256,8 @@ class Trainer(DefaultTrainer):
         self._order.first_batch = self.start_iter
         # Starts the data-loading processes. This uses a random number, so it must not happen in a step.
         _ = self._trainer._data_loader_iter
-        super().before_train()
+        with _bad_input_in_step():
+            super().before_train()
 
     def before_step(self) -> None:
         seed_all_rng(derived_seed(self._order.seed, self.iter, comm.get_rank()))
@@ -257,15 +273,27 @@ class Trainer(DefaultTrainer):
             self._average.update_parameters(self._network)
 
     def after_step(self) -> None:
-        with _bad_input_in_step():
+        with _bad_input_in_step(), self._writing():
             try:
                 super().after_step()
             except DivergedError as error:  # when a checkpoint was to be saved
                 raise self._diverged(error) from error
-        if self._stop():
-            if comm.is_main_process():
-                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-            raise KeyboardInterrupt
+            if self._stop():
+                if comm.is_main_process():
+                    self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+                raise KeyboardInterrupt
+
+    def after_train(self) -> None:
+        with _bad_input_in_step(), self._writing():
+            super().after_train()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            folder = f"OUTPUT_DIR '{self.cfg.OUTPUT_DIR}'"
+            raise InputError(f"{folder} cannot be written: {error.strerror}") from error
 
     def _remember_batch(self, _: nn.Module, inputs: tuple[list[dict[str, Any]]]) -> None:
         self._batch = inputs[0]

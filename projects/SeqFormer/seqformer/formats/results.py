@@ -30,7 +30,8 @@ class Result:
 
     Attributes:
         category: id in the dataset.
-        masks: one for each frame of the video; None where there is none.
+        masks: one for each frame of the video; None where there is none. Results in succession with equal
+            masks, as an instance with several categories has, share this list.
     """
 
     video: Video
@@ -68,6 +69,8 @@ def read_results(
         if video_id not in present and not present <= videos.keys():
             known = ", ".join(map(str, sorted(present)[:10]))
             raise InputError(f"{source}: no results for video {video_id}; there are results for: {known}")
+    seen: dict[str, list[RLE | None]] = {}  # masks of a video by their content, so that each is checked once
+    seen_video = None
     for index, result in enumerate(results):
         video, category = (as_integer(result.get(key)) for key in ("video_id", "category_id"))
         score = result.get("score")
@@ -83,8 +86,13 @@ def read_results(
             raise InputError(f"{where}: there is no category {category} in {dataset}")
         if not is_number(score):
             raise InputError(f"{where}: 'score' must be a finite number, not {quoted(score)}")
-        masks = parse_segmentations(result.get("segmentations"), videos[video], where)
-        yield Result(videos[video], category, float(score), masks)
+        if video != seen_video:
+            seen, seen_video = {}, video
+        segmentations = result.get("segmentations")
+        content = repr(segmentations)
+        if content not in seen:
+            seen[content] = parse_segmentations(segmentations, videos[video], where)
+        yield Result(videos[video], category, float(score), seen[content])
 
 
 def best_categories(results: Iterable[Result]) -> list[Result]:

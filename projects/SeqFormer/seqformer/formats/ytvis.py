@@ -21,7 +21,7 @@ from seqformer.formats.checks import (
     refuse,
 )
 from seqformer.formats.files import read_json, write_json
-from seqformer.formats.rle import to_rle
+from seqformer.formats.rle import checked_rles, to_rle
 from seqformer.structures import RLE
 
 __all__ = [
@@ -294,6 +294,9 @@ def parse_segmentations(entries: Any, video: Video, where: str, report: Report =
     """
     if not _fits(entries, video.length, "segmentations", where, report):
         return []
+    checked = checked_rles(entries, video.height, video.width)
+    if checked is not None:
+        return checked
     masks: list[RLE | None] = []
     for frame, segmentation in enumerate(entries):
         mask = None
