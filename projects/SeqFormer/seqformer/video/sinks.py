@@ -112,9 +112,7 @@ class VideoWriter:
         self._metadata = {_ORIGIN_KEY: _ORIGIN_PREFIX + origin} if origin else {}
         self._frames = 0
         self._tick = _tick(fps)
-        self._durations: dict[
-            int, int
-        ] = {}  # by time, of frames that the encoder has not returned yet; ticks
+        self._durations: dict[int, int] = {}  # ticks; by time, of frames that are still being encoded
         self._last = -1  # time of the last frame, ticks
         self._reformatter = VideoReformatter()
 
