@@ -30,6 +30,7 @@ from PIL import Image
 from seqformer.errors import InputError
 from seqformer.formats.files import locked
 from seqformer.video.display import FrameTime
+from seqformer.video.forks import Opened
 from seqformer.video.sources import FrameSource, Sound, origin_of
 
 __all__ = [
@@ -111,9 +112,7 @@ class VideoWriter:
         self._metadata = {_ORIGIN_KEY: _ORIGIN_PREFIX + origin} if origin else {}
         self._frames = 0
         self._tick = _tick(fps)
-        self._durations: dict[
-            int, int
-        ] = {}  # by time, of frames that the encoder has not returned yet; ticks
+        self._durations: dict[int, int] = {}  # ticks; by time, of frames that are still being encoded
         self._last = -1  # time of the last frame, ticks
         self._reformatter = VideoReformatter()
 
@@ -137,6 +136,7 @@ class VideoWriter:
         self._stream.height = self.height + self.height % 2
         self._stream.width = self.width + self.width % 2
         self._stream.pix_fmt = "yuv420p"
+        self._opened = Opened(self._container, self._stream)
         context = self._stream.codec_context
         context.time_base = self._tick
         context.colorspace = Colorspace.ITU709
