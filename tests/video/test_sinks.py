@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -218,3 +219,32 @@ def test_open_writer(tmp_path):
         open_writer(tmp_path / "out.avi", source)
     with pytest.raises(InputError, match="is the input"):
         open_writer(tmp_path / "in.mp4", source)
+
+
+def test_a_growing_video_has_its_name_only_when_it_can_be_played(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with GrowingVideoWriter(path, 96, 128, Fraction(10)) as writer:
+        for index, frame in enumerate(frames(60)):
+            writer.write(frame)
+            if index == 2:
+                assert not path.exists()
+            if path.exists():
+                with av.open(str(path)) as container:
+                    assert sum(1 for _ in container.decode(video=0)) >= 1
+        assert path.exists(), "no fragment was written"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("kind", [VideoWriter, GrowingVideoWriter])
+def test_two_writers_of_one_file_are_refused(tmp_path: Path, kind: type[VideoWriter]) -> None:
+    path = tmp_path / "out.mp4"
+    with kind(path, 96, 128, Fraction(10)) as writer:
+        writer.write(frames(1)[0])
+        with (
+            pytest.raises(InputError, match=r"out.mp4' is in use by another run"),
+            kind(path, 96, 128, Fraction(10)),
+        ):
+            pytest.fail("was opened")
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]

@@ -252,7 +252,7 @@ def _download_from_drive(address: str, part: Path) -> None:
     quiet = not sys.stderr.isatty()
     try:
         gdown.download(id=part.parent.name, output=str(part), quiet=quiet, resume=True)
-    except (OSError, gdown.DownloadError) as error:
+    except Exception as error:  # of gdown or requests, whose classes depend on gdown's version
         raise _failed(address, f"{error}; or download it in a browser and give its path") from error
 
 

@@ -95,7 +95,7 @@ def locked(path: str | Path, what: str) -> Iterator[None]:
     """Keeps other processes from writing the same files. A lock ends with its process, even if it is killed.
 
     Args:
-        path: an empty file that stands for the lock.
+        path: an empty file that stands for the lock. It is removed in the end.
         what: what is locked, for the message, such as "OUTPUT_DIR 'output'".
 
     Raises:
@@ -112,6 +112,8 @@ def locked(path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):
+            Path(path).unlink()
         lock.release()
 
 

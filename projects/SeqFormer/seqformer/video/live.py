@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from seqformer.errors import InputError
 from seqformer.video.display import FrameClock, FrameConverter, FrameTime, frame_rate, shown_stream
+from seqformer.video.forks import Opened
 
 __all__ = ["LiveReader", "is_address"]
 
@@ -66,6 +67,7 @@ class LiveReader:
             stream = shown_stream(self._container)
             if stream is None:
                 raise InputError(f"'{address}' has no video")
+            self._opened = Opened(self._container, stream)
             self.fps = frame_rate(stream)
             self._clock = FrameClock(self._container, stream, self.fps)
             self._frames = self._decode(stream)

@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -28,7 +28,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 
 from seqformer.errors import InputError
+from seqformer.formats.files import locked
 from seqformer.video.display import FrameTime
+from seqformer.video.forks import Opened
 from seqformer.video.sources import FrameSource, Sound, origin_of
 
 __all__ = [
@@ -79,7 +81,8 @@ class VideoWriter:
         origin: stored in the file; see :func:`read_origin`.
 
     Raises:
-        InputError: on entering, if the file cannot be created; later, if the disk is full.
+        InputError: on entering, if the file cannot be created or another process is writing it; later, if the
+            disk is full.
 
     Examples:
         >>> with VideoWriter("out.mp4", 480, 640, Fraction(30000, 1001)) as writer:
@@ -103,14 +106,13 @@ class VideoWriter:
         self.width = width
         self.fps = fps
         self._encoder = dict(encoder)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._temporary = self.path.with_name(f".{self.path.name}.part")
+        self._lock = ExitStack()
         self._sound = sound
         self._metadata = {_ORIGIN_KEY: _ORIGIN_PREFIX + origin} if origin else {}
         self._frames = 0
         self._tick = _tick(fps)
-        self._durations: dict[
-            int, int
-        ] = {}  # by time, of frames that the encoder has not returned yet; ticks
+        self._durations: dict[int, int] = {}  # ticks; by time, of frames that are still being encoded
         self._last = -1  # time of the last frame, ticks
         self._reformatter = VideoReformatter()
 
@@ -119,11 +121,14 @@ class VideoWriter:
             raise InputError(f"'{self.path}' is a folder: name an .mp4 file in it")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.path.with_name(f".{self.path.name}.lock")
+            self._lock.enter_context(locked(lock, f"'{self.path}'"))
             self._temporary.touch()  # checks write permission now: PyAV opens the file with the first packet
             self._container = av.open(
                 str(self._temporary), "w", format="mp4", options=self._container_options
             )
         except (av.error.FFmpegError, OSError) as error:
+            self._lock.close()
             raise _unwritable(self.path, error) from error
         self._container.metadata.update(self._metadata)
         options = {"bf": "0", **self._encoder}
@@ -131,6 +136,7 @@ class VideoWriter:
         self._stream.height = self.height + self.height % 2
         self._stream.width = self.width + self.width % 2
         self._stream.pix_fmt = "yuv420p"
+        self._opened = Opened(self._container, self._stream)
         context = self._stream.codec_context
         context.time_base = self._tick
         context.colorspace = Colorspace.ITU709
@@ -177,6 +183,7 @@ class VideoWriter:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
             self._temporary.unlink(missing_ok=True)
+            self._lock.close()
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
         try:
@@ -203,9 +210,9 @@ class VideoWriter:
 class GrowingVideoWriter(VideoWriter):
     """A VideoWriter whose file can be played while it grows, and is kept if the program is killed.
 
-    It writes a fragmented .mp4 without sound under the final name, about one fragment per second. At the end
-    the file is remuxed, without encoding, to the form that VideoWriter writes. After an error it has all
-    frames so far, except those of the last fragment if the disk is full.
+    It writes a fragmented .mp4 without sound, about one fragment per second. The file has its final name from
+    the first fragment on. At the end it is remuxed, without encoding, to the form that VideoWriter writes.
+    After an error it has all frames so far, except those of the last fragment if the disk is full.
     """
 
     _container_options: ClassVar[dict[str, str]] = {
@@ -214,34 +221,52 @@ class GrowingVideoWriter(VideoWriter):
     }
 
     def __enter__(self) -> GrowingVideoWriter:
-        self._existed = os.path.exists(self.path)
-        whole, self._temporary = self._temporary, self.path
+        whole, self._temporary = self._temporary, self._temporary.with_suffix(".growing.part")
         super().__enter__()
-        self._temporary = whole
+        self._growing, self._temporary = self._temporary, whole
         self._stream.gop_size = max(1, round(self.fps))
         return self
+
+    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
+        """Adds an (H, W, 3) uint8 RGB frame, shown at ``time``; by default at a constant rate.
+
+        Raises:
+            ValueError: if the size of the frame is wrong.
+        """
+        super().write(frame, time)
+        if self._growing != self.path and _complete_fragments(self._growing):
+            self._place()
+
+    def _place(self) -> None:
+        os.replace(self._growing, self.path)
+        self._growing = self.path
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if self._frames:
                 self._encode(None)
             self._container.close()
-            if not self._frames and not self._existed:
-                self.path.unlink(missing_ok=True)
-            elif self._frames and kind is None:
-                self._copy()
-                self._finish(self._temporary)
+            if self._frames:
+                self._place()
+                if kind is None:
+                    self._copy()
+                    self._finish(self._temporary)
         except (InputError, av.error.FFmpegError, OSError) as error:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
             with suppress(OSError):
-                _cut_after_last_fragment(self.path)
+                if whole := _complete_fragments(self._growing):
+                    os.truncate(self._growing, whole)
+                    self._place()
             if kind is None:  # otherwise the first error is more useful
                 raise error if isinstance(error, InputError) else _unwritable(self.path, error) from error
         finally:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
             self._temporary.unlink(missing_ok=True)
+            if self._growing != self.path:
+                self._growing.unlink(missing_ok=True)
+            self._lock.close()
 
     def _copy(self) -> None:
         options = VideoWriter._container_options
@@ -332,19 +357,19 @@ def _shifted(
             yield packet.dts * packet.time_base, packet
 
 
-def _cut_after_last_fragment(path: Path) -> None:
-    """Truncates a fragmented .mp4 after its last complete fragment."""
-    with open(path, "rb+") as file:
+def _complete_fragments(path: Path) -> int:
+    """Returns the size, in bytes, of the complete fragments at the start of an .mp4; 0 if there are none."""
+    with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = whole = 0
         while len(header := file.read(8)) == 8:
             end = start + int.from_bytes(header[:4], "big")
             if end < start + 8 or end > size:
                 break
-            if header[4:] in (b"moov", b"mdat"):
+            if header[4:] == b"mdat":
                 whole = end
             start = file.seek(end)
-        file.truncate(whole)
+        return whole
 
 
 class FrameFolderWriter:

@@ -23,6 +23,7 @@ from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
 from seqformer.formats.frames import frame_size, is_animation, pictures_in, read_frame
 from seqformer.video.display import FrameClock, FrameConverter, FrameTime, frame_rate, shown_stream
+from seqformer.video.forks import Opened
 from seqformer.video.live import LiveReader, is_address
 
 __all__ = ["FrameSource", "ImageSequenceReader", "Sound", "VideoReader", "open_source", "origin_of"]
@@ -108,24 +109,24 @@ class VideoReader:
         self._errors = 0  # packets that the decoder rejected
         self._concealed = 0  # decoded frames whose damage the decoder has covered up
         self._completed = False
-        self._container: InputContainer | None = None
+        self._opened: Opened[InputContainer] | None = None
 
-        container, stream = self._open()
+        opened = self._open()
         try:
-            self.fps = frame_rate(stream)
-            clock = FrameClock(container, stream, self.fps)
-            self._declared, self._seconds = _declared_length(container, stream)
-            self.length = self._declared or _count_packets(container, stream) or None
+            self.fps = frame_rate(opened.stream)
+            clock = FrameClock(opened.container, opened.stream, self.fps)
+            self._declared, self._seconds = _declared_length(opened.container, opened.stream)
+            self.length = self._declared or _count_packets(opened.container, opened.stream) or None
         finally:
             self.close()
-        container, stream = self._open()
+        opened = self._open()
         try:
-            first = next(self._decode(container, stream), None)
+            first = next(self._decode(opened), None)
             if first is None:
                 raise InputError(f"no frame of '{path}' can be decoded: give a complete video file")
             clock(first)
-            self._converter = FrameConverter(stream, first, str(path))
-            has_sound = bool(container.streams.audio)
+            self._converter = FrameConverter(opened.stream, first, str(path))
+            has_sound = bool(opened.container.streams.audio)
         finally:
             self.close()
         self.height, self.width = self._converter.height, self._converter.width
@@ -139,17 +140,17 @@ class VideoReader:
 
     def close(self) -> None:
         """Closes the current pass."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.close()
-        container, stream = self._open()
+        opened = self._open()
         self.decoded = self._errors = self._concealed = 0
         self._completed = False
-        clock = FrameClock(container, stream, self.fps)
-        for frame in self._decode(container, stream):
+        clock = FrameClock(opened.container, opened.stream, self.fps)
+        for frame in self._decode(opened):
             image = self._converter(frame, self.decoded)
             self.decoded += 1
             self._concealed += frame.is_corrupt
@@ -186,27 +187,28 @@ class VideoReader:
             return None
         return f"{' and '.join(found)} (the file is damaged or truncated); results cover the decoded frames"
 
-    def _open(self) -> tuple[InputContainer, VideoStream]:
+    def _open(self) -> Opened[InputContainer]:
         if not os.path.exists(self.path):
             raise InputError(f"no file '{self.path}'")
         if os.path.isfile(self.path) and not self.path.stat().st_size:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
         no_video = f"'{self.path}' is not a video, or is truncated before its first frame: give a whole file"
         try:
-            self._container = container = av.open(str(self.path))
+            container = av.open(str(self.path))
         except av.error.InvalidDataError as error:
             raise InputError(no_video) from error
         except av.error.FFmpegError as error:
             raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
         stream = shown_stream(container)
         if stream is None or container.format.name == "tty":  # FFmpeg renders text files
-            self.close()
+            container.close()
             raise InputError(no_video)
         stream.thread_type = "AUTO"
-        return container, stream
+        self._opened = Opened(container, stream)
+        return self._opened
 
-    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        packets = container.demux(stream)
+    def _decode(self, opened: Opened[InputContainer]) -> Iterator[av.VideoFrame]:
+        packets = opened.container.demux(opened.stream)
         while True:
             try:
                 frames = next(packets).decode()
