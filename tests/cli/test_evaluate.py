@@ -138,7 +138,7 @@ def test_json_and_csv_have_all_figures(files: list[str], tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--score-threshold", "1.5"], "the score threshold must be from 0 to 1, not 1.5"),
+        (["--score-threshold", "1.5"], "--score-threshold must be at least 0 and at most 1, not 1.5"),
         (["--json", "RESULTS"], "--json and --csv must name new files"),
         (["--json", "a", "--csv", "a"], "--json and --csv must name new files"),
         (["--csv", "/dev/null/metrics.csv"], "cannot write '/dev/null/metrics.csv'"),

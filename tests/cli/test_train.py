@@ -186,6 +186,24 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in said.err
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            ("TEST.TRACKING_SCORE_THRESHOLD", "1.5"),
+            "TEST.TRACKING_SCORE_THRESHOLD must be at least 0 and at most 1, not 1.5",
+        ),
+        (("LOG_WRITERS", "('tensorboard',)"), "LOG_WRITERS must have names from wandb, mlflow"),
+    ],
+)
+def test_options_of_metrics_are_checked_before_training(
+    toy: Toy, tmp_path: Path, option: tuple[str, str], message: str
+) -> None:
+    done = run(*toy.options(tmp_path / "out"), *option)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1] and "Starting training" not in done.stdout
+
+
 def test_output_that_cannot_be_written(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit) as stop:

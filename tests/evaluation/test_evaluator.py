@@ -97,7 +97,7 @@ def test_tracking_metrics_if_asked_for(toy: tuple[Path, Path]) -> None:
 
 
 def test_wrong_score_threshold(toy: tuple[Path, Path]) -> None:
-    with pytest.raises(InputError, match="from 0 to 1, not -0.5"):
+    with pytest.raises(InputError, match="`score_threshold` must be at least 0 and at most 1, not -0.5"):
         YTVISEvaluator(NAME, score_threshold=-0.5)
 
 

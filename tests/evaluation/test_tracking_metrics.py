@@ -173,7 +173,7 @@ def test_metrics_must_be_known() -> None:
 
 
 def test_threshold_must_be_a_score() -> None:
-    with pytest.raises(InputError, match="from 0 to 1, not 1.5"):
+    with pytest.raises(InputError, match="`score_threshold` must be at least 0 and at most 1, not 1.5"):
         count([tracklet([0])], [], score_threshold=1.5)
 
 

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from seqformer.cli.program import program
-from seqformer.errors import InputError
+from seqformer.errors import InputError, name_flags
 from seqformer.evaluation.summary import FAMILIES, evaluate
 from seqformer.evaluation.table import format_evaluation
 from seqformer.formats.files import replaced_when_complete, write_json
@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
     if inputs & set(outputs) or len(set(outputs)) < len(outputs):
         raise InputError("--json and --csv must name new files, not the input or each other")
     families = tuple(FAMILIES) if "all" in args.metrics else args.metrics
-    evaluation = evaluate(args.ground_truth, args.results, families, args.score_threshold, args.per_video)
+    with name_flags({"score_threshold": "--score-threshold"}):
+        evaluation = evaluate(args.ground_truth, args.results, families, args.score_threshold, args.per_video)
     print(format_evaluation(evaluation))
     if args.json:
         write_json(args.json, evaluation.to_json())

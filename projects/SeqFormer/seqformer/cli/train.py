@@ -37,7 +37,7 @@ from seqformer.engine import (
     started_by_torchrun,
     torchrun_processes,
 )
-from seqformer.errors import InputError, exit_on_bad_input
+from seqformer.errors import InputError, check_number, exit_on_bad_input, name_flags
 from seqformer.evaluation import YTVISEvaluator
 from seqformer.formats.files import locked
 
@@ -130,12 +130,16 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
         InputError: if an option, a file or the weights cannot be used.
     """
 
+    threshold = cfg.TEST.TRACKING_SCORE_THRESHOLD
+    with name_flags({"threshold": "TEST.TRACKING_SCORE_THRESHOLD"}):
+        check_number("threshold", threshold, at_least=0, at_most=1)
+
     def make_evaluator(dataset_name: str) -> YTVISEvaluator:
         return YTVISEvaluator(
             dataset_name,
             Path(cfg.OUTPUT_DIR, "inference", dataset_name),
             tracking_metrics=cfg.TEST.TRACKING_METRICS,
-            score_threshold=cfg.TEST.TRACKING_SCORE_THRESHOLD,
+            score_threshold=threshold,
         )
 
     if eval_only:

@@ -13,9 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from seqformer.errors import check_number
 from seqformer.evaluation.summary import FAMILIES, evaluate_tracklets
 from seqformer.evaluation.table import format_evaluation
-from seqformer.evaluation.tracking_metrics import TRACKING_METRICS, check_score_threshold
+from seqformer.evaluation.tracking_metrics import TRACKING_METRICS
 from seqformer.evaluation.tracklets import read_tracklets
 from seqformer.formats.files import read_json
 from seqformer.formats.results import write_results, write_submission
@@ -51,7 +52,7 @@ class YTVISEvaluator(DatasetEvaluator):
         tracking_metrics: bool = False,
         score_threshold: float = 0.0,
     ):
-        check_score_threshold(score_threshold)
+        check_number("score_threshold", score_threshold, at_least=0, at_most=1)
         metadata = MetadataCatalog.get(dataset_name)
         if metadata.get("thing_dataset_id_to_contiguous_id") is None:
             DatasetCatalog.get(dataset_name)  # sets it

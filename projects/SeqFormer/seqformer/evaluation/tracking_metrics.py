@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from seqformer.errors import InputError
+from seqformer.errors import check_number
 from seqformer.evaluation.tracklets import EvalTracklet, EvalTracklets, Key, read_tracklets
 
 __all__ = [
     "TRACKING_METRICS",
     "IDSwitches",
     "TrackingCounts",
-    "check_score_threshold",
     "class_average",
     "count_id_switches",
     "count_tracklets",
@@ -152,17 +151,11 @@ def count_tracklets(tracklets: EvalTracklets, score_threshold: float = 0.0) -> d
     Raises:
         InputError: if the threshold is not from 0 to 1.
     """
-    check_score_threshold(score_threshold)
+    check_number("score_threshold", score_threshold, at_least=0, at_most=1)
     return {
         key: _count(tracklets, key, score_threshold)
         for key in tracklets.truths.keys() | tracklets.predictions.keys()
     }
-
-
-def check_score_threshold(score_threshold: float) -> None:
-    """Raises an InputError if the threshold is not from 0 to 1."""
-    if not 0 <= score_threshold <= 1:
-        raise InputError(f"the score threshold must be from 0 to 1, not {score_threshold}")
 
 
 def class_average(counts: Iterable[TrackingCounts], families: Iterable[str]) -> dict[str, float]:
