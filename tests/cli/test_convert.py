@@ -60,7 +60,7 @@ def test_mots_and_back(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
     main(results_arguments(toy, "mots", mots, "--score-threshold", "0.55"))
     assert capsys.readouterr().out == f"{mots}: 3 instances\n"
     (everywhere,) = encode_masks(np.ones((1, 96, 128), bool))
-    for path in mots.iterdir():
+    for path in mots.glob("*.txt"):
         path.write_text(path.read_text() + f"0 10000 10 96 128 {everywhere['counts']}\n")
     classes = ("--annotations", mots, "--classes", "1=circle", "2=square", "3=triangle")
     for regions, count in (("crowd", 3 + 2 * 3), ("drop", 3)):

@@ -163,8 +163,8 @@ def test_pictures_and_meta(made: Any) -> None:
         assert picture.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["videos"]["a"]["objects"] == {
-        "1": {"category": "car", "score": pytest.approx(0.9)},
-        "2": {"category": "person", "score": pytest.approx(0.8)},
+        "1": {"category": "car", "id": 1, "score": pytest.approx(0.9)},
+        "2": {"category": "person", "id": 2, "score": pytest.approx(0.8)},
     }
 
 

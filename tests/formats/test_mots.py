@@ -154,7 +154,8 @@ def test_broken_pngs(made: Any) -> None:
 
 def test_round_trip_of_results(made: Any) -> None:
     folder = made.root / "mots"
-    write_mots(read_labelled(*made.write())[1], folder)
+    names, videos = read_labelled(*made.write())
+    write_mots(videos, names, folder)
     lines = (folder / "a.txt").read_text().splitlines()
     assert [line.split()[:5] for line in lines[:2]] == [
         ["0", "1001", "1", "24", "40"],
@@ -174,11 +175,11 @@ def labelled(made: Any, *names: str, video: int) -> list[LabelledVideo]:
 
 def test_frames_without_a_number_are_counted(made: Any) -> None:
     videos = labelled(made, *(f"city/img1/first_{t}.jpg" for t in range(3)), video=1)
-    write_mots(videos, made.root / "mots")
+    write_mots(videos, CLASSES, made.root / "mots")
     assert (made.root / "mots" / "city.txt").read_text().splitlines()[-1].startswith("2 2001 2 ")
 
 
 def test_two_videos_with_one_name(made: Any) -> None:
     with pytest.raises(InputError, match="videos 1 and 2 are both called 'a'"):
-        write_mots(labelled(made, "c/a/0.jpg", "c/a/1.jpg", video=2), made.root / "mots")
+        write_mots(labelled(made, "c/a/0.jpg", "c/a/1.jpg", video=2), CLASSES, made.root / "mots")
     assert not (made.root / "mots").exists()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from seqformer.errors import InputError
 
-__all__ = ["Report", "is_integer", "is_number", "objects", "refuse"]
+__all__ = ["Report", "check_names", "is_integer", "is_number", "objects", "refuse"]
 
 Report = Callable[[str], None]
 """Called with each problem as one line of text. If it does not raise, the reader skips the item."""
@@ -29,6 +30,21 @@ def is_integer(value: Any) -> TypeGuard[int]:
 
 def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Checks that names can be written in text files and XML.
+
+    Raises:
+        InputError: if a name has control characters or is not valid Unicode.
+    """
+    for name in names:
+        # The third are the two code points of each plane that are not characters.
+        if any(
+            unicodedata.category(character) in ("Cc", "Cs") or ord(character) & 0xFFFE == 0xFFFE
+            for character in name
+        ):
+            raise InputError(f"the name {ascii(name)} has characters that cannot be written")
 
 
 def objects(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from seqformer.errors import InputError
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "is_inside",
     "natural_order",
     "new_folder",
     "read_content",
@@ -29,6 +31,18 @@ def natural_order(path: str | Path) -> tuple[list[tuple[str, int]], str]:
     """Returns a sort key in which 2 comes before 10, and case only breaks ties."""
     name = str(path)
     return [(text.lower(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)], name
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name from a file is a possible file name inside its folder, on any operating system."""
+    path = PureWindowsPath(name)  # its separators include that of POSIX
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return (
+        bool(path.name) and not path.drive and not path.root and ".." not in path.parts and "\0" not in name
+    )
 
 
 def read_json(path: str | Path) -> Any:
