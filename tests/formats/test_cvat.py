@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from PIL import Image
 
 from seqformer.errors import InputError
 from seqformer.formats.check import check_dataset
-from seqformer.formats.cvat import read_cvat
+from seqformer.formats.cvat import read_cvat, write_cvat
+from seqformer.formats.labelled import read_labelled
 from seqformer.formats.rle import decode_mask
 from seqformer.formats.ytvis import Dataset, write_ytvis
 
@@ -215,9 +218,80 @@ WITHOUT_META = "<annotations></annotations>"
             xml(track('<mask frame="0" rle="0, 8" left="1" top="1" width="3" height="3"/>')),
             "track 0, frame 0: malformed RLE: the runs must cover 3 x 3 pixels",
         ),
+        (
+            xml(track(f'<mask frame="0" rle="{"9" * 5000}" left="1" top="1" width="3" height="3"/>')),
+            "track 0, frame 0: malformed RLE: the runs must cover 3 x 3 pixels",
+        ),
+        (xml(meta=f"<start_frame>{'9' * 5000}</start_frame>"), "9' is not a number of frames"),
+        (xml(meta=f"<frame_filter>step={'9' * 5000}</frame_filter>"), "9' is not step=NUMBER"),
     ],
 )
 def test_errors(read: Callable, text: str, message: str) -> None:
     with pytest.raises(InputError) as raised:
         read(text)
     assert message in str(raised.value) and "task_0.xml" in str(raised.value)
+
+
+def test_every_mask_is_a_track_that_ends_in_the_next_frame(made: Any) -> None:
+    """CVAT reads the first mask of a track only, and keeps groups."""
+    names, videos = read_labelled(*made.write())
+    write_cvat(videos, names, made.root / "out")
+    root = ElementTree.parse(made.root / "out" / "a.xml").getroot()
+    assert [label.findtext("name") for label in root.iter("label")] == ["car", "person"]
+    assert root.findtext("meta/task/size") == "3"
+    tracks = [
+        (t.get("label"), t.get("group_id"), [(mask.get("frame"), mask.get("outside")) for mask in t])
+        for t in root.iter("track")
+    ]
+    first, second, last = ([(str(t), "0"), (str(t + 1), "1")][: 3 - t] for t in range(3))
+    assert tracks == [
+        ("car", "1", first),
+        ("car", "1", second),
+        ("car", "1", last),
+        ("person", "2", first),
+        ("person", "2", last),
+    ]
+    assert len({t.get("id") for t in root.iter("track")}) == 5
+
+
+def written(made: Any) -> tuple[list[Path], Path]:
+    names, videos = read_labelled(made.write()[0])
+    write_cvat(videos, names, made.root / "out")
+    return sorted((made.root / "out").glob("*.xml")), made.root / "out" / "meta.json"
+
+
+def test_without_meta_groups_are_ignored(made: Any) -> None:
+    paths, _ = written(made)
+    dataset = read_cvat(paths, made.frames)
+    assert [sum(map(bool, a.masks)) for a in dataset.annotations] == [1] * 9
+
+
+def test_a_mask_drawn_in_cvat_is_an_instance_of_one_frame(made: Any) -> None:
+    paths, meta = written(made)
+    text = paths[0].read_text(encoding="utf-8")
+    paths[0].write_text(text.replace(' group_id="2"', "", 1), encoding="utf-8")
+    dataset = read_cvat(paths, made.frames, meta=meta)
+    assert [(a.id, sum(map(bool, a.masks))) for a in dataset.annotations[:3]] == [(1, 3), (5, 1), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('group_id="2"', 'group_id="1"', None),
+        ("<name>car</name>", "<name>cow</name>", "meta.json': the label 'cow' is not among its 'categories'"),
+        (
+            'frame="2" outside="0"',
+            'frame="1" outside="0"',
+            "track 2: group 1 of label 'car' appears twice in",
+        ),
+    ],
+)
+def test_changes_in_groups_and_labels(made: Any, old: str, new: str, message: str | None) -> None:
+    paths, meta = written(made)
+    text = paths[0].read_text(encoding="utf-8")
+    paths[0].write_text(text.replace(old, new), encoding="utf-8")
+    if message is None:  # a group of two labels is two instances
+        made.assert_same(read_cvat(paths, made.frames, meta=meta))
+        return
+    with pytest.raises(InputError, match=message):
+        read_cvat(paths, made.frames, meta=meta)

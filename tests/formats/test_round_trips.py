@@ -1,4 +1,4 @@
-"""Every format gives back what it was given: ids, names and order of categories, videos, frames, instances."""
+"""Every format gives back what it was given: ids, names, the order of categories and frames, and masks."""
 
 from __future__ import annotations
 

@@ -23,6 +23,8 @@ MOTS_CLASSES = {1: "car", 2: "pedestrian"}
 _IGNORE_CLASS = 10
 _IDS_PER_CLASS = 1000  # object id = class * 1000 + number within the class
 _IGNORED = _IGNORE_CLASS * _IDS_PER_CLASS
+_LARGEST_CLASS = 2**31 // _IDS_PER_CLASS - 1
+_MOST_DIGITS = 16
 _FIELDS = 6  # frame, object, class, height, width, RLE
 
 
@@ -107,9 +109,10 @@ def _add_text(
             continue
         where = f"{path}, line {number}"
         fields = line.split()
-        if len(fields) != _FIELDS or not all(field.isdecimal() for field in fields[:-1]):
+        numbers = fields[:-1]
+        if len(fields) != _FIELDS or not all(n.isdecimal() and len(n) < _MOST_DIGITS for n in numbers):
             raise InputError(f"{where}: a line must be: frame, object, class, height, width, RLE")
-        frame, object_, class_, height, width = map(int, fields[:-1])
+        frame, object_, class_, height, width = map(int, numbers)
         if frame not in places:
             raise InputError(f"{where}: there is no frame {frame}")
         ignored = class_ == _IGNORE_CLASS and class_ not in classes
@@ -182,11 +185,12 @@ def write_mots(videos: list[LabelledVideo], names: dict[int, str], output: Path)
 
     Raises:
         InputError: if a video has more than 999 instances of a class, two videos have the same name, a
-            category id is negative, the dataset has crowds and a category 10, or the folder exists or cannot
-            be written.
+            category id is negative or very large, the dataset has crowds and a category 10, or the folder
+            exists or cannot be written.
     """
-    if min(names) < 0:
-        raise InputError(f"MOTS has no negative class ids, but '{names[min(names)]}' has {min(names)}")
+    for id_ in (min(names), max(names)):
+        if not 0 <= id_ <= _LARGEST_CLASS:
+            raise InputError(f"MOTS needs class ids from 0 to {_LARGEST_CLASS}, but '{names[id_]}' has {id_}")
     written: dict[str, LabelledVideo] = {}
     numbers: dict[str, list[int]] = {}
     with new_folder(output) as folder:
