@@ -57,6 +57,7 @@ PACKAGES = (
     Package("OpenCV", "cv2", "pip install opencv-python-headless (draws the results)"),
     Package("PyAV", "av", "pip install av (reads and writes videos)"),
     Package("timm", "timm", "pip install timm (backbones, the shipped model's among them)"),
+    Package("supervision", "supervision", "pip install supervision (its annotators and tools)"),
     Package("safetensors", "safetensors", "pip install safetensors (reads the shipped model)"),
 )
 
