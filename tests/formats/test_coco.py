@@ -103,6 +103,7 @@ def set_annotation(**values: Any) -> Callable[[Any], None]:
         (set_image(file_name="../a/00000.jpg"), "'../a/00000.jpg' is not in the folder of frames"),
         (set_image(file_name="a/../../x.jpg"), "'a/../../x.jpg' is not in the folder of frames"),
         (set_image(file_name="/a/00000.jpg"), "'/a/00000.jpg' is not in the folder of frames"),
+        (set_image(file_name="a" * 300), "video 1: no frame '.*aaa'"),
         (set_image(file_name="C:\\a.jpg"), "is not in the folder of frames"),
         (set_image(file_name="..\\a.jpg"), "is not in the folder of frames"),
         (set_image(file_name="a/\0.jpg"), "is not in the folder of frames"),

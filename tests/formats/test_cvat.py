@@ -149,6 +149,11 @@ def test_masks_are_repeated_until_the_next(read: Callable) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_track_without_shapes_is_no_instance(read: Callable) -> None:
+    assert drawn(read(xml(track(), track(rectangle(0, 1, 1, 7, 7))))) != []
+    assert drawn(read(xml(track()))) == []
+
+
 def test_filled_boxes(read: Callable) -> None:
     text = xml(track(box(0, 2, 3, 10, 9), box(2, 6, 3, 14, 9)))
     ((_, found),) = drawn(read(text, fill_boxes=True))
@@ -193,6 +198,7 @@ WITHOUT_META = "<annotations></annotations>"
     ("text", "message"),
     [
         ("<annotations>", "task_0.xml' is not XML"),
+        ('<?xml version="1.0" encoding="x"?><annotations/>', "task_0.xml' is not XML: unknown encoding"),
         ("<html></html>", "its root is 'html', not 'annotations'"),
         ('<annotations><image id="0"/></annotations>', "export the task as 'CVAT for video 1.1'"),
         (WITHOUT_META, "projects must be exported task by task"),

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from all_formats import FORMATS, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from seqformer.evaluation import evaluate_ytvis
-from seqformer.formats.coco import read_coco_video, write_coco
-from seqformer.formats.cvat import read_cvat, write_cvat
-from seqformer.formats.davis import read_davis, write_davis
 from seqformer.formats.files import natural_order
-from seqformer.formats.label_studio import read_label_studio, write_label_studio
-from seqformer.formats.labelled import LabelledVideo, read_labelled
-from seqformer.formats.labelme import read_labelme, write_labelme
-from seqformer.formats.mots import read_mots, write_mots
+from seqformer.formats.labelled import read_labelled
 from seqformer.formats.rle import decode_mask, encode_masks
 from seqformer.formats.yolo import read_yolo, write_yolo
 from seqformer.formats.ytvis import Annotation, Dataset, Video, read_ytvis, write_ytvis
@@ -32,42 +24,6 @@ from seqformer.formats.ytvis import Annotation, Dataset, Video, read_ytvis, writ
 FOLDERS = ["b", "a", "a10", "a9", "A2", "x/y", "x/z/w", "é ü", "1", "01", "img1", "a.b"]
 STEMS = ["10", "9", "009", "img_1", "frame 2", "a.b", "Z", "meta", "é"]
 NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Cn")), min_size=1, max_size=4)
-Write = Callable[[list[LabelledVideo], dict[int, str], Path], None]
-Read = Callable[[Path, Path], Dataset]  # of what was written, and of the frames
-
-
-@dataclass(frozen=True)
-class Format:
-    write: Write
-    read: Read
-    overlaps: bool = True
-    crowds: bool = True
-
-
-def xml_files(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.xml"))
-
-
-FORMATS = {
-    "coco": Format(write_coco, read_coco_video),
-    "cvat": Format(write_cvat, lambda out, frames: read_cvat(xml_files(out), frames, meta=out / "meta.json")),
-    "davis": Format(
-        write_davis,
-        lambda out, frames: read_davis(out / "Annotations", frames, out / "meta.json"),
-        overlaps=False,
-    ),
-    "label-studio": Format(
-        write_label_studio,
-        lambda out, frames: read_label_studio(out / "tasks.json", frames, out / "config.xml"),
-    ),
-    "labelme": Format(write_labelme, lambda out, frames: read_labelme(out, frames, out / "meta.json")),
-    "mots": Format(
-        write_mots,
-        lambda out, frames: read_mots(out, frames, meta=out / "meta.json"),
-        overlaps=False,
-        crowds=False,
-    ),
-}
 
 
 @st.composite
@@ -113,17 +69,6 @@ def content(dataset: Dataset) -> tuple[object, ...]:
     annotations = {a.id: (a.video.id, a.category, a.crowd, pixels(a)) for a in dataset.annotations}
     assert len(annotations) == len(dataset.annotations)
     return list(dataset.names.items()), videos, annotations
-
-
-def save(dataset: Dataset, root: Path) -> Path:
-    """Writes the dataset and its frames; returns the JSON."""
-    for video in dataset.videos.values():
-        for name in video.names:
-            path = root / "frames" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (video.width, video.height)).save(path)
-    write_ytvis(root / "dataset.json", dataset)
-    return root / "dataset.json"
 
 
 @pytest.mark.parametrize("name", FORMATS)

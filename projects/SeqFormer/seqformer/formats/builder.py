@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -147,7 +148,7 @@ class DatasetBuilder:
         if not is_inside(name):
             raise InputError(f"'{name}' is not in the folder of frames")
         path = self.image_root / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # False for a name that is too long, which Path.is_file raises
             raise InputError(f"no frame '{path}'")
         return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, VideoBuilder
-from seqformer.formats.files import new_folder
+from seqformer.formats.files import new_folder, read_xml
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.meta import Meta, MetaObject, read_meta, write_meta
 from seqformer.formats.rle import decode_mask, encode_masks, to_rle
@@ -134,14 +135,7 @@ def _name(path: Path, meta: Path | None) -> str:
 
 
 def _parse(path: Path) -> ElementTree.Element:
-    try:
-        root = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise InputError(f"no file '{path}'") from None
-    except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror}") from error
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"'{path}' is not XML: {error}") from error
+    root = read_xml(path)
     if root.tag != "annotations":
         raise InputError(f"'{path}' is not CVAT's XML: its root is '{root.tag}', not 'annotations'")
     if root.find("image") is not None:
@@ -181,7 +175,7 @@ def _masks(
     """Yields the masks of a track, with the index of their frame in the video."""
     shapes = _shapes(track, video.length, task, fill_boxes, where)
     places = sorted(shapes)
-    for place, following in zip(places, [*places[1:], video.length], strict=True):
+    for place, following in pairwise([*places, video.length]):
         shape = shapes[place]
         if shape.outside:
             continue

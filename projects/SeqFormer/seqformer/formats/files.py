@@ -1,4 +1,4 @@
-"""JSON files, natural order of file names, and atomic writing of files and folders."""
+"""JSON and XML files, natural order of file names, and atomic writing of files and folders."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
+from xml.etree import ElementTree
 
 from seqformer.errors import InputError
 
@@ -20,6 +21,7 @@ __all__ = [
     "new_folder",
     "read_content",
     "read_json",
+    "read_xml",
     "replaced_when_complete",
     "write_json",
 ]
@@ -60,6 +62,22 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"cannot read '{path}': {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not JSON: {error}") from error
+
+
+def read_xml(path: str | Path) -> ElementTree.Element:
+    """Reads an XML file and returns its root.
+
+    Raises:
+        InputError: if the file is missing, unreadable or not XML.
+    """
+    try:
+        return ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        raise InputError(f"no file '{path}'") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: an unknown encoding
+        raise InputError(f"'{path}' is not XML: {error}") from error
 
 
 def read_content(source: Any, name: str) -> tuple[Any, str]:

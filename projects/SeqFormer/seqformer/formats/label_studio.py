@@ -14,7 +14,7 @@ import numpy as np
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, ListedFrame, VideoBuilder
 from seqformer.formats.checks import is_integer, is_number, refuse
-from seqformer.formats.files import new_folder, read_json, write_json
+from seqformer.formats.files import new_folder, read_json, read_xml, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.rle import decode_mask, encode_masks, to_rle
 from seqformer.formats.ytvis import Dataset
@@ -232,14 +232,7 @@ def _polygon(points: Any, height: int, width: int) -> RLE | None:
 
 def _read_config(path: Path) -> dict[int, str]:
     """Returns the labels of a labeling configuration by category id."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except FileNotFoundError:
-        raise InputError(f"no file '{path}'") from None
-    except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror}") from error
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"'{path}' is not XML: {error}") from error
+    root = read_xml(path)
     labels: dict[str, int | None] = {}
     for element in (e for tag in ("BrushLabels", "PolygonLabels") for e in root.iter(tag)):
         for child in element.iter("Label"):
