@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,44 +239,50 @@ def test_errors(read: Callable, text: str, message: str) -> None:
     assert message in str(raised.value) and "task_0.xml" in str(raised.value)
 
 
-def test_every_mask_is_a_track_that_ends_in_the_next_frame(made: Any) -> None:
-    """CVAT reads the first mask of a track only, and keeps groups."""
-    names, videos = read_labelled(*made.write())
-    write_cvat(videos, names, made.root / "out")
-    root = ElementTree.parse(made.root / "out" / "a.xml").getroot()
-    assert [label.findtext("name") for label in root.iter("label")] == ["car", "person"]
-    assert root.findtext("meta/task/size") == "3"
-    tracks = [
-        (t.get("label"), t.get("group_id"), [(mask.get("frame"), mask.get("outside")) for mask in t])
-        for t in root.iter("track")
-    ]
-    first, second, last = ([(str(t), "0"), (str(t + 1), "1")][: 3 - t] for t in range(3))
-    assert tracks == [
-        ("car", "1", first),
-        ("car", "1", second),
-        ("car", "1", last),
-        ("person", "2", first),
-        ("person", "2", last),
-    ]
-    assert len({t.get("id") for t in root.iter("track")}) == 5
-
-
 def written(made: Any) -> tuple[list[Path], Path]:
     names, videos = read_labelled(made.write()[0])
     write_cvat(videos, names, made.root / "out")
     return sorted((made.root / "out").glob("*.xml")), made.root / "out" / "meta.json"
 
 
-def test_without_meta_groups_are_ignored(made: Any) -> None:
+def test_every_mask_is_a_track_that_ends_in_the_next_frame(made: Any) -> None:
+    """CVAT reads the first mask of a track only, keeps its attributes, and forgets its group."""
+    paths, _ = written(made)
+    root = ElementTree.parse(paths[0]).getroot()
+    assert root.findtext("meta/task/size") == "3"
+    tracks = [
+        (t.get("label"), [(m.get("frame"), m.get("outside"), m.findtext("attribute")) for m in t])
+        for t in root.iter("track")
+    ]
+    assert tracks == [
+        (label, [(str(t), "0", instance), (str(t + 1), "1", instance)][: 3 - t])
+        for label, instance, frames in (("car", "1", (0, 1, 2)), ("person", "2", (0, 2)))
+        for t in frames
+    ]
+    assert len({t.get("id") for t in root.iter("track")}) == 5
+    assert {attribute.get("name") for attribute in root.iterfind("track/mask/attribute")} == {"instance"}
+    labels = json.loads((made.root / "out" / "labels.json").read_text())
+    assert [label["name"] for label in labels] == ["car", "person"]
+    assert all(attribute["name"] == "instance" for label in labels for attribute in label["attributes"])
+    assert [label.findtext("name") for label in root.iter("label")] == ["car", "person"]
+    assert [name.text for name in root.iterfind("meta/task/labels/label/attributes/attribute/name")] == [
+        "instance",
+        "instance",
+    ]
+
+
+def test_instances_come_back_without_meta(made: Any) -> None:
     paths, _ = written(made)
     dataset = read_cvat(paths, made.frames)
-    assert [sum(map(bool, a.masks)) for a in dataset.annotations] == [1] * 9
+    made.assert_same(dataset)
+    assert [annotation.id for annotation in dataset.annotations] == [1, 2, 3, 4]
 
 
-def test_a_mask_drawn_in_cvat_is_an_instance_of_one_frame(made: Any) -> None:
+@pytest.mark.parametrize("text", ["", "  ", "x", "-1", "9" * 5000])
+def test_a_mask_without_an_instance_is_an_instance_of_one_frame(made: Any, text: str) -> None:
     paths, meta = written(made)
-    text = paths[0].read_text(encoding="utf-8")
-    paths[0].write_text(text.replace(' group_id="2"', "", 1), encoding="utf-8")
+    content = paths[0].read_text(encoding="utf-8")
+    paths[0].write_text(content.replace(">2</attribute>", f">{text}</attribute>", 2), encoding="utf-8")
     dataset = read_cvat(paths, made.frames, meta=meta)
     assert [(a.id, sum(map(bool, a.masks))) for a in dataset.annotations[:3]] == [(1, 3), (5, 1), (2, 1)]
 
@@ -283,20 +290,20 @@ def test_a_mask_drawn_in_cvat_is_an_instance_of_one_frame(made: Any) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('group_id="2"', 'group_id="1"', None),
+        (">2</attribute>", ">1</attribute>", None),
         ("<name>car</name>", "<name>cow</name>", "meta.json': the label 'cow' is not among its 'categories'"),
         (
             'frame="2" outside="0"',
             'frame="1" outside="0"',
-            "track 2: group 1 of label 'car' appears twice in",
+            "track 2: instance 1 of label 'car' appears twice in the frame",
         ),
     ],
 )
-def test_changes_in_groups_and_labels(made: Any, old: str, new: str, message: str | None) -> None:
+def test_changes_of_instances_and_labels(made: Any, old: str, new: str, message: str | None) -> None:
     paths, meta = written(made)
     text = paths[0].read_text(encoding="utf-8")
     paths[0].write_text(text.replace(old, new), encoding="utf-8")
-    if message is None:  # a group of two labels is two instances
+    if message is None:  # two labels with the same number are two instances
         made.assert_same(read_cvat(paths, made.frames, meta=meta))
         return
     with pytest.raises(InputError, match=message):

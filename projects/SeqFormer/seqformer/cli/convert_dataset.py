@@ -14,6 +14,7 @@ meta.json for categories; without it, the only category is "object".
 mots: KITTI-MOTS or MOTSChallenge, as text or 16-bit PNGs (class * 1000 + number). Ignored regions (class 10)
 become crowd annotations of every category; --ignore-regions drop removes them.
 cvat: "CVAT for video 1.1" with polygons and masks. Boxes are an error; --boxes fill turns them into masks.
+Tracks of a label with the same number in the attribute "instance" are one instance.
 coco: images that are frames of videos; annotations with the same track_id (or instance_id) are an instance.
 label-studio: an export as JSON, of image tasks with brush or polygon labels. --config is the labeling
 configuration.

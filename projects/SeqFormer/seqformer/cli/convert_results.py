@@ -11,7 +11,7 @@
 davis: palette PNGs in Annotations/, one folder per video, and meta.json.
 mots: one text file per video, and meta.json.
 coco: one file with a mask, score and track_id for every instance and frame; also for FiftyOne.
-cvat: "CVAT for video 1.1", one XML file per video with masks, and meta.json.
+cvat: "CVAT for video 1.1", one XML file per video with masks, labels.json for CVAT's labels, and meta.json.
 label-studio: tasks.json with a task for every frame, and config.xml for the labels.
 labelme: a JSON for every frame, one folder per video, and meta.json.
 yolo: labels/ with polygons for every frame, and data.yaml. Track ids and scores are lost.

@@ -112,9 +112,9 @@ class VideoBuilder:
             if (object_ := objects.get(number)) is not None:
                 self.add_object(frame, number, object_, encode_masks((ids == number)[None])[0])
 
-    def add_object(self, frame: int, number: int, object_: MetaObject, mask: RLE | None) -> None:
+    def add_object(self, frame: int, identity: Hashable, object_: MetaObject, mask: RLE | None) -> None:
         """Adds the mask of an object that a meta.json may describe; see :meth:`add`."""
-        self.add(frame, number, object_.category, mask, object_.crowd, id_=object_.id, score=object_.score)
+        self.add(frame, identity, object_.category, mask, object_.crowd, id_=object_.id, score=object_.score)
 
 
 class DatasetBuilder:

@@ -12,7 +12,7 @@ import numpy as np
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, VideoBuilder
-from seqformer.formats.files import new_folder, read_xml
+from seqformer.formats.files import new_folder, read_xml, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.meta import Meta, MetaObject, read_meta, write_meta
 from seqformer.formats.rle import decode_mask, encode_masks, to_rle
@@ -22,6 +22,8 @@ from seqformer.structures import RLE
 __all__ = ["read_cvat", "write_cvat"]
 
 _SHAPES = {"polygon", "mask", "box"}
+_INSTANCE = "instance"  # the attribute of shapes
+_LABELS = "labels.json"
 _MOST_DIGITS = 16  # of a count
 _WITHOUT_AREA = {"polyline", "points", "skeleton", "cuboid", "ellipse", "tag"}
 
@@ -66,16 +68,15 @@ def read_cvat(
     Polygons and masks become masks. "outside" objects have no mask; "occluded" objects keep theirs. CVAT
     exports a shape for every frame. If a track has gaps, polygons and boxes are interpolated corner by
     corner, and masks are repeated. The last shape is repeated until the end of the video, unless it is
-    outside.
+    outside. Tracks of a label whose attribute "instance" has the same number are one instance.
 
     Args:
         xml_files: one export per task. Label names become categories.
         frames: the folder of frames; with several tasks, it has one subfolder per task, named like the XML
             file. Frames sorted by name must correspond to the frames of the task.
         fill_boxes: turn boxes into filled rectangles. Otherwise a box raises an error.
-        meta: the meta.json of :func:`write_cvat`, with names of frames, ids and scores. Tracks of a label
-            in the same group are then one instance. Without it, ids of categories follow the order of labels,
-            and groups are ignored.
+        meta: the meta.json of :func:`write_cvat`, with names of frames, ids of categories and videos, and
+            scores. Without it, ids of categories follow the order of labels.
 
     Raises:
         InputError: if something is missing, inconsistent or not supported; the message names file, track and
@@ -104,27 +105,26 @@ def read_cvat(
             label = track.get("label", "")
             if label not in task.labels:
                 raise InputError(f"{where}: there is no label '{label}' in the task")
-            object_ = MetaObject(categories[label])
-            identity: str | int = number
-            group = track.get("group_id", "0")
-            if meta is not None and _is_count(group) and int(group):
-                identity = f"group {group} of label '{label}'"
-                known = entry.objects.get(int(group), object_)
-                object_ = replace(known, category=categories[label])
+            instance = _instance(track)
+            identity = number if instance is None else f"instance {instance} of label '{label}'"
+            known = (
+                MetaObject(0) if instance is None else entry.objects.get(instance, MetaObject(0, instance))
+            )
+            object_ = replace(known, category=categories[label])
             for frame, mask in _masks(track, video, task, fill_boxes, where):
                 try:
-                    video.add(
-                        frame,
-                        identity,
-                        object_.category,
-                        mask,
-                        object_.crowd,
-                        id_=object_.id,
-                        score=object_.score,
-                    )
+                    video.add_object(frame, identity, object_, mask)
                 except InputError as error:
                     raise InputError(f"{where}: {error}") from None
     return builder.finish()
+
+
+def _instance(track: ElementTree.Element) -> int | None:
+    """Returns the number in the attribute "instance" of a track's first shape."""
+    shape = next(iter(track), None)
+    attributes = [] if shape is None else shape.findall("attribute")
+    texts = [(a.text or "").strip() for a in attributes if a.get("name") == _INSTANCE]
+    return int(texts[0]) if texts and _is_count(texts[0]) else None
 
 
 def _name(path: Path, meta: Path | None) -> str:
@@ -284,8 +284,9 @@ def _mask(element: ElementTree.Element, size: tuple[int, int], where: str) -> RL
 def write_cvat(videos: list[LabelledVideo], names: dict[int, str], output: Path) -> None:
     """Writes NAME.xml for every video, named after the folder of its frames, and a meta.json.
 
-    CVAT cannot track masks, so each mask is a track of its own. Masks of an instance are a group, with the
-    number of the instance in the video, from 1. The task in CVAT must have these labels and these frames.
+    CVAT cannot track masks, so each mask is a track of its own. The attribute "instance" has the id of the
+    annotation or, for results, a number that is unique in the dataset. labels.json has the labels with this
+    attribute, for "Raw" in CVAT's constructor of labels; CVAT drops attributes that a label does not have.
 
     Args:
         videos: the videos and their instances.
@@ -301,21 +302,26 @@ def write_cvat(videos: list[LabelledVideo], names: dict[int, str], output: Path)
             ElementTree.SubElement(root, "version").text = "1.1"
             _write_task(ElementTree.SubElement(root, "meta"), labelled, names)
             count = 0
-            for group, instance in enumerate(labelled.instances, start=1):
-                label = {"label": names[instance.category], "group_id": str(group)}
+            for instance in labelled.instances:
+                label = {"label": names[instance.category]}
                 for frame, mask in enumerate(instance.masks):
                     if mask is not None:
                         source = "manual" if instance.score is None else "auto"
                         track = {"id": str(count), "source": source} | label
                         count += 1
                         element = ElementTree.SubElement(root, "track", track)
-                        _write_mask(element, frame, mask, last=frame + 1 == labelled.video.length)
+                        _write_mask(element, frame, mask, instance.id, frame + 1 == labelled.video.length)
             ElementTree.indent(root)
             path = folder / f"{labelled.folder}.xml"
             path.parent.mkdir(parents=True, exist_ok=True)
             ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
-        numbered = ((v.folder, v, range(1, len(v.instances) + 1)) for v in videos)
-        write_meta(folder, names, numbered)
+        attribute = {"name": _INSTANCE, "mutable": False, "input_type": "text", "default_value": ""}
+        labels = [
+            {"name": name, "type": "mask", "attributes": [attribute | {"values": [""]}]}
+            for name in names.values()
+        ]
+        write_json(folder / _LABELS, labels)
+        write_meta(folder, names, ((v.folder, v, [i.id for i in v.instances]) for v in videos))
 
 
 def _write_task(meta: ElementTree.Element, labelled: LabelledVideo, names: dict[int, str]) -> None:
@@ -329,10 +335,13 @@ def _write_task(meta: ElementTree.Element, labelled: LabelledVideo, names: dict[
         label = ElementTree.SubElement(labels, "label")
         ElementTree.SubElement(label, "name").text = name
         ElementTree.SubElement(label, "type").text = "mask"
-        ElementTree.SubElement(label, "attributes")
+        attribute = ElementTree.SubElement(ElementTree.SubElement(label, "attributes"), "attribute")
+        ElementTree.SubElement(attribute, "name").text = _INSTANCE
+        ElementTree.SubElement(attribute, "mutable").text = "False"
+        ElementTree.SubElement(attribute, "input_type").text = "text"
 
 
-def _write_mask(track: ElementTree.Element, frame: int, mask: RLE, last: bool) -> None:
+def _write_mask(track: ElementTree.Element, frame: int, mask: RLE, instance: int, last: bool) -> None:
     """Adds a mask to a track, and the end of the track in the next frame, as CVAT does."""
     pixels = decode_mask(mask).astype(bool)
     rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
@@ -350,6 +359,6 @@ def _write_mask(track: ElementTree.Element, frame: int, mask: RLE, last: bool) -
         "height": str(window.shape[0]),
         "z_order": "0",
     }
-    ElementTree.SubElement(track, "mask", {"frame": str(frame), "outside": "0"} | shape)
-    if not last:
-        ElementTree.SubElement(track, "mask", {"frame": str(frame + 1), "outside": "1"} | shape)
+    for number, outside in ((frame, "0"), (frame + 1, "1"))[: 1 if last else 2]:
+        element = ElementTree.SubElement(track, "mask", {"frame": str(number), "outside": outside} | shape)
+        ElementTree.SubElement(element, "attribute", name=_INSTANCE).text = str(instance)

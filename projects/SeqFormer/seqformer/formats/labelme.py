@@ -7,6 +7,7 @@ import binascii
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +115,8 @@ def _add_shapes(
         group = groups[identity]
         whole = mask_api.merge(masks)
         mask = {"size": masks[0]["size"], "counts": whole["counts"].decode("ascii")}
-        object_ = MetaObject(0) if group is None else entry.objects.get(group, MetaObject(0, group))
-        video.add(
-            frame,
-            identity,
-            categories[identity[0]],
-            mask,
-            object_.crowd,
-            id_=object_.id,
-            score=object_.score,
-        )
+        known = MetaObject(0) if group is None else entry.objects.get(group, MetaObject(0, group))
+        video.add_object(frame, identity, replace(known, category=categories[identity[0]]), mask)
 
 
 def _mask(shape: dict[str, Any], size: tuple[int, int]) -> RLE | None:
