@@ -4,7 +4,7 @@
 
 Every video has moving blobs of several categories as instances. Predictions are copies of instances, shifted
 by a few pixels. Another process creates both and writes them as JSON. The steps of ``seqformer evaluate`` are
-timed: reading and checking the files, AP, and ID switches. Memory is the peak of the process.
+timed: reading and checking the files, AP, and all other metrics. Memory is the peak of the process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from seqformer.errors import InputError, exit_on_bad_input
-from seqformer.evaluation.id_switches import id_switches
+from seqformer.evaluation.tracking_metrics import TrackingCounts, count_tracklets
 from seqformer.evaluation.tracklets import read_tracklets
 from seqformer.evaluation.ytvis import average_precision
 from seqformer.formats.rle import encode_masks
@@ -98,13 +98,16 @@ def run(args: argparse.Namespace) -> None:
         before = peak_memory()
         tracklets, reading = timed(read_tracklets, *paths)
     figures, precision = timed(average_precision, tracklets)
-    switches, following = timed(id_switches, tracklets)
+    counts, following = timed(count_tracklets, tracklets)
+    hota = sum(counts.values(), TrackingCounts()).figures()["HOTA"]
     size = f"{args.size[0]}x{args.size[1]}"
     print(f"{args.videos} videos of {args.frames} frames of {size}")
     print(f"{INSTANCES} instances and {args.predictions} predictions in each")
-    print(f"ground truth {sizes[0]:.0f} MB, results {sizes[1]:.0f} MB; AP {figures['AP']:.2f}, {switches}")
+    average = figures.overall["AP"]
+    print(f"ground truth {sizes[0]:.0f} MB, results {sizes[1]:.0f} MB; AP {average:.2f}, HOTA {hota:.2f}")
     print("\n| step | seconds |\n|---|---|")
-    print(f"| read and check | {reading:.2f} |\n| AP | {precision:.2f} |\n| ID switches | {following:.2f} |")
+    print(f"| read and check | {reading:.2f} |\n| AP | {precision:.2f} |")
+    print(f"| HOTA, CLEAR, Identity | {following:.2f} |")
     print(f"| all | {reading + precision + following:.2f} |")
     print(f"\npeak memory {peak_memory():.0f} MB, {before:.0f} MB of it before reading")
 

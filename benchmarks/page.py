@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
     predictor = VideoPredictor(cfg)
     source = open_source(args.input)
     with source:
-        frames = list(islice(source, args.frames))
+        timed = [(frame, source.time) for frame in islice(source, args.frames)]
+    frames, times = [frame for frame, _ in timed], [time for _, time in timed]
     predictor(frames[: cfg.MODEL.SeqFormer.CLIP_LENGTH])  # warm-up
     off, on = [], []
     for _ in range(args.repeats):
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
             tracer,
             classes(cfg)[0],
             title=source.name,
-            fps=source.fps,
+            times=times,
             threshold=0.4,
         )
         built, size = time.perf_counter() - start, path.stat().st_size

@@ -61,6 +61,7 @@ rm -f "$installed"
 pip install -r requirements/torch.txt
 # --no-build-isolation: source distributions are built with the pinned setuptools.
 pip install --no-build-isolation -r requirements/runtime.txt -r requirements/dev.txt
+pip install --no-deps -r requirements/no-deps.txt
 install_detectron2
 rm -f projects/SeqFormer/seqformer/_C*.so # it may have been compiled for another PyTorch
 pip install --no-build-isolation --no-deps -e .

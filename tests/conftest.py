@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 import threading
@@ -27,11 +26,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("seqformer", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, derandomize=False, database=None, max_examples=500)
 settings.load_profile("seqformer")
-
-
-# Collect garbage before a fork (by a data loader or multiprocessing). Freeing a PyAV object in the child
-# would wait forever for its threads, which do not exist there.
-os.register_at_fork(before=gc.collect)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import get_cfg
 
 from seqformer import add_seqformer_config
@@ -154,3 +155,49 @@ def test_bad_configs_are_refused_in_one_line(
 def test_missing_config(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no config file"):
         load_config(tmp_path / "none.yaml")
+
+
+def bomb(levels: int) -> str:
+    """Each level refers to the one before nine times."""
+    lines = ["a0: &a0 {x: 1}"]
+    for i in range(1, levels):
+        lines.append(f"a{i}: &a{i} {{" + ", ".join(f"k{j}: *a{i - 1}" for j in range(9)) + "}")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("OUTPUT_DIR: !!python/object/apply:os.mkdir [{marker}]", "os.mkdir"),
+        ("_BASE_: base.yaml", "os.mkdir"),
+        ("_BASE_: config.yaml", "recursion"),
+        ("[" * 5000 + "]" * 5000, "recursion"),
+        (bomb(9), "72 aliases"),
+        ("OUTPUT_DIR: a\x00b", "special characters"),
+    ],
+)
+def test_a_config_executes_no_code_and_takes_little_memory(tmp_path: Path, text: str, message: str) -> None:
+    marker = tmp_path / "made"
+    code = f"OUTPUT_DIR: !!python/object/apply:os.mkdir [{marker}]"
+    (tmp_path / "base.yaml").write_text(code)
+    with pytest.raises(InputError, match=rf"config file '.*': .*{message}") as error:
+        load_config(write(tmp_path, text.replace("{marker}", str(marker))))
+    assert "\n" not in str(error.value)
+    assert not marker.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there(tmp_path: Path, device: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, PUBLISHED)
+    with pytest.raises(InputError, match=f"MODEL.DEVICE '{device}' cannot be used: PyTorch .* finds no GPU"):
+        load_config(path, ["MODEL.DEVICE", device])
+    caplog.set_level("INFO", "seqformer")
+    caplog.clear()
+    path = write(tmp_path, PUBLISHED.replace("MASK_ON: True", f"DEVICE: {device}"))
+    assert load_config(path).MODEL.DEVICE == "cpu"
+    messages = [record.getMessage() for record in caplog.records if record.name == "seqformer.config"]
+    assert messages == [f"no GPU is available: MODEL.DEVICE is cpu instead of {device}"]
+    caplog.clear()
+    assert load_config(path, ["MODEL.DEVICE", "cpu"]).MODEL.DEVICE == "cpu"
+    assert "no GPU" not in caplog.text

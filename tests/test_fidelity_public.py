@@ -1,4 +1,7 @@
-"""Agreement with the original release, against the figures in tests/reference."""
+"""Agreement with the original release, against the figures in tests/reference.
+
+Weights are made in the release's layout and given as they are, as a user would.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from networks import resnet_config
+from originals import released_file
 from reference.weights import make_weights
 
 from seqformer import SeqFormer
-from seqformer.cli import convert_checkpoint
+from seqformer.checkpoints import SeqFormerCheckpointer
 
 HEIGHT, WIDTH = 96, 160
 
@@ -32,9 +36,7 @@ def expected(repository: Path) -> Mapping[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def model(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> SeqFormer:
-    folder = tmp_path_factory.mktemp("original")
-    torch.save({"model": weights}, folder / "original.pth")
-    convert_checkpoint.main(["seqformer", str(folder / "original.pth"), str(folder / "converted.pth")])
+    path = released_file(tmp_path_factory.mktemp("original") / "original.pth", weights)
     model = build_model(
         resnet_config(
             HIDDEN_DIM=64,
@@ -43,10 +45,10 @@ def model(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFac
             DEC_LAYERS=3,
             DIM_FEEDFORWARD=96,
             NUM_CLASSES=40,
-            RESULT_PROTOCOL="pairs",
+            RESULT_PROTOCOL="original",
         )
     )
-    model.load_state_dict(torch.load(folder / "converted.pth")["model"])
+    SeqFormerCheckpointer(model, strict=True).load(str(path))
     return model.eval()
 
 
@@ -69,15 +71,12 @@ def test_logits_and_boxes(model: SeqFormer, expected: Mapping[str, np.ndarray]) 
 
 
 def test_results(model: SeqFormer, expected: Mapping[str, np.ndarray]) -> None:
-    """The original drops instances whose mask is empty in all frames."""
     frames = list(torch.from_numpy(expected["frames"]))
     result = model([{"image": frames, "height": HEIGHT, "width": WIDTH}])
-    kept = [i for i, masks in enumerate(result["pred_masks"]) if masks.any()]
-    scores = [result["pred_scores"][i] for i in kept]
-    np.testing.assert_allclose(scores, expected["scores"], rtol=0, atol=5e-6)
-    assert [result["pred_labels"][i] + 1 for i in kept] == expected["category_ids"].tolist()
+    np.testing.assert_allclose(result["pred_scores"], expected["scores"], rtol=0, atol=5e-6)
+    assert [label + 1 for label in result["pred_labels"]] == expected["category_ids"].tolist()
     shape = expected["mask_shape"]
     masks = np.unpackbits(expected["masks"], count=shape.prod()).reshape(shape).astype(bool)
-    actual = torch.stack([result["pred_masks"][i] for i in kept]).numpy()
+    actual = torch.stack(result["pred_masks"]).numpy()
     assert actual.shape == masks.shape
     assert (actual != masks).mean() <= 1e-5

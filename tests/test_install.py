@@ -85,13 +85,17 @@ def test_every_requirement_is_pinned(repository):
         lines = [line for name in names for line in (folder / name).read_text().splitlines()]
         return {line for line in lines if not line.startswith(("#", "-c"))}
 
-    listed, for_docs = listed_in("torch.txt", "runtime.txt", "dev.txt"), listed_in("docs.txt")
+    listed, for_docs = (
+        listed_in("torch.txt", "runtime.txt", "dev.txt", "no-deps.txt"),
+        listed_in("docs.txt"),
+    )
     assert listed | for_docs <= pinned
 
     setup = configparser.ConfigParser()
     setup.read(repository / "setup.cfg")
     extras = [
-        setup["options.extras_require"][name] for name in ("demo", "timm", "page", "dev")
+        setup["options.extras_require"][name]
+        for name in ("demo", "timm", "gdrive", "hub", "page", "dev", "trackeval")
     ]  # what `make` installs
     declared = "\n".join([setup["options"]["install_requires"], *extras])
     names = set(re.findall(r"^[a-z][\w.-]*", declared, re.MULTILINE))
@@ -152,6 +156,7 @@ def test_install_runs_once_until_something_changes(checkout):
     assert "-m venv .venv" in calls
     assert any("--require-hashes -r requirements/detectron2.txt" in call for call in calls)
     assert any(call.endswith("--no-build-isolation --no-deps -e .") for call in calls)
+    assert any(call.endswith("--no-deps -r requirements/no-deps.txt") for call in calls), "no second OpenCV"
 
     assert checkout.install().returncode == 0
     assert checkout.calls() == []

@@ -18,7 +18,7 @@ from seqformer.tracking import MotionOptions
         ({"NUM_FEATURE_LEVELS": 2}, "NUM_FEATURE_LEVELS must be at least 3, not 2"),
         ({"NHEADS": 0}, "NHEADS must be at least 1"),
         ({"MASK_STRIDE": 8}, "MASK_STRIDE and MATCH_STRIDE must be 4"),
-        ({"RESULT_PROTOCOL": "best"}, "RESULT_PROTOCOL must be one of queries, pairs, not 'best'"),
+        ({"RESULT_PROTOCOL": "best"}, "RESULT_PROTOCOL must be one of queries, pairs, original, not 'best'"),
         ({"APPLY_CLS_THRES": 1.5}, "APPLY_CLS_THRES must be at least 0 and at most 1, not 1.5"),
         ({"CLIP_LENGTH": 0}, "CLIP_LENGTH must be at least 1, not 0"),
         ({"CLIP_STRIDE": 0}, "CLIP_STRIDE must be at least 1"),

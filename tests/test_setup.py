@@ -99,7 +99,7 @@ def test_an_installed_package_has_configs_and_the_shipped_model(repository, tmp_
     )
     weights, *configs = process.stdout.splitlines()
     assert Path(weights).is_relative_to(tmp_path) and Path(weights).is_file()
-    assert {"ytvis19/seqformer_R50", "pedestrians/seqformer_effnet_lite0"} <= set(configs)
+    assert {"ytvis19/seqformer_R50", "released/seqformer_R50_joint"} <= set(configs)
     package = tmp_path / "seqformer"
     for name in ("py.typed", "page/assets/page.js", "data/photo_vis/cutouts.txt"):
         assert (package / name).is_file(), name

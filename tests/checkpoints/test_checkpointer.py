@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+import errno
+import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import equal_states, tiny_model
 from safetensors.torch import save_file
 
-from seqformer.checkpoints import SeqFormerCheckpointer, read_metadata, write_state
-from seqformer.errors import InputError
+from seqformer.checkpoints import (
+    SeqFormerCheckpointer,
+    read_checkpoint,
+    read_metadata,
+    trust_checkpoints,
+    write_state,
+)
+from seqformer.errors import DivergedError, InputError
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -33,6 +43,8 @@ def broken_file(tmp_path: Path, kind: str) -> Path:
         torch.save({"model": state}, path)
     elif kind == "no state":
         torch.save({"model": 3}, path)
+    elif kind == "object array":
+        torch.save({"model": {"a": np.array(["text", None], dtype=object)}}, path)
     elif kind == "truncated":
         torch.save({"model": tiny_model().state_dict()}, path)
         path.write_bytes(path.read_bytes()[:5000])
@@ -49,6 +61,7 @@ def broken_file(tmp_path: Path, kind: str) -> Path:
         ("other architecture", "lacks"),
         ("missing tensor", "lacks 1 tensors, including detr.controller.layers.0.weight"),
         ("no state", "have no state dict"),
+        ("object array", "have no state dict"),
         ("truncated", "cannot be read"),
         ("broken pth", "cannot be read"),
         ("broken safetensors", "cannot be read"),
@@ -59,6 +72,81 @@ def test_weights_that_do_not_match_are_refused_in_one_line(tmp_path: Path, kind:
     with pytest.raises(InputError, match=message) as error:
         SeqFormerCheckpointer(tiny_model(), strict=True).load(str(path))
     assert "\n" not in str(error.value)
+
+
+class Code:
+    """An object whose unpickling makes a folder."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+@pytest.mark.parametrize("place", ["model", "args"])
+def test_code_in_weights_is_not_executed_unless_trusted(tmp_path: Path, suffix: str, place: str) -> None:
+    mark, path, model = tmp_path / "executed", tmp_path / f"weights{suffix}", tiny_model()
+    other = tiny_model()
+    checkpoint = {"model": dict(model.state_dict()), "__author__": "somebody"}
+    checkpoint[place] = {**checkpoint["model"], "code": Code(mark)} if place == "model" else Code(mark)
+    if suffix == ".pth":
+        torch.save(checkpoint, path)
+    else:
+        checkpoint["model"] = {
+            name: value.numpy() if isinstance(value, torch.Tensor) else value
+            for name, value in checkpoint["model"].items()
+        }
+        path.write_bytes(pickle.dumps(checkpoint))
+    with pytest.raises(InputError, match=r"contain posix\.mkdir, which executes code.*--trust-checkpoint"):
+        SeqFormerCheckpointer(other).load(str(path))
+    assert not mark.exists()
+    if place == "args":
+        with trust_checkpoints():
+            SeqFormerCheckpointer(other, strict=True).load(str(path))
+        assert mark.exists() and equal_states(model, other)
+
+
+@pytest.mark.parametrize("module", [b"numpy._core.multiarray", b"numpy.core.multiarray"])
+def test_pickles_of_arrays_need_no_trust(tmp_path: Path, module: bytes) -> None:
+    """As in Detectron2's model zoo; NumPy 1 and 2 name their modules differently."""
+    model, other = tiny_model(), tiny_model()
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    written = {"model": state, "__author__": "somebody", "score": np.float32(0.5)}
+    data = pickle.dumps(written, protocol=2)
+    assert b"numpy._core.multiarray" in data
+    (tmp_path / "weights.pkl").write_bytes(data.replace(b"numpy._core.multiarray", module))
+    SeqFormerCheckpointer(other, strict=True).load(str(tmp_path / "weights.pkl"))
+    assert equal_states(model, other)
+    assert read_checkpoint(tmp_path / "weights.pkl")["score"] == np.float32(0.5)
+
+
+def test_a_small_pickle_takes_little_memory(tmp_path: Path) -> None:
+    """The shape with which an array is created is not trusted: 4 TB here."""
+    data = pickle.dumps({"model": {"a": np.zeros(3)}}, protocol=2).replace(
+        b"K\x00\x85", b"\x8a\x06" + b"\0" * 5 + b"\x04\x85"
+    )
+    (tmp_path / "large.pkl").write_bytes(data)
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "large.pkl")["model"]["a"], np.zeros(3))
+
+
+def test_weights_of_which_nothing_fits_are_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"backbone.weight": torch.zeros(2)}}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"no tensor of weights .* \(unknown layout\) fits the model"):
+        SeqFormerCheckpointer(tiny_model()).load(str(tmp_path / "other.pth"))
+
+
+def test_training_resumes_only_from_its_folder(tmp_path: Path) -> None:
+    model = tiny_model()
+    for folder in ("other", "own"):
+        (tmp_path / folder).mkdir()
+    SeqFormerCheckpointer(model, str(tmp_path / "other")).save("model_0000001")
+    checkpointer = SeqFormerCheckpointer(model, str(tmp_path / "own"))
+    checkpointer.save("model_0000001")
+    (tmp_path / "own" / "last_checkpoint").write_text("../other/model_0000001.pth")
+    with pytest.raises(InputError, match="must be the name of a file in its folder"):
+        checkpointer.resume_or_load("", resume=True)
 
 
 def test_metadata_of_other_files(tmp_path: Path) -> None:
@@ -91,6 +179,34 @@ def test_a_checkpoint_is_complete_or_missing(tmp_path: Path, monkeypatch: pytest
     checkpointer.save("model_0000002", iteration=2)
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000002.pth"
     assert not list(tmp_path.glob("*.partial*"))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos 9335552")]
+)
+def test_a_full_disk_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    checkpointer = SeqFormerCheckpointer(tiny_model(), str(tmp_path))
+    checkpointer.save("model_0000001")
+
+    def full(data: object, file: object) -> None:
+        file.write(b"half of a checkpoint")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"model_0000002\.pth' cannot be written: (No space|is the disk)"):
+        checkpointer.save("model_0000002")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.network.detr.query_embed.weight.data[0, 0] = float("inf")
+    with pytest.raises(DivergedError, match=r"query_embed.weight is not finite"):
+        SeqFormerCheckpointer(model, str(tmp_path)).save("model_0000001")
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_does_not_resume_from_other_weights(tmp_path: Path) -> None:

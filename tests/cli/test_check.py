@@ -109,7 +109,21 @@ def test_all_problems_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixt
     assert len(lines) == len(expected) + 1
     for line, start in zip(lines, expected, strict=False):
         assert line.startswith(str(json_file) + start)
-    assert lines[-1] == "21 problems; usable: 2 videos, 6 frames, 3 annotations, 3 categories"
+    assert lines[-1] == "21 problems; usable: 0 videos, 0 frames, 0 annotations, 3 categories"
+
+
+def test_videos_without_frames_are_not_usable(
+    toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    json_file, frames = toy
+    names = [video["file_names"] for video in read_json(json_file)["videos"]]
+    (frames / names[0][1]).unlink()
+    code, lines, _ = run(*toy, capsys=capsys)
+    assert (code, lines[-1]) == (1, "1 problem; usable: 1 videos, 3 frames, 3 annotations, 3 categories")
+    for name in names[0] + names[1]:
+        (frames / name).unlink(missing_ok=True)
+    code, lines, _ = run(*toy, capsys=capsys)
+    assert (code, lines[-1]) == (1, "2 problems; usable: 0 videos, 0 frames, 0 annotations, 3 categories")
 
 
 def test_truncated_frames_need_decoding(toy: tuple[Path, Path]) -> None:

@@ -22,6 +22,7 @@ from seqformer import SeqFormer
 from seqformer.cli import figure
 from seqformer.errors import InputError
 from seqformer.formats.rle import encode_masks
+from seqformer.model_zoo import SHIPPED_MODEL
 from seqformer.video import open_dataset_video
 from seqformer.visualization.rows import read_rows
 
@@ -304,3 +305,17 @@ def test_as_a_command(tmp_path: Path, video: str, results, repository: Path) -> 
     )
     assert (done.returncode, done.stderr, done.stdout) == (0, "", f"{output}\n")
     assert output.read_bytes().startswith(START["pdf"])
+
+
+@pytest.mark.parametrize("name", ["instances", "sampling-points"])
+def test_the_shipped_model_on_another_video_is_noted(video, monkeypatch, capsys, name) -> None:
+    def make(cfg):
+        raise InputError("stopped")
+
+    monkeypatch.setattr(figure, "VideoPredictor", make)
+    for options in ([], ["--model", SHIPPED_MODEL]):
+        with pytest.raises(SystemExit):
+            figure.main([name, "--input", video, *options])
+        said = capsys.readouterr().err
+        assert said.endswith("error: stopped\n")
+        assert said.startswith("note: the shipped model knows only people") == (not options)

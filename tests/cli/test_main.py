@@ -9,7 +9,7 @@ import pytest
 
 from seqformer import __version__
 
-COMMANDS = ("predict", "train", "evaluate", "figure", "check", "convert", "env")
+COMMANDS = ("predict", "train", "evaluate", "figure", "check", "convert", "models", "env")
 CALL = "from seqformer.cli.main import main; main()"
 
 
@@ -50,5 +50,5 @@ def test_a_missing_package_is_one_line(package: str) -> None:
 
 
 def test_commands_that_only_read_files_need_no_pytorch() -> None:
-    for command in ("check", "convert", "evaluate"):
+    for command in ("check", "convert", "evaluate", "models"):
         assert run(command, "--help", without="torch").returncode == 0

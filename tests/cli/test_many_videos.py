@@ -54,6 +54,19 @@ def test_a_broken_video_does_not_stop_the_others(tmp_path, videos, model, capsys
     assert {len(result["segmentations"]) for result in results} == {4}
 
 
+def test_a_finished_video_of_another_folder_is_not_taken_for_this_one(tmp_path, videos, model, capsys):
+    (tmp_path / "other").mkdir()
+    other = [encode(tmp_path / "other" / name, 4) for name in ("a.mp4", "d.mp4")]
+    command = ["--output", str(tmp_path / "out"), *model, "--input"]
+    predict.main([*command, *map(str, other)])
+    before = (tmp_path / "out" / "a.mp4").read_bytes()
+    with pytest.raises(SystemExit):
+        predict.main([*command, str(tmp_path / "in" / "a.mp4"), str(tmp_path / "in" / "c.mp4")])
+    told = capsys.readouterr().err
+    assert "1 of 2 videos failed" in told and "a.mp4' exists and was not made from this input" in told
+    assert (tmp_path / "out" / "a.mp4").read_bytes() == before
+
+
 def test_an_unexpected_error_fails_only_its_video(tmp_path, videos, model, monkeypatch, capsys):
     draw = whole_video.draw_tracklets
 

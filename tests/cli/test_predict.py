@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import pytest
 from networks import tiny_config
 from pycocotools import mask as mask_codec
 from safetensors.torch import save_file
-from videos import cut, encode, frames, pictures
+from videos import cut, encode, frames, join, packets_of, pictures, sound
 
 from seqformer import SeqFormer
 from seqformer.cli import predict
+from seqformer.errors import InputError
+from seqformer.model_zoo import SHIPPED_MODEL, get_weights_file
 from seqformer.structures import RLE, Tracklet, VideoResult
 from seqformer.video import VideoReader
 from seqformer.visualization import instance_color, tracklets
@@ -100,7 +103,7 @@ def test_clips_if_memory_is_short(tmp_path, model, caplog, gigabytes: str, how: 
     source = encode(tmp_path / "in.mp4", 3)
     auto = ["--opts", "MODEL.SeqFormer.AUTO_MEMORY_GB", gigabytes]
     predict.main(["--input", str(source), "--output", str(tmp_path / "out.mp4"), *model, *auto])
-    (message,) = caplog.messages
+    (message,) = (text for text in caplog.messages if "AUTO_MEMORY_GB" in text)
     assert message.startswith("3 frames of ") and how in message
 
 
@@ -135,10 +138,57 @@ def test_video(tmp_path, model, stub, capsys):
     assert captured.err == ""
 
 
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_output_keeps_times_and_sound(tmp_path, model, streaming):
+    times = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.8, 1.9, 2.0, 2.1, 2.2, 2.3]
+    silent, heard = encode(tmp_path / "silent.mp4", 12, times=times), sound(tmp_path / "sound.mka", 2.4)
+    source = join(tmp_path / "in.mkv", silent, heard)
+    output = tmp_path / "out.mp4"
+    predict.main(["--input", str(source), "--output", str(output), *streaming, *model])
+    start = packets_of(output, "video")[0][0]
+    assert [time - start for time, _ in packets_of(output, "video")] == pytest.approx(times, abs=0.002)
+    assert [p for _, p in packets_of(output, "audio")] == [p for _, p in packets_of(source, "audio")]
+
+
 def test_pictures_to_folder(tmp_path, model, stub):
     clip = pictures(tmp_path / "clip", 12)
     predict.main(["--input", *map(str, clip.iterdir()), "--output", str(tmp_path / "out"), *model])
     assert files(tmp_path / "out") == {f"{t:05d}.jpg" for t in range(12)} | {"results.json"}
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_existing_files_of_other_inputs_are_kept(tmp_path, model, capsys, streaming):
+    (tmp_path / "other").mkdir()
+    first, second = encode(tmp_path / "in.mp4", 3), encode(tmp_path / "other" / "in.mp4", 3)
+    output = tmp_path / "clip.mp4"
+    (tmp_path / "clip.json").write_text("mine")
+    command = ["--output", str(output), *streaming, *model]
+    refused = fails(capsys, ["--input", str(first), *command], tmp_path)
+    assert "clip.json' exists and was not made from this input: choose another --output" in refused
+    assert (tmp_path / "clip.json").read_text() == "mine"
+    predict.main(["--input", str(first), "--overwrite", *command])
+    assert isinstance(json.loads((tmp_path / "clip.json").read_text()), list)
+    predict.main(["--input", str(first), *command])  # the same input again
+    capsys.readouterr()
+    before = output.read_bytes()
+    refused = fails(capsys, ["--input", str(second), *command], tmp_path)
+    assert "clip.mp4' exists and was not made from this input" in refused and "give --overwrite" in refused
+    assert output.read_bytes() == before
+
+
+def test_existing_page_of_another_input_is_kept(tmp_path, model, capsys):
+    first, second = (encode(tmp_path / f"{name}.mp4", 3) for name in "ab")
+    page = tmp_path / "page.html"
+    page.write_text("<p>mine")
+
+    def command(source: Path, output: str) -> list[str]:
+        return ["--input", str(source), "--output", str(tmp_path / output), "--html", str(page), *model]
+
+    assert "page.html' exists and was not made from" in fails(capsys, command(first, "1.mp4"), tmp_path)
+    predict.main([*command(first, "1.mp4")[: -len(model)], "--overwrite", *model])
+    predict.main(command(first, "2.mp4"))
+    capsys.readouterr()
+    assert "page.html' exists and was not made from" in fails(capsys, command(second, "3.mp4"), tmp_path)
 
 
 def test_default_output(tmp_path, model, stub, monkeypatch):
@@ -270,6 +320,49 @@ def test_a_model_that_predicts_nothing(tmp_path, model):
     assert json.loads((tmp_path / "out.json").read_text()) == []
 
 
+STREET = Path(__file__).resolve().parents[2] / "demo/assets/street.mp4"
+NOTE = "note: the shipped model knows only people seen by one street camera"
+
+
+def said_before_the_work(monkeypatch, capsys, *arguments: str) -> str:
+    """What the command says until it makes the predictor."""
+
+    def make(cfg):
+        raise InputError("stopped")
+
+    monkeypatch.setattr(predict, "VideoPredictor", make)
+    with pytest.raises(SystemExit):
+        predict.main(list(arguments))
+    said, stopped, rest = capsys.readouterr().err.partition("error: stopped\n")
+    assert stopped and not rest
+    return said
+
+
+def test_the_shipped_model_on_another_video_is_noted(tmp_path, monkeypatch, capsys):
+    """On a stranger's clip it marked car parts as persons."""
+    video, output = str(encode(tmp_path / "in.mp4", 3)), ["--output", str(tmp_path / "out.mp4")]
+    said = said_before_the_work(monkeypatch, capsys, video, *output)
+    assert said.startswith(NOTE) and said.count("\n") == 1
+    assert said.endswith("Released weights know 40 classes: --model released/seqformer_R50_joint\n")
+    for inputs in ([video, str(STREET)], [str(pictures(tmp_path / "clip", 2))]):
+        said = said_before_the_work(monkeypatch, capsys, *inputs, "--output", str(tmp_path / "out"))
+        assert said.startswith(NOTE) and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("chosen", ["--model", "--weights", "--opts", "street"])
+def test_a_model_that_was_chosen_needs_no_note(tmp_path, monkeypatch, capsys, chosen):
+    weights = str(get_weights_file(SHIPPED_MODEL))
+    arguments = {
+        "--model": ["--model", SHIPPED_MODEL],
+        "--weights": ["--weights", weights],
+        "--opts": ["--opts", "MODEL.WEIGHTS", weights],
+        "street": [],
+    }[chosen]
+    video = STREET if chosen == "street" else encode(tmp_path / "in.mp4", 3)
+    output = ["--output", str(tmp_path / "out.mp4")]
+    assert said_before_the_work(monkeypatch, capsys, str(video), *output, *arguments) == ""
+
+
 def run_demo(repository: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(repository / "demo/demo.py"), *arguments],
@@ -288,7 +381,9 @@ def test_a_real_process(tmp_path, model, repository):
         repository, "--input", str(source), "--output", str(output), "--confidence-threshold", "0", *model
     )
     stdout, stderr = process.communicate(timeout=300)
-    assert (process.returncode, stderr) == (0, "")
+    assert process.returncode == 0
+    (line,) = stderr.splitlines()
+    assert re.fullmatch(r"weights '.*': published Detectron2 layout; (\d+) of \1 tensors loaded", line)
     assert stdout.splitlines()[1:] == [str(output), str(tmp_path / "out.json")]
     with av.open(str(output)) as container:
         assert container.streams.video[0].frames == 5

@@ -17,6 +17,7 @@ from videos import encode, frames, pictures
 
 from seqformer.cli import predict, streaming_job
 from seqformer.errors import InputError
+from seqformer.inference import video
 from seqformer.video import VideoReader
 
 
@@ -58,7 +59,43 @@ def test_same_results_as_the_whole_video(tmp_path, model, capsys):
         assert (video.length, video.fps, len(list(video))) == (9, 10, 9)
     data = (tmp_path / "b/out.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
-    assert "9 frames" in capsys.readouterr().out
+    counts = [line for line in capsys.readouterr().out.splitlines() if " instances with a score " in line]
+    assert len(counts) == 2 and "9 frames" in counts[0]
+    assert len({count.partition(" instances")[0] for count in counts}) == 1, "the same in both modes"
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_results_without_a_mask_are_left_out(tmp_path, model, monkeypatch, capsys, streaming):
+    encoded = video.encode_outputs
+
+    def without_first(*args, **options):
+        return [masks if n else [None] * len(masks) for n, masks in enumerate(encoded(*args, **options))]
+
+    monkeypatch.setattr(video, "encode_outputs", without_first)
+    source, output = encode(tmp_path / "in.mp4", 9), tmp_path / "out.mp4"
+    command = ["--input", str(source), "--output", str(output), *streaming, *model, "--opts"]
+    command += ["MODEL.SeqFormer.CLIP_MATCHING", "True", "MODEL.SeqFormer.KEEP_EMPTY"]
+    found = {}
+    for keep in ("True", "False"):
+        predict.main([*command, keep])
+        found[keep] = json.loads(output.with_suffix(".json").read_text())
+    assert any(not any(r["segmentations"]) for r in found["True"])
+    assert found["False"] == [r for r in found["True"] if any(r["segmentations"])]
+
+
+def test_resuming_with_another_input(tmp_path, model, monkeypatch, capsys):
+    first, second = (encode(tmp_path / f"{name}.mp4", 12) for name in "ab")
+    command = ["--output", str(tmp_path / "out.mp4"), "--streaming", "--resume", *model, "--input"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 7, signal.SIGINT)
+        with pytest.raises(SystemExit):
+            predict.main([*command, str(first)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        predict.main([*command, str(second)])
+    assert stop.value.code == 2
+    assert "is from an interrupted run on another input" in capsys.readouterr().err
+    predict.main([*command, str(first)])
 
 
 def test_pictures_to_folder(tmp_path, model):
@@ -98,7 +135,7 @@ def test_interrupted_and_resumed(tmp_path, model, monkeypatch, capsys, number, o
         assert count_frames(video) == 12
 
 
-def test_resuming_another_video(tmp_path, model, monkeypatch, capsys):
+def test_resuming_with_a_shorter_file(tmp_path, model, monkeypatch, capsys):
     command = ["--output", str(tmp_path / "out.mp4"), *model]
     with monkeypatch.context() as patch:
         stop_after(patch, 7, signal.SIGINT)
@@ -106,7 +143,7 @@ def test_resuming_another_video(tmp_path, model, monkeypatch, capsys):
             predict.main(["--input", str(encode(tmp_path / "in.mp4", 12)), "--streaming", *command])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
-        predict.main(["--input", str(encode(tmp_path / "short.mp4", 3)), "--resume", *command])
+        predict.main(["--input", str(encode(tmp_path / "in.mp4", 3)), "--resume", *command])
     assert stop.value.code == 2
     assert "has 3 frames, but" in capsys.readouterr().err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,10 +14,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from detectron2.modeling import build_model
+from originals import original_layout, released_file
 
 from seqformer.cli.train import main
 from seqformer.config import load_config
 from seqformer.data.toy import make_toy_dataset
+from seqformer.formats.files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
@@ -188,3 +192,53 @@ def test_output_that_cannot_be_written(toy: Toy, tmp_path: Path, capsys: pytest.
         main(["--config-file", str(CONFIG), *toy.options(tmp_path / "file" / "out")])
     assert stop.value.code == 2
     assert "OUTPUT_DIR" in capsys.readouterr().err
+
+
+def test_training_starts_from_released_weights_of_other_classes(toy: Toy, tmp_path: Path) -> None:
+    frozen = ["MODEL.RESNETS.NORM", "FrozenBN"]
+    model = build_model(load_config(CONFIG, [*frozen, "MODEL.SeqFormer.NUM_CLASSES", "80"]))
+    weights = original_layout(model.state_dict(), rows=list(range(1, 81)), num_rows=91)
+    path = released_file(tmp_path / "coco.pth", weights)
+    total = len(model.state_dict())
+    start = [*frozen, "MODEL.WEIGHTS", str(path), "SOLVER.MAX_ITER", "1"]
+    done = run(*toy.options(tmp_path / "out"), *start)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert f"{total - 4} of {total} tensors loaded; not loaded: class_embed (4)" in log
+    assert "pretrained on COCO" in log
+
+
+def test_training_refuses_weights_of_which_nothing_fits(toy: Toy, tmp_path: Path) -> None:
+    torch.save({"model": {"encoder.weight": torch.zeros(2)}}, tmp_path / "other.pth")
+    done = run(*toy.options(tmp_path / "out"), "MODEL.WEIGHTS", str(tmp_path / "other.pth"))
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: no tensor of weights")
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not list((tmp_path / "out").glob("*.pth"))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(toy: Toy, tmp_path: Path) -> None:
+    with locked(tmp_path / ".lock", "the folder"):
+        done = run(*toy.options(tmp_path), "SOLVER.MAX_ITER", "1")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: OUTPUT_DIR '{tmp_path}' is in use by another run")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert run(*toy.options(tmp_path), "SOLVER.MAX_ITER", "1").returncode == 0
+
+
+def test_a_killed_data_worker_ends_training_in_one_line(toy: Toy, tmp_path: Path) -> None:
+    training = subprocess.Popen(
+        command(*toy.options(tmp_path), "SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in training.stdout:
+        if "iter: " in line:
+            children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
+            break
+    remaining, errors = training.communicate(timeout=TIMEOUT)
+    assert training.returncode == 2, errors
+    assert "Traceback" not in remaining + errors
+    assert errors.splitlines()[-1].startswith("error: a data-loading process was killed")

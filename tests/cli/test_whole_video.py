@@ -31,7 +31,7 @@ def check(written: WrittenVideo, output: Path, length: int) -> None:
     results = json.loads(written.results.read_text())
     assert {result["category_id"] for result in results} <= {7, 9}
     assert {result["video_id"] for result in results} == {3}
-    assert written.num_drawn > 0
+    assert written.num_instances > 0
 
 
 def test_a_whole_video(tmp_path: Path, predictor: VideoPredictor, capsys) -> None:

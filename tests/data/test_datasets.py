@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -156,3 +157,30 @@ def test_unknown_datasets(name: str, message: str) -> None:
 def test_frames_folder_must_exist(toy: Any) -> None:
     with pytest.raises(InputError, match="no folder '/nowhere'"):
         resolve_datasets([f"ytvis:{toy.val}:/nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "frames"), [("a:b", "frames"), ("a", "c:d"), ("a:b", "c:d:e"), ("a:", ":b")]
+)
+def test_paths_with_colons(toy: Any, tmp_path: Path, folder: str, frames: str) -> None:
+    json_file, image_root = tmp_path / folder / "12:30.json", tmp_path / frames
+    json_file.parent.mkdir(exist_ok=True)
+    shutil.copy(toy.val, json_file)
+    shutil.copytree(toy.frames, image_root)
+    (name,) = resolve_datasets([f"ytvis:{json_file}:{image_root}"])
+    metadata = MetadataCatalog.get(name)
+    assert (metadata.json_file, metadata.image_root) == (str(json_file), str(image_root))
+    with pytest.raises(InputError, match=f"no folder '{image_root}x'"):
+        resolve_datasets([f"ytvis:{json_file}:{image_root}x"])
+    with pytest.raises(InputError, match=f"no file '{tmp_path}/none:1.json'"):
+        resolve_datasets([f"ytvis:{tmp_path}/none:1.json:{image_root}"])
+
+
+def test_ambiguous_paths_with_colons(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "a:b"):
+        shutil.copy(toy.val, name)
+    for name in ("b:c", "c"):
+        Path(name).mkdir()
+    with pytest.raises(InputError, match="'ytvis:a:b:c' can be read in 2 ways"):
+        resolve_datasets(["ytvis:a:b:c"])

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 from networks import tiny_config
+from originals import original_layout, released_file
 from PIL import Image
 
-from seqformer import SeqFormer
+from seqformer import SeqFormer, model_zoo
 from seqformer.data.toy import make_toy_dataset
 from seqformer.formats.results import write_results
 from seqformer.formats.rle import decode_mask
@@ -108,6 +109,17 @@ def stand_ins(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for name in ("task.xml", "a.xml", "b.xml"):
         (root / name).write_text(CVAT)
     return root
+
+
+@pytest.fixture(scope="session")
+def made_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A download cache with random weights, in the original release's layout, as the released R50."""
+    cache, name = tmp_path_factory.mktemp("cache"), "released/seqformer_R50_joint"
+    weights = cache / "drive.google.com" / model_zoo.MODELS[name].drive_id / "weights.pth"
+    weights.parent.mkdir(parents=True)
+    state = SeqFormer(model_zoo.get_config(name)).state_dict()
+    released_file(weights, original_layout(state, list(range(1, 41)), 42))
+    return cache
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ program; configs must exist and have the keys that the command changes. Commands
 from __future__ import annotations
 
 import argparse
+import ast
 import configparser
 import glob
 import json
@@ -23,8 +24,11 @@ import pytest
 from markdown_it import MarkdownIt
 from torch.distributed.run import get_args_parser
 
+from seqformer import model_zoo
 from seqformer.cli.main import main as seqformer
 from seqformer.config import load_config
+from seqformer.inference.setup import is_weights_file
+from seqformer.model_zoo import SHIPPED_MODEL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATTERNS = ("*.md", "benchmarks/*.md", "datasets/*.md", "demo/**/*.md", "docs/**/*.md", "projects/**/*.md")
@@ -155,6 +159,14 @@ def check_pip(words: list[str]) -> None:
             assert set(extras[1].split(",")) <= set(setup["options.extras_require"])
 
 
+def config_of(args: argparse.Namespace) -> str | Path:
+    """The config that a command uses; that of the shipped model if it is in a weights file."""
+    if args.config_file:
+        return args.config_file
+    model = getattr(args, "model", None)
+    return model_zoo.get_config_file(SHIPPED_MODEL if model is None or is_weights_file(model) else model)
+
+
 def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for word in words:
         if re.match(r"(configs|tools|demo|benchmarks)/", word):
@@ -170,8 +182,8 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         check_command(["python", launched.training_script, *launched.training_script_args], monkeypatch)
     elif words[0] in ("seqformer", "python"):
         args = parse(words, monkeypatch)
-        if config_file := getattr(args, "config_file", None):
-            load_config(config_file, args.opts)
+        if hasattr(args, "opts"):
+            load_config(config_of(args), args.opts)
     else:
         raise AssertionError(
             f"'{words[0]}' is not known here: add it, or add it to NOT_CHECKED with a reason"
@@ -212,6 +224,7 @@ def test_blocks_are_of_known_kinds_and_commands_are_right(
         ("torchrun --nproc_per_node 2 train_net.py --nothing 1", "refuses the arguments"),
         ("seqformer train --config-file configs/nothing.yaml", "there is no configs/nothing.yaml"),
         ("seqformer train --config-file configs/ytvis19/seqformer_R50.yaml MODEL.NOTHING 1", "NOTHING"),
+        ("seqformer predict video.mp4 --model released/nothing", "no config 'released/nothing'"),
         ("make nothing", "the Makefile has no nothing"),
         ("pip install '.[nothing]'", "'nothing'"),
         ("nothing --at-all", "'nothing' is not known here"),
@@ -267,7 +280,9 @@ WITH_PYTHON = [name for name in DOCUMENTS if any(block.language == "python" for 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", [name for name in WITH_PYTHON if name != "README.md"])
+@pytest.mark.parametrize(
+    "document", [name for name in WITH_PYTHON if name not in ("README.md", "docs/pretrained.md")]
+)
 def test_python_blocks_run(document: str, workspace: Path) -> None:
     run_python(document)
 
@@ -293,3 +308,28 @@ def test_the_command_of_the_readme_writes_a_video_and_results(
     run(words, monkeypatch)
     assert len(read_video(Path("out.mp4"))) == len(read_video(Path("video.mp4")))
     assert isinstance(json.loads(Path("out.json").read_text()), list)
+
+
+@pytest.mark.slow
+def test_the_page_of_the_released_models_runs(
+    workspace: Path, made_release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command and its Python give the same results."""
+    monkeypatch.setenv("FVCORE_CACHE", str(made_release))
+    words = [
+        "seqformer",
+        "predict",
+        "video.mp4",
+        "--model",
+        "released/seqformer_R50_joint",
+        "--output",
+        "out.mp4",
+    ]
+    page = "docs/pretrained.md"
+    assert words in [words for block in blocks(page) for words in commands(block.code)]
+    (workspace / "out.json").unlink()
+    run(words, monkeypatch)
+    classes, *tracklets = run_python(page).splitlines()
+    assert len(ast.literal_eval(classes)) == 40 and "giant_panda" in classes
+    scores = [entry["score"] for entry in json.loads(Path("out.json").read_text())]
+    assert [float(tracklet.rpartition(" ")[2]) for tracklet in tracklets] == scores != []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -215,3 +217,37 @@ def test_best_weights_and_curves_are_kept(averaged: tuple[Path, list[str]]) -> N
     events = EventAccumulator(str(output)).Reload()
     assert len(events.Scalars("total_loss")) == 6
     assert {best["metric"]} < set(events.Tags()["scalars"])
+
+
+def test_diverged_training_says_so_and_resumes_from_finite_losses(toy: Toy, tmp_path: Path) -> None:
+    options = toy.options(tmp_path, "SOLVER.CHECKPOINT_PERIOD", "1", "SOLVER.WARMUP_ITERS", "0")
+    run(*TRAIN, *options, "SOLVER.MAX_ITER", "3")
+    done = subprocess.run(
+        [sys.executable, *TRAIN, "--resume", *options, "SOLVER.BASE_LR", "1e30"], capture_output=True,
+        text=True, timeout=TIMEOUT, env=environment(),
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    found = re.match(
+        r"error: iteration (\d+): .* not finite.* \(video \d+: \S+\.jpg, .*\); lower SOLVER\.BASE_LR, "
+        r"which is 1e\+30, and continue from (model_\d+\.pth) with --resume",
+        line,
+    )
+    assert found, line
+    name = (tmp_path / "last_checkpoint").read_text()
+    assert name == found[2] and int(name[6:13]) < int(found[1]) - 1
+    first = torch.load(tmp_path / name, weights_only=True)["iteration"] + 1
+    run(*TRAIN, "--resume", *options, "SOLVER.BASE_LR", "1e-5")
+    again = [steps[-1]["total_loss"] for step, steps in losses(tmp_path).items() if step >= first]
+    assert len(again) == STEPS - first and np.isfinite(again).all()
+
+
+def test_divergence_without_an_older_checkpoint(toy: Toy, tmp_path: Path) -> None:
+    options = toy.options(tmp_path, "SOLVER.WARMUP_ITERS", "0", "SOLVER.BASE_LR", "1e30")
+    done = subprocess.run(
+        [sys.executable, *TRAIN, *options], capture_output=True, text=True, timeout=TIMEOUT, env=environment()
+    )
+    assert done.returncode == 2, done.stderr
+    assert "start again: no checkpoint is older" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "last_checkpoint").exists()

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import print_csv_format
 
 from seqformer.data import load_ytvis_json, register_ytvis_instances
 from seqformer.data.toy import make_toy_dataset
 from seqformer.errors import InputError
 from seqformer.evaluation import YTVISEvaluator
+from seqformer.evaluation.ytvis import METRICS
 from seqformer.formats.rle import decode_mask, encode_masks
 from seqformer.structures import Tracklet, VideoResult
 
@@ -62,6 +64,7 @@ def test_perfect_model(toy: tuple[Path, Path], tmp_path: Path) -> None:
             evaluator.process(inputs, perfect_output(video))
         figures = evaluator.evaluate()["segm"]
     assert figures["AP"] == pytest.approx(100)
+    assert list(figures)[:12] == list(METRICS) and list(figures)[-1] == "id_switches"
     assert figures["id_switches"] == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["results.json"], "no submission"
     assert {name for name in figures if name.startswith("AP-")} == {"AP-circle", "AP-square", "AP-triangle"}
@@ -73,6 +76,29 @@ def test_perfect_model(toy: tuple[Path, Path], tmp_path: Path) -> None:
             all(result[key] == a[key] for key in ("video_id", "category_id", "segmentations"))
             for a in annotations
         )
+
+
+def test_tracking_metrics_if_asked_for(toy: tuple[Path, Path]) -> None:
+    evaluator = YTVISEvaluator(NAME, tracking_metrics=True, score_threshold=0.95)
+    for video in load_ytvis_json(*toy):
+        output = perfect_output(video)
+        output["pred_scores"][0] = 0.96
+        evaluator.process([{"video_id": video["video_id"], "length": 3}], output)
+    figures = evaluator.evaluate()
+    assert list(figures) == ["segm", "tracking", "tracking_class_averaged"]
+    assert figures["segm"]["AP"] == pytest.approx(100), "all results count"
+    tracking = figures["tracking"]
+    assert tracking["IDP"] == pytest.approx(100) and 0 < tracking["IDR"] < 50, "one of three instances"
+    assert {name for name in tracking if "-" in name} == {"HOTA-circle", "HOTA-square", "HOTA-triangle"}
+    assert figures["tracking_class_averaged"]["HOTA"] == pytest.approx(
+        sum(tracking[name] for name in tracking if "-" in name) / 3
+    )
+    print_csv_format(figures)
+
+
+def test_wrong_score_threshold(toy: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="from 0 to 1, not -0.5"):
+        YTVISEvaluator(NAME, score_threshold=-0.5)
 
 
 def test_classes_of_one_instance_share_its_masks(toy: tuple[Path, Path], tmp_path: Path) -> None:

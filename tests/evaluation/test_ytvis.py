@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +201,19 @@ def test_areas_in_the_file_determine_the_range() -> None:
     assert figures["APl"] == pytest.approx(100) and math.isnan(figures["APs"])
 
 
+@pytest.mark.parametrize("areas", [{}, {"areas": [None, None]}])
+def test_ground_truth_without_a_mask_counts_as_the_official_code_counts_it(areas: dict[str, Any]) -> None:
+    """Its mean area is 0, which is in the ranges "all" and "small"; no result can match it."""
+    empty = {"video_id": 1, "category_id": 1, "segmentations": [None, None]}
+    gt = ground_truth(tracklet(1, 1, 500), empty | areas)
+    found = tracklet(1, 1, 500, score=0.9)
+    for results in ([found], [found, empty | {"score": 0.5}]):
+        figures = evaluate_ytvis(gt, results)
+        assert [figures[name] for name in ("AR100", "ARs")] == pytest.approx([50, 50])
+        assert figures["AP"] == pytest.approx(100 * 51 / 101), "precision is 1 up to a recall of 0.5"
+        assert math.isnan(figures["APm"])
+
+
 def test_equal_scores_keep_the_order_of_the_file() -> None:
     gt = ground_truth(tracklet(1, 1, 500))
     right, wrong = tracklet(1, 1, 500, score=0.5), tracklet(1, 1, 5000, score=0.5)
@@ -221,7 +232,7 @@ def test_at_most_a_hundred_results_per_class_count() -> None:
     ("change", "message"),
     [
         ({"video_id": 3}, "results: video 3, result 0: there is no video 3 in ground truth"),
-        ({"video_id": None}, "there is no video None"),
+        ({"video_id": None}, "video None, result 0: 'video_id' must be an integer, not None"),
         ({"category_id": 3}, "results: video 1, result 0: there is no category 3"),
         ({"score": None}, "'score' must be a finite number, not None"),
         ({"score": math.nan}, "'score' must be a finite number, not nan"),
@@ -247,7 +258,7 @@ def test_malformed_results_are_named(change: dict[str, Any], message: str) -> No
     [
         ({"category_id": 7}, "video 1, annotation 1: category_id 7 is not one of the categories 1 to 2"),
         ({"video_id": 7}, "video 7, annotation 1: there is no video with that id"),
-        ({"id": "a"}, "video 1, annotation a: ids must be integers, each used once"),
+        ({"id": "a"}, "video 1, annotation a: the id must be an integer, not 'a'"),
         ({"areas": [1]}, "video 1, annotation 1: 'areas' has 1 entries, but the video has 2 frames"),
         ({"areas": [1, "x"]}, "video 1, annotation 1, frame 1: an area must be a number of pixels, not 'x'"),
         ({"segmentations": [None]}, "video 1, annotation 1: 'segmentations' has 1 entries"),
@@ -297,18 +308,3 @@ def test_files_and_their_content_give_the_same(random_case: Callable, tmp_path: 
     for again in (evaluate_ytvis(*paths), evaluate_ytvis(str(paths[0]), case[1])):
         assert again.pop("per_category") == pytest.approx(by_category, abs=0, nan_ok=True)
         assert again == pytest.approx(figures, abs=0, nan_ok=True)
-
-
-def test_command(tmp_path: Path) -> None:
-    gt, results = tmp_path / "gt.json", tmp_path / "results.json"
-    gt.write_text(json.dumps(ground_truth(tracklet(1, 1, 500))))
-    results.write_text(json.dumps([tracklet(1, 1, 500, score=0.5)]))
-    command = [sys.executable, "-m", "seqformer.evaluation", str(gt)]
-    done = subprocess.run([*command, str(results)], capture_output=True, text=True)
-    assert done.returncode == 0
-    assert done.stdout.splitlines()[2].split("|")[1].strip() == "100"
-    assert done.stdout.splitlines()[-4:-2] == ["| one        | 100.00 |", "| two        |      - |"]
-    assert done.stdout.splitlines()[-1].startswith("ID switches: 0; 1 of 1 instances covered")
-    done = subprocess.run([*command, str(tmp_path / "gone.json")], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1] == f"error: no file '{tmp_path / 'gone.json'}'"

@@ -79,6 +79,18 @@ def test_polygons(made: Any) -> None:
     assert annotation.boxes[0] == [2, 2, 4, 4] and annotation.areas[0] == 16
 
 
+def test_integral_floats_are_integers(made: Any) -> None:
+    """As pandas and JavaScript write them."""
+
+    def change(data: Any) -> None:
+        for entry in (*data["images"], *data["annotations"], *data["videos"]):
+            entry.update({key: float(entry[key]) for key in entry if key.endswith("id")})
+
+    dataset = made.checked(read_coco_video(edited(made, change), made.frames))
+    made.assert_same(dataset)
+    assert [type(annotation.id) for annotation in dataset.annotations] == [int] * 4
+
+
 def set_image(**values: Any) -> Callable[[Any], None]:
     return lambda data: data["images"][0].update(values)
 

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
-from seqformer.formats.rle import decode_mask, encode_masks, mask_areas, rle_counts, space_time_iou, to_rle
+from seqformer.formats.rle import (
+    checked_rles,
+    decode_mask,
+    encode_masks,
+    frame_iou,
+    mask_areas,
+    rle_counts,
+    space_time_iou,
+    to_rle,
+)
 
 
 def runs_of(mask: np.ndarray) -> list[int]:
@@ -123,6 +132,87 @@ def test_random_strings_never_reach_pycocotools_unchecked(counts: str) -> None:
         return
     assert decode_mask(rle).shape == (6, 7)
     assert rle_counts(counts).sum() == 42
+
+
+@given(st.lists(st.none() | nearly_counts() | st.text(LETTERS, max_size=6), max_size=6))
+def test_masks_checked_together_are_those_that_pass_alone(strings: list[str | None]) -> None:
+    masks = [None if counts is None else {"size": [6, 7], "counts": counts} for counts in strings]
+
+    def passes(mask: dict | None) -> bool:
+        try:
+            return to_rle(mask, 6, 7) == mask
+        except InputError:
+            return False
+
+    checked = checked_rles(masks, 6, 7)
+    assert (checked is not None) == all(map(passes, masks))
+    assert checked is None or checked == masks
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        [],
+        [[1, 1, 5, 1, 5, 4]],
+        {"size": [6, 7], "counts": [42]},
+        {"size": [7, 6], "counts": "Z1"},
+        {"size": [6, 7], "counts": b"Z1"},
+        {"size": (6, 7), "counts": "Z1"},
+        {"size": [6, 7], "counts": "Zé"},
+        {"size": [6, 7]},
+        "Z1",
+    ],
+)
+def test_other_forms_of_masks_are_not_checked_together(mask: object) -> None:
+    good = {"size": [6, 7], "counts": "Z1"}
+    assert checked_rles([good, None], 6, 7) == [good, None]
+    assert checked_rles([good, mask], 6, 7) is None
+
+
+@pytest.mark.parametrize(
+    ("runs", "joined"),
+    [
+        ([0, 10, 0, 10, 172], [0, 20, 172]),
+        ([5, 0, 5, 0, 182], [192]),
+        ([0, 0, 20, 172], [20, 172]),
+        ([20, 172, 0], [20, 172]),
+        ([0, 3, 0, 0, 0, 4, 185], [0, 7, 185]),
+    ],
+)
+def test_equal_masks_with_empty_runs_have_an_iou_of_1(runs: list[int], joined: list[int]) -> None:
+    """pycocotools would compute 0 for some of them."""
+    plain = to_rle({"size": [12, 16], "counts": joined}, 12, 16)
+    as_text = "".join(letters(run, runs[n - 2] if n > 2 else 0) for n, run in enumerate(runs))
+    for counts in (runs, as_text):
+        assert rle_counts(counts).tolist() == runs
+        mask = {"size": [12, 16], "counts": counts}
+        assert checked_rles([mask], 12, 16) is None
+        assert to_rle(mask, 12, 16) == plain
+    assert frame_iou([[plain]], [[plain]]) == (1 if sum(joined[1::2]) else 0)
+
+
+def letters(run: int, before: int) -> str:
+    """The text of one number of a compressed RLE, slowly."""
+    value, text = run - before, ""
+    while True:
+        low, value = value & 0x1F, value >> 5
+        more = value != (-1 if low & 0x10 else 0)
+        text += chr(48 + (low | 0x20 * more))
+        if not more:
+            return text
+
+
+def test_frame_iou_is_that_of_each_frame() -> None:
+    rng = np.random.default_rng(1)
+    masks = rng.random((5, 4, 9, 8)) < 0.4
+    masks[1, 2] = masks[4, 2] = masks[3] = False
+    encoded = [encode_masks(tracklet) for tracklet in masks]
+    iou = frame_iou(encoded[:2], encoded[2:])
+    assert iou.shape == (4, 2, 3)
+    for t, a, b in np.ndindex(iou.shape):
+        first, second = masks[a, t], masks[2 + b, t]
+        union = (first | second).sum()
+        assert iou[t, a, b] == ((first & second).sum() / union if union else 0)
 
 
 def test_space_time_iou_counts_pixels_of_all_frames() -> None:

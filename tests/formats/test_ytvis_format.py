@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +113,85 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_content_must_be_an_object() -> None:
     with pytest.raises(InputError, match="data.json: not an object with 'videos' and 'categories'"):
         parse_dataset([], "data.json", [].append)
+
+
+def test_integral_floats_are_integers() -> None:
+    data = json.loads(json.dumps(DATA), parse_int=float)
+    for annotation in data["annotations"]:
+        for mask in annotation["segmentations"]:
+            if isinstance(mask, dict):
+                mask["counts"] = MASK["counts"]
+    dataset = parse_dataset(data, "data.json")
+    assert dataset == parse_dataset(DATA, "data.json")
+    assert all(type(v.id) is type(v.height) is int for v in dataset.videos.values())
+
+
+def problems_of(change: Callable[[dict[str, Any]], None], copies: int = 27) -> list[str]:
+    """Returns the problems of a dataset with that many annotations of the first video."""
+    data = copy.deepcopy(DATA)
+    data["annotations"] = [copy.deepcopy(DATA["annotations"][0]) | {"id": n + 1} for n in range(copies)]
+    change(data)
+    problems: list[str] = []
+    parse_dataset(data, "data.json", problems.append)
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            lambda data: data["videos"][0].update(height="4"),
+            ["data.json: video 1: 'height' must be a positive integer, not '4'"],
+        ),
+        (
+            lambda data: [entry.update({key: "1"}) for entry, key in ids_of_first_video(data)],
+            ["data.json: video 1: 'id' must be a positive integer, not '1'"],
+        ),
+        (
+            lambda data: data["categories"][1].update(id="5"),
+            [
+                "data.json: a category needs an integer 'id' and a 'name', but has the id '5' and "
+                "the name 'two'"
+            ],
+        ),
+        (
+            lambda data: [a.update(category_id=n + 6.0) for n, a in enumerate(data["annotations"][:2])],
+            [
+                "data.json: video 1, annotation 1: category_id 6 is not one of the categories 1 to 5",
+                "data.json: video 1, annotation 2: category_id 7 is not one of the categories 1 to 5",
+            ],
+        ),
+        (
+            lambda data: [a.update(category_id="7") for a in data["annotations"]],
+            [
+                f"data.json: {where}: category_id '7' is not one of the categories 1 to 5"
+                for where in ("video 1, annotation 1", "the same in 26 more annotations")
+            ],
+        ),
+        (
+            lambda data: [a.update(video_id=str(n)) for n, a in enumerate(data["annotations"])],
+            [
+                "data.json: video 0, annotation 1: 'video_id' must be an integer, not '0'",
+                "data.json: the same in 26 more annotations: 'video_id' must be an integer, not '0'",
+            ],
+        ),
+        (
+            lambda data: [a.update(id=str(n)) for n, a in enumerate(data["annotations"])],
+            [
+                "data.json: video 1, annotation 0: the id must be an integer, not '0'",
+                "data.json: the same in 26 more annotations: the id must be an integer, not '0'",
+            ],
+        ),
+        (
+            lambda data: data["annotations"][3].update(iscrowd="0"),
+            ["data.json: video 1, annotation 4: 'iscrowd' must be 0 or 1, not '0'"],
+        ),
+    ],
+)
+def test_one_error_is_one_problem(change: Callable[[dict[str, Any]], None], expected: list[str]) -> None:
+    assert problems_of(change) == expected
+
+
+def ids_of_first_video(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    yield data["videos"][0], "id"
+    yield from ((annotation, "video_id") for annotation in data["annotations"])

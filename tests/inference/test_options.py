@@ -13,7 +13,7 @@ from seqformer.tracking import MotionOptions
     ("options", "message"),
     [
         ({"threshold": -0.1}, "`threshold` must be at least 0 and at most 1, not -0.1"),
-        ({"protocol": "best"}, "`protocol` must be one of queries, pairs, not 'best'"),
+        ({"protocol": "best"}, "`protocol` must be one of queries, pairs, original, not 'best'"),
         ({"auto_memory_gb": -1}, "`auto_memory_gb` must be at least 0"),
         ({"clip_length": 0}, "`clip_length` must be at least 1"),
         ({"clip_length": 2.5}, "`clip_length` must be an integer, not 2.5"),

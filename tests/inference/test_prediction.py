@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,30 @@ def test_the_shipped_model_by_name_and_by_file(predictor: VideoPredictor) -> Non
         assert set(differ) <= {"detr.detr.training_query_embed.weight"}
 
 
+def test_the_shipped_model_by_default_is_noted_once(
+    tmp_path: Path, repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def noted() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "seqformer.inference.predictor"]
+
+    frames = [np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)] * 2
+    chosen = VideoPredictor.from_pretrained(model_zoo.SHIPPED_MODEL, opts=SMALL)
+    chosen(frames)
+    assert not noted()
+    predictor = VideoPredictor.from_pretrained(opts=SMALL)
+    predictor._predict = lambda *_: VideoPrediction(HEIGHT, WIDTH, 1, [])
+    predictor(repository / "demo/assets/street.mp4")
+    assert not noted()
+    for _ in range(2):
+        predictor(encode(tmp_path / "video.mp4", T, height=HEIGHT, width=WIDTH))
+    (record,) = noted()
+    assert record.levelname == "WARNING"
+    assert record.message.startswith("the shipped model knows only people seen by one street camera; expect")
+    assert record.message.endswith(": VideoPredictor.from_pretrained('released/seqformer_R50_joint')")
+    VideoPredictor.from_pretrained(opts=SMALL).stream()
+    assert len(noted()) == 2
+
+
 def test_path_and_frames_give_the_same_result(predictor: VideoPredictor, tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
     encode(path, T, height=HEIGHT, width=WIDTH)
@@ -60,8 +85,12 @@ def test_path_and_frames_give_the_same_result(predictor: VideoPredictor, tmp_pat
     ("arguments", "message"),
     [
         (("ytvis19/none",), "no config 'ytvis19/none'; available: .*ytvis19/seqformer_R50"),
-        (("ytvis19/seqformer_R50",), "no weights are shipped for 'ytvis19/seqformer_R50'"),
-        (("other.safetensors",), "weights 'other.safetensors' need a config: give `config_file`"),
+        (
+            ("ytvis19/seqformer_R50",),
+            "no trained weights for 'ytvis19/seqformer_R50'; available: .*released/",
+        ),
+        (("other.pth",), "weights 'other.pth' need a config: give `config_file`"),
+        (("other.safetensors",), "weights 'other.safetensors' cannot be read: No such file"),
         ((None, "config.yaml"), "`config_file` needs a weights file"),
     ],
 )
@@ -74,7 +103,7 @@ def test_missing_models(arguments: tuple, message: str) -> None:
 def test_a_weights_file_with_its_config(tmp_path: Path) -> None:
     save_file({}, tmp_path / "empty.safetensors")
     config = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
-    with pytest.raises(InputError, match="weights and config do not match: the file lacks"):
+    with pytest.raises(InputError, match="empty.safetensors' have no state dict"):
         VideoPredictor.from_pretrained(tmp_path / "empty.safetensors", config_file=config)
 
 

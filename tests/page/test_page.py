@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from fractions import Fraction
@@ -24,10 +25,12 @@ from seqformer.inference.tracing import trace
 from seqformer.page.data import fit_points, mask_outline
 from seqformer.page.write import check_page, page_size, write_page
 from seqformer.structures import Tracklet, VideoResult
-from seqformer.video import VideoReader, VideoWriter
+from seqformer.video import FrameTime, VideoReader, VideoWriter
 from seqformer.visualization import instance_color
 
-T, HEIGHT, WIDTH, FPS = 12, 96, 128, 10
+T, HEIGHT, WIDTH = 12, 96, 128
+STARTS = [Fraction(n, 10) for n in (0, 1, 2, 3, 8, 9, 10, 11, 12, 25, 26, 27)]  # seconds, with two pauses
+TIMES = [FrameTime(start, Fraction(1, 10)) for start in STARTS]
 GREY = 16  # difference in brightness of consecutive frames
 
 
@@ -88,7 +91,7 @@ def page(traced: tuple[VideoPredictor, ClipTracer, list[int]], tmp_path_factory)
         tracer,
         ["cat", "</script><b>dog"],
         title="A <video>",
-        fps=Fraction(FPS),
+        times=TIMES,
         threshold=0.4,
     )
     return path
@@ -287,7 +290,15 @@ def test_steps_show_exactly_the_frame(opened: Page) -> None:
     for t in (11, 0, 7, 6, 8):
         opened.slide("scrub", t)
         assert opened.drawn_frame() == t
-    assert opened.js("return $('clock').textContent").startswith("Frame 8 of 12")
+    assert opened.js("return $('clock').textContent") == "Frame 8 of 12 · 1.20 s"
+    assert opened.js("return $('facts').textContent").startswith("12 frames, 2.8 s")
+
+
+def test_frames_keep_their_times(page: Path, tmp_path: Path) -> None:
+    encoded = re.search(r'id="movie"[^>]*>([^<]+)<', page.read_text("utf-8"))[1]
+    (tmp_path / "page.mp4").write_bytes(base64.b64decode(encoded))
+    with VideoReader(tmp_path / "page.mp4") as video:
+        assert [video.time.start for _ in video] == STARTS
 
 
 def test_plays_to_the_end(opened: Page) -> None:

@@ -57,6 +57,7 @@ def test_classes_have_names(names: list[str], expected: list[str]) -> None:
 
 
 def test_instance_that_was_never_visible() -> None:
-    builder = TrackletBuilder()
-    builder.add([FrameResult(0, [], [EndedInstance(3, [(0, 0.9)]), EndedInstance(4, [])])])
-    assert builder.result((2, 2)).tracklets == [Tracklet(3, 0, 0.9, [None], "class 0", (2, 2))]
+    for keep_empty, expected in ((True, [Tracklet(3, 0, 0.9, [None], "class 0", (2, 2))]), (False, [])):
+        builder = TrackletBuilder(keep_empty=keep_empty)
+        builder.add([FrameResult(0, [], [EndedInstance(3, [(0, 0.9)]), EndedInstance(4, [])])])
+        assert builder.result((2, 2)).tracklets == expected

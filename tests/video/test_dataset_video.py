@@ -27,7 +27,7 @@ def dataset(tmp_path: Path) -> Path:
 
 def test_frames_are_in_the_order_of_the_dataset(tmp_path: Path, dataset: Path) -> None:
     video = open_dataset_video(dataset=dataset, images=tmp_path, video_id=2)
-    assert (video.video.id, video.video.length, video.fps, video.problem) == (2, T, None, None)
+    assert (video.video.id, video.video.length, video.times, video.problem) == (2, T, None, None)
     assert video.dataset.names == {1: "person"}
     brightness = [int(picture[:, 60].mean()) for picture in video.pick([3, 0, T - 1])]
     assert brightness == [60 + 3 * t for t in (T - 1 - 3, T - 1, 0)]
@@ -36,7 +36,7 @@ def test_frames_are_in_the_order_of_the_dataset(tmp_path: Path, dataset: Path) -
 def test_a_video_without_a_dataset(tmp_path: Path) -> None:
     video = open_dataset_video(encode(tmp_path / "a.mp4", T))
     assert (video.video.id, video.video.height, video.video.width) == (1, HEIGHT, WIDTH)
-    assert (video.video.length, video.fps, video.dataset) == (T, 10.0, None)
+    assert (video.video.length, video.times, video.dataset) == (T, [t / 10 for t in range(T)], None)
     assert [picture.shape for picture in video.pick([T - 1])] == [(HEIGHT, WIDTH, 3)]
     assert open_dataset_video(tmp_path / "a.mp4", video_id=7).video.id == 7
 

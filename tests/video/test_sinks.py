@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from videos import encode, frames, pictures
+from videos import cut, encode, frames, join, packets_of, pictures, sound
 
 from seqformer.errors import InputError
 from seqformer.video import (
     FrameFolderWriter,
+    FrameTime,
+    GrowingVideoWriter,
     VideoReader,
     VideoWriter,
     open_source,
@@ -46,6 +49,97 @@ def test_odd_sizes_grow_by_one_pixel(tmp_path, size):
         last = list(video)[-1]
         wanted = frames(5, height, width)[-1]
         assert np.abs(last[:height, :width].astype(int) - wanted).mean() < 4
+
+
+TIMES = [Fraction(n, 10) for n in (0, 1, 2, 3, 16, 17, 18, 40)]
+
+
+@pytest.mark.parametrize("kind", [VideoWriter, GrowingVideoWriter])
+@pytest.mark.parametrize("fps", [Fraction(10), Fraction(7)])
+def test_frames_keep_their_times(tmp_path, kind, fps):
+    with kind(tmp_path / "a.mp4", 96, 128, fps) as writer:
+        for frame, start in zip(frames(8), TIMES, strict=True):
+            writer.write(frame, FrameTime(start, Fraction(1, 2)))
+    with VideoReader(tmp_path / "a.mp4") as video:
+        times = [(float(video.time.start), float(video.time.duration)) for _ in video]
+    assert [start for start, _ in times] == pytest.approx(TIMES, abs=1e-4)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.start_time == 0
+        assert float(stream.duration * stream.time_base) == pytest.approx(4.5, abs=1e-3)
+
+
+def test_streamed_video_starts_at_the_first_frame(tmp_path):
+    path = tmp_path / "a.mp4"
+    with GrowingVideoWriter(path, 96, 128, Fraction(10)) as writer:
+        for t, frame in enumerate(frames(40)):
+            writer.write(frame)
+            if t == 35:
+                path.with_name("killed.mp4").write_bytes(path.read_bytes())
+    for name in ("a.mp4", "killed.mp4"):
+        assert packets_of(tmp_path / name, "video")[0][0] == 0
+        with av.open(str(tmp_path / name)) as container:
+            assert container.streams.video[0].start_time == 0
+
+
+def test_equal_times(tmp_path):
+    with VideoWriter(tmp_path / "a.mp4", 96, 128, Fraction(10)) as writer:
+        for frame in frames(5):
+            writer.write(frame, FrameTime(Fraction(1), Fraction(0)))
+    with VideoReader(tmp_path / "a.mp4") as video:
+        assert len(list(video)) == 5
+
+
+def write_copy(source, path, growing=False):
+    with open_source(source) as video, open_writer(path, video, growing=growing) as writer:
+        for frame in video:
+            writer.write(frame, video.time)
+
+
+@pytest.mark.parametrize("growing", [False, True])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("in.mp4", "aac"), ("in.mkv", "libopus"), ("in.ts", "aac"), ("in.mkv", "flac")]
+)
+def test_sound_is_copied(tmp_path, name, codec, growing):
+    heard = sound(tmp_path / "sound.mka", 3, codec, 48000)
+    source = join(tmp_path / name, encode(tmp_path / "silent.mp4", 30), heard)
+    write_copy(source, tmp_path / "out.mp4", growing)
+    before, after = packets_of(heard, "audio"), packets_of(tmp_path / "out.mp4", "audio")
+    assert len(after) == len(before) > 10
+    assert [data for _, data in after] == [data for _, data in before]
+    assert len(packets_of(tmp_path / "out.mp4", "video")) == 30
+    assert sorted(path.name for path in tmp_path.glob("*out*")) == ["out.mp4"]
+    data = (tmp_path / "out.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize("delays", [(0.5, 0), (0, 0.5), (0, 0)])
+def test_sound_and_picture_stay_together(tmp_path, delays):
+    silent, heard = encode(tmp_path / "silent.mp4", 20), sound(tmp_path / "sound.mka", 2)
+    source = join(tmp_path / "in.mkv", silent, heard, delays=delays)
+    write_copy(source, tmp_path / "out.mp4")
+    gaps = [
+        packets_of(path, "video")[5][0] - packets_of(path, "audio")[5][0]
+        for path in (source, tmp_path / "out.mp4")
+    ]
+    assert gaps[1] == pytest.approx(gaps[0], abs=0.002)
+
+
+def test_sound_of_a_truncated_file(tmp_path):
+    silent, heard = encode(tmp_path / "silent.mp4", 40, noise=True), sound(tmp_path / "sound.mka", 4)
+    source = cut(join(tmp_path / "in.mkv", silent, heard), 0.5)
+    write_copy(source, tmp_path / "out.mp4")
+    video, audio = (packets_of(tmp_path / "out.mp4", kind) for kind in ("video", "audio"))
+    assert 10 < len(video) < 30
+    assert audio[-1][0] == pytest.approx(video[-1][0], abs=0.5)
+
+
+def test_sound_that_mp4_cannot_store(tmp_path, caplog):
+    heard = sound(tmp_path / "sound.mka", 2, "pcm_alaw")
+    write_copy(join(tmp_path / "in.avi", encode(tmp_path / "a.avi", 20), heard), tmp_path / "out.mp4")
+    assert len(packets_of(tmp_path / "out.mp4", "video")) == 20
+    (message,) = caplog.messages
+    assert "in.avi' is not saved: .mp4 cannot store pcm_alaw" in message
 
 
 def test_browsers_play_it(tmp_path):
@@ -125,3 +219,32 @@ def test_open_writer(tmp_path):
         open_writer(tmp_path / "out.avi", source)
     with pytest.raises(InputError, match="is the input"):
         open_writer(tmp_path / "in.mp4", source)
+
+
+def test_a_growing_video_has_its_name_only_when_it_can_be_played(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    with GrowingVideoWriter(path, 96, 128, Fraction(10)) as writer:
+        for index, frame in enumerate(frames(60)):
+            writer.write(frame)
+            if index == 2:
+                assert not path.exists()
+            if path.exists():
+                with av.open(str(path)) as container:
+                    assert sum(1 for _ in container.decode(video=0)) >= 1
+        assert path.exists(), "no fragment was written"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("kind", [VideoWriter, GrowingVideoWriter])
+def test_two_writers_of_one_file_are_refused(tmp_path: Path, kind: type[VideoWriter]) -> None:
+    path = tmp_path / "out.mp4"
+    with kind(path, 96, 128, Fraction(10)) as writer:
+        writer.write(frames(1)[0])
+        with (
+            pytest.raises(InputError, match=r"out.mp4' is in use by another run"),
+            kind(path, 96, 128, Fraction(10)),
+        ):
+            pytest.fail("was opened")
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]

@@ -57,7 +57,8 @@ def instance(number: int, masks: list, score: float | None = 0.9) -> ShownInstan
 
 
 def grey_frames(numbers: tuple[int, ...] = tuple(range(T))) -> Frames:
-    return Frames([np.full((HEIGHT, WIDTH, 3), 120, np.uint8) for _ in numbers], numbers, 10.0)
+    pictures = [np.full((HEIGHT, WIDTH, 3), 120, np.uint8) for _ in numbers]
+    return Frames(pictures, numbers, [t / 10 for t in range(max(numbers) + 1)])
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ Names and defaults follow the published Detectron2-style SeqFormer configs, whos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -16,6 +18,10 @@ from detectron2.config import get_cfg
 from seqformer.errors import InputError
 
 __all__ = ["add_seqformer_config", "load_config"]
+
+_logger = logging.getLogger(__name__)
+
+_MOST_ALIASES = 20  # each can multiply what a YAML file says
 
 
 def add_seqformer_config(cfg: CN) -> None:
@@ -121,8 +127,13 @@ def add_seqformer_config(cfg: CN) -> None:
     # Number of last frames over which an instance's velocity is fitted.
     seqformer.MOTION_WINDOW = 5
     # "queries": the 10 best queries, each with every class above the threshold. "pairs": the 10 best
-    # (query, class) pairs, as in the original release.
+    # (query, class) pairs. "original": everything as in the original release, for its weights: frames are
+    # resized to MIN_SIZE_TEST (the longer side is rounded down, MAX_SIZE_TEST is not used) and not padded,
+    # the 10 best pairs are the results, masks are resized straight to the size of the video, and results
+    # without a mask are left out.
     seqformer.RESULT_PROTOCOL = "queries"
+    # True: an instance that has no mask in any frame is a result, as published. It counts as false in AP.
+    seqformer.KEEP_EMPTY = False
 
     # Any timm model as a backbone (BACKBONE.NAME "build_timm_backbone").
     cfg.MODEL.TIMM = CN()
@@ -163,8 +174,15 @@ def add_seqformer_config(cfg: CN) -> None:
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
 
+    # Evaluation also computes HOTA, MOTA and IDF1. Results with scores below the threshold are left out of
+    # these and of ID switches, but not of AP.
+    cfg.TEST.TRACKING_METRICS = False
+    cfg.TEST.TRACKING_SCORE_THRESHOLD = 0.0
+
     # Steps between two lines of metrics; a line shows medians over these steps.
     cfg.LOG_PERIOD = 20
+    # Experiment trackers that get the metrics as well: "wandb", "mlflow".
+    cfg.LOG_WRITERS = ()
     # Training on several processes tolerates parameters without a gradient; the published network has some.
     cfg.FIND_UNUSED_PARAMETERS = True
 
@@ -172,23 +190,44 @@ def add_seqformer_config(cfg: CN) -> None:
 def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
     """Reads a config file and overrides some of its keys.
 
-    If the config asks for CUDA and no GPU is available, the CPU is used.
+    If no GPU is available, a config whose MODEL.DEVICE is CUDA (the default) runs on the CPU, and says so in
+    the log. In ``opts`` it is an error.
 
     Args:
         config_file: a YAML file. Its ``_BASE_`` may name another one.
         opts: ``KEY VALUE KEY VALUE ...``.
 
     Raises:
-        InputError: if the file is missing or not YAML, a key is unknown, or a value has the wrong type.
+        InputError: if the file is missing, not YAML or would execute code, a key is unknown, or a value has
+            the wrong type; if ``opts`` ask for a GPU and there is none.
     """
-    cfg = get_cfg()
-    add_seqformer_config(cfg)
     path = Path(config_file)
     if not path.is_file():
         raise InputError(f"no config file '{path}'")
+    return _build(lambda cfg: _merge_file(cfg, path), f"config file '{path}'", opts)
+
+
+def config_from_values(values: Mapping[str, Any], source: str, opts: Sequence[str] = ()) -> CN:
+    """Returns a config with the given values, like :func:`load_config`.
+
+    Args:
+        values: values by key, nested.
+        source: where the values are from, for messages.
+        opts: ``KEY VALUE KEY VALUE ...``.
+
+    Raises:
+        InputError: if a key is unknown, or a value has the wrong type.
+    """
+    return _build(lambda cfg: cfg.merge_from_other_cfg(CN(dict(values))), source, opts)
+
+
+def _build(merge: Callable[[CN], None], source: str, opts: Sequence[str]) -> CN:
+    cfg = get_cfg()
+    add_seqformer_config(cfg)
     try:
-        cfg.merge_from_file(str(path))
+        merge(cfg)
     except (
+        RecursionError,
         KeyError,
         ValueError,
         TypeError,
@@ -197,7 +236,7 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
         OSError,
         yaml.YAMLError,
     ) as error:
-        raise InputError(f"config file '{path}': {_one_line(error)}") from error
+        raise InputError(f"{source}: {_one_line(error)}") from error
     if len(opts) % 2:
         raise InputError(f"options must be KEY VALUE pairs, but '{opts[-1]}' has no value")
     try:
@@ -205,8 +244,23 @@ def load_config(config_file: str | Path, opts: Sequence[str] = ()) -> CN:
     except (KeyError, ValueError, AssertionError, AttributeError) as error:
         raise InputError(f"options {' '.join(opts)}: {_one_line(error)}") from error
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        if "MODEL.DEVICE" in opts[::2]:
+            raise InputError(
+                f"MODEL.DEVICE '{cfg.MODEL.DEVICE}' cannot be used: PyTorch {torch.__version__} finds no GPU "
+                "(cpu works everywhere)"
+            )
+        _logger.info("no GPU is available: MODEL.DEVICE is cpu instead of %s", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def _merge_file(cfg: CN, path: Path) -> None:
+    """Merges a YAML file. Tags that would execute code are errors of the file."""
+    with path.open(encoding="utf-8") as file:
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(file, yaml.SafeLoader))
+    if aliases > _MOST_ALIASES:
+        raise ValueError(f"{aliases} aliases (*name), more than {_MOST_ALIASES}")
+    cfg.merge_from_file(str(path), allow_unsafe=False)
 
 
 def _one_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 
-__all__ = ["InputError", "check_number", "exit_on_bad_input", "name_flags"]
+__all__ = ["DivergedError", "InputError", "check_number", "exit_on_bad_input", "name_flags"]
 
 
 class InputError(ValueError):
@@ -17,6 +17,10 @@ class InputError(ValueError):
 
     Messages quote function arguments in backticks, such as `threshold`; see :func:`name_flags`.
     """
+
+
+class DivergedError(InputError):
+    """Raised in training when losses, predictions or weights are not finite. The message says which."""
 
 
 @contextmanager

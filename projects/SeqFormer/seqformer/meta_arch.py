@@ -16,7 +16,7 @@ from seqformer.inference.video import VideoInference
 from seqformer.modeling.criterion import Criterion, LayerPrediction
 from seqformer.modeling.matcher import HungarianMatcher, VideoTargets
 from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
-from seqformer.tracking import MotionOptions, TrackletBuilder
+from seqformer.tracking import MotionOptions
 
 __all__ = ["SeqFormer"]
 
@@ -44,6 +44,7 @@ _INFERENCE_KEYS = {
     "threshold": "APPLY_CLS_THRES",
     "multi_class": "MULTI_CLS_ON",
     "protocol": "RESULT_PROTOCOL",
+    "keep_empty": "KEEP_EMPTY",
     "clip_matching": "CLIP_MATCHING",
     "auto_memory_gb": "AUTO_MEMORY_GB",
     "clip_length": "CLIP_LENGTH",
@@ -109,6 +110,7 @@ class SeqFormer(nn.Module):
             transformer = Transformer(**_values(c, _TRANSFORMER_KEYS))
             queries = QueryNetwork(build_backbone(cfg), transformer, **_values(c, _QUERY_KEYS))
         matcher = HungarianMatcher(c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU, alpha=c.FOCAL_ALPHA)
+        padding = {"size_divisibility": 1} if options.original else {}
         weights = {
             "loss_ce": c.CLASS_WEIGHT,
             "loss_bbox": c.L1_WEIGHT,
@@ -117,7 +119,7 @@ class SeqFormer(nn.Module):
             "loss_dice": c.DICE_WEIGHT,
         }
         return {
-            "network": SeqFormerNetwork(queries, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD),
+            "network": SeqFormerNetwork(queries, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, **padding),
             "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA, groups=c.QUERY_GROUPS),
             "options": options,
             "deep_supervision": c.DEEP_SUPERVISION,
@@ -219,7 +221,7 @@ class SeqFormer(nn.Module):
         image_size = tuple(images[0].shape[-2:])
         output_size = (video.get("height", image_size[0]), video.get("width", image_size[1]))
         inference = VideoInference(self.network, self.options, len(images))
-        tracklets = TrackletBuilder(self.options.max_results)
+        tracklets = self.options.tracklets()
         for final in inference.run(images):
             tracklets.add(inference.frame_results(final, image_size, output_size))
         result = tracklets.result(output_size)

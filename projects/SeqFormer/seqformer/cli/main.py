@@ -20,10 +20,11 @@ __all__ = ["main"]
 _COMMANDS = {
     "predict": "segment and track the instances of a video",
     "train": "train a model, or evaluate it with --eval-only",
-    "evaluate": "compute AP and ID switches of a results.json",
+    "evaluate": "compute AP, HOTA, IDF1 and ID switches of a results.json",
     "figure": "draw the paper's figures for a video, or compare results",
     "check": "list all problems of a dataset",
     "convert": "convert datasets, results and checkpoints",
+    "models": "list the trained models for --model",
     "env": "report installed and missing packages",
 }
 

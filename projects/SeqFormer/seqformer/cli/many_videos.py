@@ -17,6 +17,7 @@ import torch.distributed as dist
 from seqformer.engine import started_by_torchrun
 from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES
+from seqformer.video import origin_of, read_origin
 
 __all__ = ["Share", "several_videos", "shared_out", "targets_of"]
 
@@ -90,7 +91,7 @@ class Share:
         """
         failures: list[tuple[Path, str]] = []
         for video, target in targets[self.rank :: self.count]:
-            if _is_done(target):
+            if _is_done(video, target):
                 print(f"{target} exists: skipped")
                 continue
             try:
@@ -121,6 +122,7 @@ def shared_out() -> Iterator[Share]:
     dist.destroy_process_group()
 
 
-def _is_done(target: Path) -> bool:
+def _is_done(video: Path, target: Path) -> bool:
     unfinished = target.with_name(target.name + ".unfinished")
-    return target.is_file() and target.with_suffix(".json").is_file() and not unfinished.exists()
+    whole = target.is_file() and target.with_suffix(".json").is_file() and not unfinished.exists()
+    return whole and read_origin(target) == origin_of([video])

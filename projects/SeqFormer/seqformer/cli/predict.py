@@ -1,5 +1,6 @@
 """Segments and tracks the instances of a video.
 
+    seqformer predict video.mp4 --output output/video.mp4 --model released/seqformer_R50_joint
     seqformer predict street.mp4 --output output/street.mp4
     seqformer predict camera:0 --output output/camera.mp4
     seqformer predict street.mp4 --html output/street.html
@@ -30,14 +31,15 @@ import numpy as np
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
+from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.many_videos import several_videos, shared_out, targets_of
+from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
 from seqformer.cli.program import program
 from seqformer.cli.streaming_job import StreamingJob
 from seqformer.cli.whole_video import WrittenVideo, track_video
 from seqformer.engine import keep_freed_memory
 from seqformer.errors import InputError, name_flags
-from seqformer.inference import VideoPredictor, classes, model_config
-from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
+from seqformer.inference import VideoPredictor, classes
 from seqformer.page import check_page
 from seqformer.video import FrameSource, open_source
 from seqformer.visualization.rows import check_threshold
@@ -49,25 +51,15 @@ DEFAULT_THRESHOLD = 0.4
 _INTERRUPTED = 130  # exit code, 128 + SIGINT
 _FLAGS = {
     "output": "--output",
+    "overwrite": "--overwrite",
     "resume": "--resume",
     "threshold": "--confidence-threshold",
-    "weights": "--weights",
+    **MODEL_FLAGS,
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config-file",
-        default=str(get_config_file(SHIPPED_MODEL)),
-        metavar="FILE",
-        help="config of the model (default: the shipped one)",
-    )
-    parser.add_argument(
-        "--weights",
-        metavar="FILE",
-        help="weights that match the config, .pth or .safetensors (default: MODEL.WEIGHTS of --opts or the "
-        "config; the shipped weights for the default config)",
-    )
+    add_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "videos",
@@ -84,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="PATH",
         help="an .mp4 file, or a folder for pictures or for several videos (default: output/INPUT_NAME.mp4)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace existing files; without it, only the output of the same input is replaced",
     )
     parser.add_argument(
         "--confidence-threshold",
@@ -110,13 +107,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--display", action="store_true", help="stream, and show the drawn frames in a window"
     )
-    parser.add_argument(
-        "--opts",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="KEY VALUE",
-        help="config overrides; must be the last option",
-    )
 
 
 def with_progress(frames: Iterable[np.ndarray], total: int | None, what: str) -> Iterable[np.ndarray]:
@@ -133,7 +123,7 @@ def run(args: argparse.Namespace) -> int | None:
         InputError: if the input, the model or the output cannot be used.
     """
     try:
-        with name_flags(_FLAGS):
+        with name_flags(_FLAGS), trust_checkpoints(args.trust_checkpoint):
             return _run(args)
     except KeyboardInterrupt:
         print("\ninterrupted; finished files are kept, unfinished ones are removed", file=sys.stderr)
@@ -144,13 +134,14 @@ def _run(args: argparse.Namespace) -> int | None:
     check_threshold(args.confidence_threshold)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("seqformer").setLevel(logging.INFO)
-    cfg = model_config(args.config_file, args.weights, args.opts)
+    cfg = load_model_config(args)
     if cfg.MODEL.DEVICE == "cpu":
         keep_freed_memory()
     inputs = args.videos or args.input or []
     if videos := several_videos(inputs):
         if args.html:
             raise InputError(f"--html is for one video, but there are {len(videos)}: run them one by one")
+        say_notice(args, videos)
         return _many_videos(args, cfg, videos)
     with open_source("camera:0" if args.webcam else inputs or args.video_input) as source:
         if args.resume and not source.paths:
@@ -160,6 +151,7 @@ def _run(args: argparse.Namespace) -> int | None:
                 "--html needs the whole video: it cannot be used with a camera or address, --streaming, "
                 "--resume or --display"
             )
+        say_notice(args, source.paths)
         output = Path(args.output or Path("output") / f"{source.name}.mp4")
         _one_video(args, cfg, source, output, lambda: VideoPredictor(cfg))
     return None
@@ -207,6 +199,7 @@ def _one_video(
             category_ids=ids,
             threshold=args.confidence_threshold,
             resume=args.resume,
+            overwrite=args.overwrite,
             show=_show_frame if args.display else None,
         )
         written = _stream(job, make_predictor())
@@ -221,12 +214,13 @@ def _one_video(
             category_ids=ids,
             threshold=args.confidence_threshold,
             page=args.html,
+            overwrite=args.overwrite,
             progress=with_progress,
         )
     seconds = time.perf_counter() - start
     if written.problem:
         print(f"warning: {written.problem}", file=sys.stderr)
-    instances = f"{written.num_drawn} instances with a score of at least {args.confidence_threshold:g}"
+    instances = f"{written.num_instances} instances with a score of at least {args.confidence_threshold:g}"
     print(f"{instances} in {written.length} frames, {seconds:.1f} seconds")
     print(*(path for path in (written.output, written.results, args.html) if path), sep="\n")
 

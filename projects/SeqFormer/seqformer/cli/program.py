@@ -9,13 +9,22 @@ from typing import Protocol
 
 from seqformer.errors import exit_on_bad_input
 
-__all__ = ["Program", "program"]
+__all__ = ["Program", "add_trust_argument", "program"]
 
 
 class Program(Protocol):
     """Runs a command with the given arguments, by default those of the process."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> None: ...
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --trust-checkpoint, the argument of :func:`seqformer.checkpoints.trust_checkpoints`."""
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="let weights execute code when they are loaded, as pickles of other projects do",
+    )
 
 
 def program(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import signal
 import time
@@ -12,18 +11,19 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from seqformer.cli.whole_video import Progress, WrittenVideo, no_progress, results_path
+from seqformer.cli.whole_video import Progress, WrittenVideo, check_existing, no_progress, results_path
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
 from seqformer.formats.results import write_results
 from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
-from seqformer.video import FrameSource, FrameWriter, open_writer
+from seqformer.video import FrameSource, FrameTime, FrameWriter, open_writer, origin_of
 from seqformer.visualization import draw_frame
 
 __all__ = ["StreamingJob"]
@@ -82,10 +82,12 @@ class StreamingJob:
         video_id: video id for the JSON file.
         threshold: minimum current score of the instances to draw.
         resume: continue an interrupted job, if there is one.
+        overwrite: replace existing files even if they were not made from this video.
         show: called with each drawn frame.
 
     Raises:
-        InputError: if there is an interrupted job and ``resume`` is not set, or the output cannot be written.
+        InputError: if there is an interrupted job and ``resume`` is not set, or one of another video, or the
+            output exists or cannot be written.
 
     Examples:
         >>> with open_source("camera:0") as source:
@@ -103,11 +105,11 @@ class StreamingJob:
         video_id: int = 1,
         threshold: float = 0.4,
         resume: bool = False,
+        overwrite: bool = False,
         show: Callable[[np.ndarray], None] | None = None,
     ):
         self.output = Path(output)
         self.unfinished = self.output.with_name(self.output.name + ".unfinished")
-        self._drawn: set[int] = set()  # ids
         self._source = source
         self._class_names = class_names
         self._category_ids = category_ids
@@ -122,10 +124,21 @@ class StreamingJob:
             )
         self._writer = open_writer(self.output, source, growing=True, resumed=self._resume)
         self._results_path = results_path(self._writer)
+        self._origin = origin_of(source.paths) or ""
+        if not self._resume and not overwrite:
+            check_existing(source, self.output, self._results_path)
+        if self._resume and self._origin_path.is_file() and self._origin_path.read_text() != self._origin:
+            raise InputError(
+                f"'{self.unfinished}' is from an interrupted run on another input: choose another `output`"
+            )
 
     @property
     def _state_path(self) -> Path:
         return self.unfinished / "state.pth"
+
+    @property
+    def _origin_path(self) -> Path:
+        return self.unfinished / "origin"
 
     def run(self, stream: StreamingPredictor, progress: Progress = no_progress) -> WrittenVideo:
         """Tracks the video to its end.
@@ -146,6 +159,7 @@ class StreamingJob:
             self._restore(stream)
         try:
             self.unfinished.mkdir(parents=True, exist_ok=True)
+            self._origin_path.write_text(self._origin)
         except OSError as error:
             raise InputError(f"'{self.output}' cannot be written: {error.strerror}") from error
 
@@ -167,12 +181,12 @@ class StreamingJob:
                 raise
             if not stream.count:
                 raise self._failure or InputError("the video has no frames")
-            self._write_results(stream, spool)
+            num_instances = self._write_results(stream, spool)
         shutil.rmtree(self.unfinished, ignore_errors=True)
         if self._failure:
             raise InputError(f"{self._failure}; the {stream.count} frames before are in '{self.output}'")
         return WrittenVideo(
-            self.output, self._results_path, stream.count, len(self._drawn), self._source.problem
+            self.output, self._results_path, stream.count, num_instances, self._source.problem
         )
 
     def _track(
@@ -186,7 +200,7 @@ class StreamingJob:
         """Tracks all frames, and writes results to the spool and drawn frames to the writer."""
         again = 0
         for result, frame in zip(read_spool(spool.path), islice(frames, stream.num_final), strict=False):
-            writer.write(self._draw(frame, result))
+            writer.write(self._draw(frame, result), self._source.time)
             again += 1
             if interruption.requested:
                 raise KeyboardInterrupt
@@ -195,12 +209,13 @@ class StreamingJob:
                 f"the input has {again} frames, but the interrupted run had processed {stream.num_final}: "
                 "use the same input, or start without `resume`"
             )
-        waiting: deque[np.ndarray] = deque()
+        waiting: deque[tuple[np.ndarray, FrameTime]] = deque()
 
         def write(results: Iterable[FrameResult]) -> None:
             for result in results:
                 spool.write(result)
-                writer.write(self._draw(waiting.popleft(), result))
+                frame, time = waiting.popleft()
+                writer.write(self._draw(frame, result), time)
 
         clock = _Clock(time.monotonic())
         for frame in frames:
@@ -209,7 +224,7 @@ class StreamingJob:
             except InputError as error:
                 self._failure = error
                 break
-            waiting.append(frame)
+            waiting.append((frame, self._source.time))
             write(results)
             if interruption.requested and not self._source.paths:
                 break
@@ -229,7 +244,6 @@ class StreamingJob:
 
     def _draw(self, frame: np.ndarray, result: FrameResult) -> np.ndarray:
         instances = [instance for instance in result.instances if instance.score >= self._threshold]
-        self._drawn.update(instance.instance_id for instance in instances)
         frame = draw_frame(frame, instances, self._class_names)
         if self._show:
             self._show(frame)
@@ -237,26 +251,38 @@ class StreamingJob:
 
     def _save(self, stream: StreamingPredictor, spool: ResultSpool, clock: _Clock) -> None:
         start = time.monotonic()
+        self._write_results(stream, spool)  # first, so that a job that can be resumed has results
         with replaced_when_complete(self._state_path) as part:
             try:
                 torch.save(stream.state(), part)
             except RuntimeError as error:  # such as a full disk
                 reason = str(error).splitlines()[0]
                 raise InputError(f"cannot write '{self._state_path}': {reason}") from error
-        self._write_results(stream, spool)
         clock.last = time.monotonic()
         clock.took = clock.last - start
 
-    def _write_results(self, stream: StreamingPredictor, spool: ResultSpool) -> None:
-        """Writes results.json for the frames so far. Needs memory for all their RLEs while it runs."""
+    def _write_results(self, stream: StreamingPredictor, spool: ResultSpool) -> int:
+        """Writes results.json for the frames so far. Needs memory for all their RLEs while it runs.
+
+        Returns:
+            The number of instances with a score of at least the threshold.
+        """
         builder = stream.tracklets()
         builder.add(read_spool(spool.path))
         tracklets = builder.tracklets((self._source.height, self._source.width))
-        entries = (tracklet.to_json(self._video_id, self._category_ids) for tracklet in tracklets)
-        write_results(self._results_path, entries)
+        counted: set[int] = set()  # ids
+
+        def entries() -> Iterator[dict[str, Any]]:
+            for tracklet in tracklets:
+                if tracklet.score >= self._threshold:
+                    counted.add(tracklet.instance_id)
+                yield tracklet.to_json(self._video_id, self._category_ids)
+
+        write_results(self._results_path, entries())
+        return len(counted)
 
     def _restore(self, stream: StreamingPredictor) -> None:
         try:
             stream.restore(torch.load(self._state_path, weights_only=True))
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except Exception as error:  # damaged files raise nearly everything
             raise InputError(f"'{self._state_path}' cannot be read: start without `resume`") from error

@@ -2,6 +2,7 @@
 
     seqformer train --config-file configs/ytvis19/seqformer_R50.yaml --num-gpus 8
     seqformer train --config-file FILE --eval-only MODEL.WEIGHTS model_final.pth
+    seqformer train --model released/seqformer_R50_joint --eval-only
     torchrun --nproc_per_node 4 --no-python seqformer train --config-file FILE
 
 torchrun starts several processes, on GPUs or CPUs.
@@ -12,6 +13,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,9 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from seqformer.cli.program import program
+from seqformer import model_zoo
+from seqformer.checkpoints import trust_checkpoints
+from seqformer.cli.program import add_trust_argument, program
 from seqformer.config import load_config
 from seqformer.data import resolve_datasets
 from seqformer.engine import (
@@ -34,6 +39,7 @@ from seqformer.engine import (
 )
 from seqformer.errors import InputError, exit_on_bad_input
 from seqformer.evaluation import YTVISEvaluator
+from seqformer.formats.files import locked
 
 __all__ = ["add_arguments", "main", "run", "train_or_evaluate"]
 
@@ -43,7 +49,13 @@ _INTERRUPTED = 130  # exit code, 128 + SIGINT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config-file", metavar="FILE", help="config of the model and the training")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--config-file", metavar="FILE", help="config of the model and the training")
+    model.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a model listed by `seqformer models`: its config, with its trained weights as MODEL.WEIGHTS",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",
@@ -69,11 +81,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="rendezvous address for multi-machine training (default: %(default)s)",
     )
+    add_trust_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """Returns the frozen config, creates OUTPUT_DIR and starts logging.
+@contextmanager
+def setup(args: argparse.Namespace) -> Iterator[CfgNode]:
+    """Yields the frozen config. Creates OUTPUT_DIR, locks it and starts logging.
 
     Raises:
         InputError: if the config, a dataset or OUTPUT_DIR cannot be used.
@@ -85,12 +99,17 @@ def setup(args: argparse.Namespace) -> CfgNode:
     elif not cfg.DATASETS.TEST:
         raise InputError("--eval-only needs datasets in DATASETS.TEST")
     cfg.freeze()
-    try:
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seqformer")
-        default_setup(cfg, args)
-    except OSError as error:
-        raise InputError(f"OUTPUT_DIR '{cfg.OUTPUT_DIR}' cannot be written: {error.strerror}") from error
-    return cfg
+    folder = f"OUTPUT_DIR '{cfg.OUTPUT_DIR}'"
+    with locked(Path(cfg.OUTPUT_DIR, ".lock"), folder) if comm.is_main_process() else nullcontext():
+        try:
+            setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="seqformer")
+            default_setup(cfg, args)
+            logging.raiseExceptions = (
+                False  # a full disk must not end in a traceback for each line of the log
+            )
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+        yield cfg
 
 
 def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> Any:
@@ -112,7 +131,12 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
     """
 
     def make_evaluator(dataset_name: str) -> YTVISEvaluator:
-        return YTVISEvaluator(dataset_name, Path(cfg.OUTPUT_DIR, "inference", dataset_name))
+        return YTVISEvaluator(
+            dataset_name,
+            Path(cfg.OUTPUT_DIR, "inference", dataset_name),
+            tracking_metrics=cfg.TEST.TRACKING_METRICS,
+            score_threshold=cfg.TEST.TRACKING_SCORE_THRESHOLD,
+        )
 
     if eval_only:
         model = load_evaluated_model(cfg, resume=resume)
@@ -124,8 +148,7 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
 
 def _process(args: argparse.Namespace) -> None:
     """Trains or evaluates in one process."""
-    with exit_on_bad_input():
-        cfg = setup(args)
+    with exit_on_bad_input(), setup(args) as cfg, trust_checkpoints(args.trust_checkpoint):
         logger.info("Device: %s", cfg.MODEL.DEVICE)
         if cfg.MODEL.DEVICE == "cpu":
             keep_freed_memory()
@@ -138,6 +161,9 @@ def run(args: argparse.Namespace) -> int | None:
     Raises:
         InputError: if the options cannot be used.
     """
+    if args.model:
+        args.config_file = str(model_zoo.get_config_file(args.model))
+        args.opts = ["MODEL.WEIGHTS", model_zoo.get_checkpoint_url(args.model), *args.opts]
     if not args.config_file:
         raise InputError("no config file: give --config-file configs/ytvis19/seqformer_R50.yaml")
     try:

@@ -14,12 +14,20 @@ import numpy as np
 from seqformer.errors import InputError
 from seqformer.formats.results import write_results
 from seqformer.inference import ClipTracer, VideoPredictor
-from seqformer.page import write_page
-from seqformer.video import FrameSource, FrameWriter, VideoWriter, open_writer
+from seqformer.page import read_page_origin, write_page
+from seqformer.video import (
+    FrameSource,
+    FrameTime,
+    FrameWriter,
+    VideoWriter,
+    open_writer,
+    origin_of,
+    read_origin,
+)
 from seqformer.visualization import draw_tracklets
 from seqformer.visualization.rows import best_tracklets
 
-__all__ = ["Progress", "WrittenVideo", "no_progress", "results_path", "track_video"]
+__all__ = ["Progress", "WrittenVideo", "check_existing", "no_progress", "results_path", "track_video"]
 
 Progress = Callable[[Iterable[np.ndarray], int | None, str], Iterable[np.ndarray]]
 """Yields frames while it shows progress: called with the frames, their number and what is being done."""
@@ -33,14 +41,14 @@ class WrittenVideo:
         output: the video, or the folder of pictures.
         results: the JSON file.
         length: number of frames.
-        num_drawn: number of drawn instances.
+        num_instances: number of instances with a score of at least the threshold.
         problem: one line about parts of the source that could not be read; None if all was read.
     """
 
     output: Path
     results: Path
     length: int
-    num_drawn: int
+    num_instances: int
     problem: str | None
 
 
@@ -62,6 +70,30 @@ def results_path(writer: FrameWriter) -> Path:
     return path
 
 
+def check_existing(source: FrameSource, output: Path, results: Path, page: str | Path | None = None) -> None:
+    """Checks that existing files may be replaced: only the output of the same input may be.
+
+    Args:
+        source: the input.
+        output: the video, or the folder of pictures.
+        results: the JSON file.
+        page: the page, if there will be one.
+
+    Raises:
+        InputError: if a file of another input would be replaced.
+    """
+    origin = origin_of(source.paths)
+    repeated = origin is not None and output.is_file() and read_origin(output) == origin
+    replaced = [] if repeated else [path for path in (output, results) if path.is_file()]
+    if page is not None and os.path.exists(page) and read_page_origin(page) != origin:
+        replaced.append(Path(page))
+    if replaced:
+        raise InputError(
+            f"'{replaced[0]}' exists and was not made from this input: choose another `output`, or give "
+            "`overwrite` to replace it"
+        )
+
+
 def track_video(
     make_predictor: Callable[[], VideoPredictor],
     source: FrameSource,
@@ -72,6 +104,7 @@ def track_video(
     video_id: int = 1,
     threshold: float = 0.4,
     page: str | Path | None = None,
+    overwrite: bool = False,
     progress: Progress = no_progress,
 ) -> WrittenVideo:
     """Tracks a video, draws its instances and saves the results.
@@ -85,10 +118,11 @@ def track_video(
         video_id: video id for the JSON file.
         threshold: minimum score of the instances to draw; the JSON file has all.
         page: an optional .html file; see :func:`seqformer.page.check_page`.
+        overwrite: replace existing files even if they were not made from this video.
         progress: shows the progress.
 
     Raises:
-        InputError: if the video cannot be read or has no frames, or a file cannot be written.
+        InputError: if the video cannot be read or has no frames, or a file exists or cannot be written.
 
     Examples:
         >>> predictor = VideoPredictor(cfg)
@@ -96,8 +130,11 @@ def track_video(
         ...     track_video(lambda: predictor, source, "out.mp4", class_names=["person"], category_ids=[1])
     """
     # Opened before tracking, so that an output that cannot be written is reported at once.
-    with open_writer(output, source) as writer:
-        results = results_path(writer)
+    writer = open_writer(output, source)
+    results = results_path(writer)
+    if not overwrite:
+        check_existing(source, writer.path, results, page)
+    with writer:
         predictor = make_predictor()
         with ExitStack() as stack:
             tracer = stack.enter_context(ClipTracer(predictor.network)) if page is not None else None
@@ -105,8 +142,10 @@ def track_video(
         problem = source.problem  # read before the next pass resets it
         tracklets = best_tracklets(result, threshold)
         frames = progress(islice(source, result.length), result.length, "drawing")
+        times: list[FrameTime] = []
         for frame in draw_tracklets(frames, tracklets, class_names):
-            writer.write(frame)
+            times.append(source.time)
+            writer.write(frame, source.time)
     write_results(results, result.to_json(video_id, category_ids))
     if tracer is not None and page is not None:
         write_page(
@@ -117,7 +156,8 @@ def track_video(
             tracer,
             class_names,
             title=source.name,
-            fps=source.fps,
+            times=times,
             threshold=threshold,
+            origin=origin_of(source.paths),
         )
     return WrittenVideo(writer.path, results, result.length, len(tracklets), problem)

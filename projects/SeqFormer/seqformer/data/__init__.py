@@ -6,7 +6,7 @@ Importing this package registers the published datasets with Detectron2 without 
 from seqformer.data.build import build_test_loader, build_train_loader, training_order
 from seqformer.data.clip_sampler import ClipSampler
 from seqformer.data.coco import load_coco_as_ytvis
-from seqformer.data.datasets import register_builtin_datasets, resolve_datasets
+from seqformer.data.datasets import builtin_classes, register_builtin_datasets, resolve_datasets
 from seqformer.data.mapper import YTVISDatasetMapper
 from seqformer.data.pseudo_clips import CocoClipDatasetMapper
 from seqformer.data.ytvis import load_ytvis_json, register_ytvis_instances
@@ -17,6 +17,7 @@ __all__ = [
     "ClipSampler",
     "CocoClipDatasetMapper",
     "YTVISDatasetMapper",
+    "builtin_classes",
     "build_test_loader",
     "build_train_loader",
     "load_coco_as_ytvis",

@@ -12,7 +12,14 @@ from fvcore.transforms.transform import NoOpTransform, Transform
 
 from seqformer.errors import InputError
 
-__all__ = ["RandomClipSaturation", "SaturationTransform", "augment_frames", "build_clip_augmentation"]
+__all__ = [
+    "RandomClipSaturation",
+    "ResizeShortSide",
+    "SaturationTransform",
+    "augment_frames",
+    "build_clip_augmentation",
+    "build_resize",
+]
 
 _INTENSITY = (0.9, 1.1)  # of brightness, contrast and saturation
 _ANGLE = [-15.0, 15.0]  # degrees
@@ -74,6 +81,37 @@ class RandomClipSaturation(T.Augmentation):
         return SaturationTransform(self._rand_range(self.low, self.high), self.luma)
 
 
+class ResizeShortSide(T.Augmentation):
+    """Resizes the shorter side and rounds the longer one down, as the original release does in inference.
+
+    Detectron2's ResizeShortestEdge rounds to the nearest size and limits the longer side.
+
+    Args:
+        size: of the shorter side, pixels.
+    """
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.size = size
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        height, width = image.shape[:2]
+        short = min(height, width)
+        new = (self.size * height // short, self.size * width // short)
+        return NoOpTransform() if new == (height, width) else T.ResizeTransform(height, width, *new)
+
+
+def build_resize(cfg: CfgNode) -> T.Augmentation:
+    """Returns the resize of frames in inference, from ``INPUT.MIN_SIZE_TEST`` and ``MAX_SIZE_TEST``.
+
+    With RESULT_PROTOCOL "original" it is the original release's, which has no MAX_SIZE_TEST.
+    """
+    options = cfg.INPUT
+    if cfg.MODEL.SeqFormer.RESULT_PROTOCOL == "original":
+        return ResizeShortSide(options.MIN_SIZE_TEST)
+    return T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")
+
+
 def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     """Builds the augmentation of clips from ``cfg.INPUT``.
 
@@ -89,8 +127,7 @@ def build_clip_augmentation(cfg: CfgNode, is_train: bool) -> T.AugmentationList:
     """
     options = cfg.INPUT
     if not is_train:
-        resize = T.ResizeShortestEdge(options.MIN_SIZE_TEST, options.MAX_SIZE_TEST, "choice")
-        return T.AugmentationList([resize])
+        return T.AugmentationList([build_resize(cfg)])
     augmentations: list[T.Augmentation] = []
     if options.CROP.ENABLED:
         augmentations.append(_crop(options.CROP.TYPE, options.CROP.SIZE))

@@ -16,7 +16,13 @@ from seqformer.data.coco import load_coco_as_ytvis
 from seqformer.data.ytvis import load_ytvis_json, register_ytvis_instances
 from seqformer.errors import InputError
 
-__all__ = ["BUILTIN_DATASETS", "BuiltinDataset", "register_builtin_datasets", "resolve_datasets"]
+__all__ = [
+    "BUILTIN_DATASETS",
+    "BuiltinDataset",
+    "builtin_classes",
+    "register_builtin_datasets",
+    "resolve_datasets",
+]
 
 _PREFIX = "ytvis:"
 
@@ -125,12 +131,19 @@ def _load_builtin(name: str) -> list[dict[str, Any]]:
     return videos
 
 
+def builtin_classes(name: str) -> dict[int, str]:
+    """Returns class names by id of a published dataset; {} if it is another, or only its JSON has them."""
+    builtin = BUILTIN_DATASETS.get(name)
+    categories = CATEGORIES.get(builtin.categories, ()) if builtin else ()
+    return {category.id: category.name for category in categories}
+
+
 def resolve_datasets(names: Iterable[str]) -> tuple[str, ...]:
     """Registers datasets that are given by paths, and checks that the files of the built-in ones exist.
 
     Args:
         names: registered names, names of :data:`BUILTIN_DATASETS`, or ``ytvis:JSON:FRAMES_FOLDER`` for a
-            dataset that is not registered.
+            dataset that is not registered. The paths may contain colons.
 
     Returns:
         the registered names. ``ytvis:pedestrians/val.json:...`` becomes "pedestrians_val".
@@ -153,13 +166,31 @@ def _resolve(name: str) -> str:
             raise InputError(f"dataset '{name}': no file '{json_file}'; is DETECTRON2_DATASETS set?")
         return name
     if name.startswith(_PREFIX):
-        json_file, _, image_root = name.removeprefix(_PREFIX).partition(":")
-        if not json_file or not image_root:
-            raise InputError(f"dataset '{name}': write ytvis:JSON_FILE:FOLDER_OF_FRAMES")
-        return _register_files(Path(json_file), Path(image_root))
+        return _register_files(*_split(name))
     raise InputError(
         f"no dataset '{name}'; available: {', '.join(BUILTIN_DATASETS)}, or ytvis:JSON_FILE:FOLDER_OF_FRAMES"
     )
+
+
+def _split(name: str) -> tuple[Path, Path]:
+    """Returns the JSON file and the folder of ``ytvis:JSON:FRAMES_FOLDER``; paths may contain colons."""
+    parts = name.removeprefix(_PREFIX).split(":")
+    splits = [(":".join(parts[:n]), ":".join(parts[n:])) for n in range(1, len(parts))]
+    candidates = [(Path(file), Path(folder)) for file, folder in splits if file and folder]
+    if not candidates:
+        raise InputError(f"dataset '{name}': write ytvis:JSON_FILE:FOLDER_OF_FRAMES")
+    # If both do not exist together, the message is about the one that is more probably meant.
+    likely = [
+        [(file, folder) for file, folder in candidates if file.is_file() and folder.is_dir()],
+        [(file, folder) for file, folder in candidates if file.is_file()],
+        [(file, folder) for file, folder in candidates if file.suffix.lower() == ".json"],
+        candidates,
+    ]
+    if len(likely[0]) > 1:
+        raise InputError(
+            f"dataset '{name}' can be read in {len(likely[0])} ways: rename the file or the folder"
+        )
+    return next(found[0] for found in likely if found)
 
 
 def _register_files(json_file: Path, image_root: Path) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import read_image
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from seqformer.data.augmentation import augment_frames, build_clip_augmentation
 from seqformer.data.clip_sampler import ClipSampler
 from seqformer.errors import InputError
+from seqformer.formats.frames import read_frame
 from seqformer.formats.rle import decode_mask
 
 __all__ = ["ATTEMPTS", "YTVISDatasetMapper", "clip_instances", "read_picture"]
@@ -106,14 +106,14 @@ class YTVISDatasetMapper:
     ) -> tuple[torch.Tensor, T.TransformList]:
         """Returns the augmented frames (T, 3, h, w), uint8, and their common transform."""
         size = (video["height"], video["width"])
-        pictures = (
-            read_picture(video["file_names"][t], self.image_format, size, f"video {video['video_id']}: frame")
-            for t in frames
-        )
+        names, what = video["file_names"], f"video {video['video_id']}: frame"
+        pictures = (read_picture(names[t], self.image_format, size, what, names) for t in frames)
         return augment_frames(self.augmentation, pictures, len(frames))
 
 
-def read_picture(path: str, image_format: str, size: tuple[int, int], what: str) -> np.ndarray:
+def read_picture(
+    path: str, image_format: str, size: tuple[int, int], what: str, video: Sequence[str] = ()
+) -> np.ndarray:
     """Reads an image file.
 
     Args:
@@ -121,24 +121,26 @@ def read_picture(path: str, image_format: str, size: tuple[int, int], what: str)
         image_format: channel order, "RGB" or "BGR".
         size: expected height and width in pixels.
         what: name of the image in error messages, such as "video 3: frame".
+        video: the files of the same video; see :func:`seqformer.formats.frames.read_frame`.
 
     Returns:
         (H, W, 3) uint8, writable.
 
     Raises:
-        InputError: if the file cannot be read or has another size.
+        InputError: if the file cannot be read or has another size, or the channel order is a different one.
     """
+    if image_format not in ("RGB", "BGR"):
+        raise InputError(f"INPUT.FORMAT must be RGB or BGR, not {image_format!r}")
     try:
-        image = np.array(read_image(path, image_format))  # a copy, since some transforms work in place
-    except (OSError, SyntaxError, ValueError) as error:
-        reason = str(error).replace("\n", " ")
-        raise InputError(f"{what} '{path}' cannot be read: {reason}") from error
+        image = read_frame(path, video)
+    except InputError as error:
+        raise InputError(f"{what} {error}") from error
     if image.shape[:2] != size:
         raise InputError(
             f"{what} '{path}' has {image.shape[1]}x{image.shape[0]} pixels, but the annotations are for "
             f"{size[1]}x{size[0]}"
         )
-    return image
+    return np.ascontiguousarray(image[..., ::-1]) if image_format == "BGR" else image
 
 
 def clip_instances(masks: np.ndarray, labels: Sequence[int]) -> list[Instances]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.engine.hooks import BestCheckpointer, PeriodicWriter
 
 from seqformer.checkpoints import SeqFormerCheckpointer
+from seqformer.engine.writers import RunWriter
 from seqformer.formats.files import write_json
 
 __all__ = ["BestCheckpoint", "MetricsWriter"]
@@ -57,6 +58,12 @@ class MetricsWriter(PeriodicWriter):
         writers: writers of the metrics.
         period: steps between two lines of metrics.
     """
+
+    def before_train(self) -> None:
+        """Starts the runs of experiment trackers, which continue if the training is resumed."""
+        for writer in self._writers:
+            if isinstance(writer, RunWriter):
+                writer.start(resumed=self.trainer.start_iter > 0)
 
     def after_step(self) -> None:
         if self.trainer.iter == self.trainer.start_iter:

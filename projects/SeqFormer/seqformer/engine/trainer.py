@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -27,9 +28,12 @@ from seqformer.data import build_test_loader, build_train_loader, training_order
 from seqformer.data.order import derived_seed
 from seqformer.engine.hooks import BestCheckpoint, MetricsWriter
 from seqformer.engine.optimizer import build_optimizer
-from seqformer.errors import InputError
+from seqformer.engine.writers import build_run_writers
+from seqformer.errors import DivergedError, InputError
 
 __all__ = ["Trainer", "load_evaluated_model"]
+
+logger = logging.getLogger(__name__)
 
 _STOPPING = b"\nStopping after this step and saving a checkpoint; press Ctrl-C again to stop now\n"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -46,12 +50,25 @@ class _BadInputInStep(BaseException):
 
 @contextmanager
 def _without_worker_traceback() -> Iterator[None]:
-    """Removes the traceback that a data-loading process puts into the message of an InputError."""
+    """Removes the traceback that a data-loading process puts into the message of an InputError.
+
+    Raises:
+        InputError: the same error in one line, or that a data-loading process was killed.
+    """
     try:
         yield
+    except DivergedError:
+        raise
     except InputError as error:
         message = str(error).rsplit("InputError: ", 1)[-1].strip()
         raise InputError(message) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise InputError(
+            "a data-loading process was killed, perhaps for want of memory: lower DATALOADER.NUM_WORKERS; "
+            "--resume continues a training from the last checkpoint"
+        ) from error
 
 
 @contextmanager
@@ -63,13 +80,24 @@ def _bad_input_in_step() -> Iterator[None]:
         raise _BadInputInStep(error) from error
 
 
+def _check_losses(model: nn.Module, inputs: Any, losses: dict[str, torch.Tensor]) -> None:
+    """Raises a DivergedError if a loss is not finite; a forward hook, also called in evaluation."""
+    if not model.training or torch.stack(list(losses.values())).detach().isfinite().all():
+        return
+    wrong = [f"{name} {loss.item()}" for name, loss in losses.items() if not loss.isfinite()]
+    raise DivergedError(f"losses are not finite, including {wrong[0]}")
+
+
 class Trainer(DefaultTrainer):
     """Detectron2's trainer with video data and AdamW.
 
     A clip depends only on the seed and its position in the order. Random numbers in a step depend only on the
     seed, the step and the process. A training that is killed and resumed (``resume_or_load(resume=True)``)
     therefore produces the same weights as one without interruption. Steps since the last checkpoint are
-    repeated.
+    repeated. Learning rates are those of the config, which may be lowered before resuming.
+
+    If losses, predictions or weights are not finite, training ends with a DivergedError, and resumes from the
+    newest checkpoint whose losses in the next step were finite.
 
     On Ctrl-C and SIGTERM the trainer finishes the step, saves a checkpoint and raises KeyboardInterrupt. A
     second Ctrl-C stops immediately.
@@ -127,6 +155,9 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self._make_evaluator = make_evaluator
         self._interrupted = False
+        self._batch: list[dict[str, Any]] = []
+        model.register_forward_pre_hook(self._remember_batch)
+        model.register_forward_hook(_check_losses)
         self.register_hooks(self.build_hooks())
 
     @property
@@ -162,6 +193,7 @@ class Trainer(DefaultTrainer):
             CommonMetricPrinter(self.max_iter, window_size=period),
             JSONWriter(str(Path(folder, "metrics.json")), window_size=period),
             TensorboardXWriter(folder, window_size=period),
+            *build_run_writers(self.cfg),
         ]
 
     def _evaluate(self) -> Any:
@@ -201,16 +233,31 @@ class Trainer(DefaultTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        groups = self._trainer.optimizer.param_groups
+        rates = [group["initial_lr"] for group in groups]
         super().load_state_dict(state_dict)
+        self._set_learning_rates(rates)
         self._order.seed = state_dict.get("seed", self._order.seed)
         if self._average is not None and "average" in state_dict:
             self._average.load_state_dict(state_dict["average"])
+
+    def _set_learning_rates(self, rates: list[float]) -> None:
+        """Makes a resumed training follow the config's learning rates, not those of the checkpoint."""
+        groups = self._trainer.optimizer.param_groups
+        if rates == [group["initial_lr"] for group in groups]:
+            return
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] *= rate / group["initial_lr"]
+            group["initial_lr"] = rate
+        self.scheduler.base_lrs = rates
+        logger.info("SOLVER.BASE_LR is another than in the checkpoint: continuing with that of the config")
 
     def before_train(self) -> None:
         self._order.first_batch = self.start_iter
         # Starts the data-loading processes. This uses a random number, so it must not happen in a step.
         _ = self._trainer._data_loader_iter
-        super().before_train()
+        with _bad_input_in_step():
+            super().before_train()
 
     def before_step(self) -> None:
         seed_all_rng(derived_seed(self._order.seed, self.iter, comm.get_rank()))
@@ -218,17 +265,52 @@ class Trainer(DefaultTrainer):
 
     def run_step(self) -> None:
         with _bad_input_in_step(), self._autocast:
-            super().run_step()
+            try:
+                super().run_step()
+            except DivergedError as error:
+                raise self._diverged(error) from error
         if self._average is not None:
             self._average.update_parameters(self._network)
 
     def after_step(self) -> None:
-        with _bad_input_in_step():
-            super().after_step()
-        if self._stop():
-            if comm.is_main_process():
-                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-            raise KeyboardInterrupt
+        with _bad_input_in_step(), self._writing():
+            try:
+                super().after_step()
+            except DivergedError as error:  # when a checkpoint was to be saved
+                raise self._diverged(error) from error
+            if self._stop():
+                if comm.is_main_process():
+                    self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+                raise KeyboardInterrupt
+
+    def after_train(self) -> None:
+        with _bad_input_in_step(), self._writing():
+            super().after_train()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            folder = f"OUTPUT_DIR '{self.cfg.OUTPUT_DIR}'"
+            raise InputError(f"{folder} cannot be written: {error.strerror}") from error
+
+    def _remember_batch(self, _: nn.Module, inputs: tuple[list[dict[str, Any]]]) -> None:
+        self._batch = inputs[0]
+
+    def _diverged(self, error: DivergedError) -> DivergedError:
+        """Makes training resume from before the weights that led to the error, and says all about it."""
+        # Losses of this step belong to the weights after the step before.
+        resumed = self.checkpointer.go_back(self.iter - 1) if comm.is_main_process() else None
+        clips = "; ".join(
+            f"video {clip.get('video_id', clip.get('image_id'))}: {', '.join(map(str, clip['file_names']))}"
+            for clip in self._batch
+        )
+        advice = f"lower SOLVER.BASE_LR, which is {self.cfg.SOLVER.BASE_LR:g}, and "
+        advice += (
+            f"continue from {resumed} with --resume" if resumed else "start again: no checkpoint is older"
+        )
+        return DivergedError(f"iteration {self.iter}: {error} ({clips}); {advice}")
 
     def _stop(self) -> bool:
         """Whether any process was interrupted; all processes stop after the same step."""

@@ -13,10 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from seqformer.evaluation.id_switches import id_switches
-from seqformer.evaluation.table import format_id_switches, format_table
+from seqformer.evaluation.summary import FAMILIES, evaluate_tracklets
+from seqformer.evaluation.table import format_evaluation
+from seqformer.evaluation.tracking_metrics import TRACKING_METRICS, check_score_threshold
 from seqformer.evaluation.tracklets import read_tracklets
-from seqformer.evaluation.ytvis import METRICS, average_precision
 from seqformer.formats.files import read_json
 from seqformer.formats.results import write_results, write_submission
 from seqformer.formats.rle import encode_masks
@@ -36,9 +36,22 @@ class YTVISEvaluator(DatasetEvaluator):
         dataset_name: the registered name.
         output_dir: folder for results.json and, if the dataset has no annotations, results.zip for the
             evaluation server; None for no files.
+        tracking_metrics: compute HOTA, MOTA and IDF1 in addition to AP and ID switches.
+        score_threshold: results with lower scores are left out of all metrics but AP.
+
+    Raises:
+        InputError: if the threshold is not from 0 to 1.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | Path | None = None):
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path | None = None,
+        *,
+        tracking_metrics: bool = False,
+        score_threshold: float = 0.0,
+    ):
+        check_score_threshold(score_threshold)
         metadata = MetadataCatalog.get(dataset_name)
         if metadata.get("thing_dataset_id_to_contiguous_id") is None:
             DatasetCatalog.get(dataset_name)  # sets it
@@ -46,6 +59,8 @@ class YTVISEvaluator(DatasetEvaluator):
         self._category_ids = sorted(contiguous, key=contiguous.__getitem__)
         self._json_file = Path(metadata.json_file)
         self._output_dir = Path(output_dir) if output_dir is not None else None
+        self._families = tuple(FAMILIES) if tracking_metrics else ("AP",)
+        self._score_threshold = score_threshold
         self._logger = logging.getLogger(__name__)
         self._results: list[dict[str, Any]] = []
 
@@ -73,7 +88,9 @@ class YTVISEvaluator(DatasetEvaluator):
 
         Returns:
             {"segm": metrics}: the protocol's metrics and "AP-<class>" of every class, in percent, and
-            "id_switches", a count. Empty without annotations. None in processes other than the first.
+            "id_switches", a count. With tracking metrics also {"tracking": metrics}, over all detections and,
+            for every class, as "HOTA-<class>", and {"tracking_class_averaged": metrics}. Empty without
+            annotations. None in processes other than the first.
 
         Raises:
             InputError: if the dataset's JSON is malformed, or a file cannot be written.
@@ -99,12 +116,20 @@ class YTVISEvaluator(DatasetEvaluator):
             self._logger.info("%s has no annotations: no metrics are computed", self._json_file)
             return OrderedDict()
         tracklets = read_tracklets(self._json_file, self._results)
-        figures, switches = average_precision(tracklets), id_switches(tracklets)
-        self._logger.info("\n%s\n\n%s", format_table(figures), format_id_switches(switches))
-        segm = {name: figures[name] for name in METRICS}
-        segm |= {f"AP-{name}": value for name, value in figures["per_category"].items()}
-        segm["id_switches"] = float(switches.switches)
-        return OrderedDict(segm=segm)
+        evaluation = evaluate_tracklets(tracklets, self._families, self._score_threshold)
+        self._logger.info("\n%s", format_evaluation(evaluation))
+        averages = evaluation.class_averaged
+        classes = {evaluation.category_names[id_]: own for id_, own in evaluation.categories.items()}
+        segm = {name: averages[name] for name in FAMILIES["AP"]}
+        segm |= {f"AP-{name}": own["AP"] for name, own in classes.items()}
+        segm["id_switches"] = float(evaluation.id_switches.switches)
+        figures = OrderedDict(segm=segm)
+        if evaluation.detection_averaged:
+            by_class = {f"HOTA-{name}": own["HOTA"] for name, own in classes.items()}
+            figures["tracking"] = evaluation.detection_averaged | by_class
+            names = [name for family in TRACKING_METRICS.values() for name in family]
+            figures["tracking_class_averaged"] = {name: averages[name] for name in names}
+        return figures
 
 
 def _encoded(outputs: dict[str, Any], length: int) -> VideoResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from seqformer.errors import InputError
 from seqformer.formats.files import read_content
 from seqformer.formats.results import read_results
-from seqformer.formats.rle import mask_areas
+from seqformer.formats.rle import frame_iou, mask_areas
 from seqformer.formats.ytvis import Video, parse_dataset
 from seqformer.structures import RLE
 
@@ -55,6 +55,17 @@ class EvalTracklets:
     names: dict[int, str]
     truths: dict[Key, list[EvalTracklet]] = field(default_factory=lambda: defaultdict(list))
     predictions: dict[Key, list[EvalTracklet]] = field(default_factory=lambda: defaultdict(list))
+    _overlaps: dict[Key, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def overlaps(self, key: Key) -> np.ndarray:
+        """Returns the IoU (T, G, D) of all ground-truth and predicted tracklets of a video and category.
+
+        It is kept, because several metrics need it and computing it takes most of their time.
+        """
+        if key not in self._overlaps:
+            truths, predictions = self.truths.get(key, []), self.predictions.get(key, [])
+            self._overlaps[key] = frame_iou([t.masks for t in truths], [p.masks for p in predictions])
+        return self._overlaps[key]
 
 
 def read_tracklets(
@@ -83,9 +94,11 @@ def read_tracklets(
         if annotation.areas is not None:
             tracklet.area = _mean_area(np.asarray(annotation.areas))
         tracklets.truths[annotation.video.id, annotation.category].append(tracklet)
+    known: dict[int, EvalTracklet] = {}  # by identity of the masks, which results may share
     for result in read_results(results, dataset.videos, dataset.names, dataset=source):
-        tracklet = _tracklet(result.masks)
-        tracklet.score = result.score
+        tracklet = known.get(id(result.masks)) or _tracklet(result.masks)
+        known[id(result.masks)] = tracklet
+        tracklet = replace(tracklet, score=result.score)
         tracklets.predictions[result.video.id, result.category].append(tracklet)
     return tracklets
 

@@ -9,7 +9,7 @@ from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
 from seqformer.formats.checks import Report
-from seqformer.formats.frames import frame_size
+from seqformer.formats.frames import frame_size, read_frame
 from seqformer.formats.ytvis import Annotation, Dataset, Video, read_ytvis
 
 __all__ = ["check_dataset"]
@@ -37,7 +37,8 @@ def check_dataset(
         progress: wraps the videos whose frames are checked, for example in a progress bar.
 
     Returns:
-        The usable part of the dataset, and one line per problem.
+        The usable part of the dataset, and one line per problem. Videos with a frame that is missing, cannot
+        be read or has the wrong size are not usable, nor are their annotations.
 
     Raises:
         InputError: if the JSON cannot be read, or the folder is missing.
@@ -46,16 +47,24 @@ def check_dataset(
         raise InputError(f"no folder '{image_root}'")
     problems: list[str] = []
     dataset = read_ytvis(json_file, problems.append, image_root)
-    for video in progress(dataset.videos.values()):
-        _check_frames(video, f"{json_file}: video {video.id}", image_root, decode, problems.append)
+    usable = {
+        video.id: video
+        for video in progress(dataset.videos.values())
+        if _check_frames(video, f"{json_file}: video {video.id}", image_root, decode, problems.append)
+    }
     for annotation in dataset.annotations or ():
         where = f"{json_file}: video {annotation.video.id}, annotation {annotation.id}"
         _check_annotation(annotation, where, problems.append)
-    return dataset, problems
+    if dataset.annotations is not None:
+        dataset.annotations = [a for a in dataset.annotations if a.video.id in usable]
+    return Dataset(dataset.names, usable, dataset.annotations), problems
 
 
-def _check_frames(video: Video, where: str, image_root: Path, decode: bool, report: Report) -> None:
+def _check_frames(video: Video, where: str, image_root: Path, decode: bool, report: Report) -> bool:
+    """Returns whether all frames can be used."""
     seen: dict[str, int] = {}
+    usable = True
+    paths = [image_root / name for name in video.names]
     for frame, name in enumerate(video.names):
         if name in seen:
             report(f"{where}, frame {frame}: '{name}' is also frame {seen[name]}")
@@ -63,17 +72,21 @@ def _check_frames(video: Video, where: str, image_root: Path, decode: bool, repo
         seen[name] = frame
         path = image_root / name
         if not path.is_file():
-            continue  # read_ytvis has already reported it
+            usable = False  # read_ytvis has already reported it
+            continue
         try:
-            height, width = frame_size(path, decode)
+            height, width = read_frame(path, paths).shape[:2] if decode else frame_size(path)
         except InputError as error:
             report(f"{where}, frame {frame}: {error}")
+            usable = False
             continue
         if (height, width) != (video.height, video.width):
             report(
                 f"{where}, frame {frame}: '{path}' is {width}x{height} pixels, but the annotations are for "
                 f"{video.width}x{video.height}"
             )
+            usable = False
+    return usable
 
 
 def _check_annotation(annotation: Annotation, where: str, report: Report) -> None:

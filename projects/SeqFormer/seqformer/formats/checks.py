@@ -9,7 +9,19 @@ from typing import Any, TypeGuard
 
 from seqformer.errors import InputError
 
-__all__ = ["Report", "check_names", "is_integer", "is_number", "objects", "refuse"]
+__all__ = [
+    "Repeated",
+    "Report",
+    "as_integer",
+    "check_names",
+    "is_integer",
+    "is_number",
+    "objects",
+    "quoted",
+    "refuse",
+]
+
+_LONGEST = 40  # characters of a value in a message
 
 Report = Callable[[str], None]
 """Called with each problem as one line of text. If it does not raise, the reader skips the item."""
@@ -26,6 +38,55 @@ def refuse(problem: str) -> None:
 
 def is_integer(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def as_integer(value: Any) -> Any:
+    """Returns 64 for 64.0, which pandas and JavaScript write, and any other value as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def quoted(value: Any) -> str:
+    """Returns a value for a message: strings in quotes, and long ones shortened."""
+    text = ascii(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+class Repeated:
+    """Reports a problem that many items have only once, and the number of the others at the end.
+
+    Args:
+        report: called with each line.
+    """
+
+    def __init__(self, report: Report):
+        self._report = report
+        self._texts: dict[str, str] = {}  # by kind
+        self._counts: dict[str, int] = {}  # of the others
+
+    def __call__(self, where: str, text: str, kind: str | None = None) -> None:
+        """Reports a problem.
+
+        Args:
+            where: the item.
+            text: the problem.
+            kind: the same for problems that differ only in a value; by default ``text``.
+        """
+        kind = kind or text
+        if kind in self._texts:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+        else:
+            self._texts[kind] = text
+            self._report(f"{where}: {text}")
+
+    def finish(self, source: str, items: str) -> None:
+        """Reports how many more items have each problem.
+
+        Args:
+            source: the file.
+            items: what the items are, plural.
+        """
+        for kind, count in self._counts.items():
+            self._report(f"{source}: the same in {count} more {items}: {self._texts[kind]}")
 
 
 def is_number(value: Any) -> TypeGuard[float]:

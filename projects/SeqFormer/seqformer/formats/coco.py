@@ -11,7 +11,7 @@ from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, ListedFrame, VideoBuilder
-from seqformer.formats.checks import is_integer, is_number, objects, refuse
+from seqformer.formats.checks import as_integer, is_integer, is_number, objects, quoted, refuse
 from seqformer.formats.files import read_json, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.rle import SHORTEST_POLYGON, to_rle
@@ -72,19 +72,23 @@ def read_coco(json_file: str | Path, categories: Container[int]) -> list[CocoIma
     images = {}
     for entry in objects(data, "images", str(json_file), refuse, "COCO"):
         where = f"{json_file}: image {entry.get('id', '(without id)')}"
-        for key in ("id", "height", "width"):
-            if not is_integer(entry.get(key)) or (key != "id" and entry[key] < 1):
-                raise InputError(f"{where}: '{key}' must be a positive integer")
+        id_, height, width = (as_integer(entry.get(key)) for key in ("id", "height", "width"))
+        for key, value in (("id", id_), ("height", height), ("width", width)):
+            if not is_integer(value) or (key != "id" and value < 1):
+                raise InputError(f"{where}: '{key}' must be a positive integer, not {quoted(value)}")
         if not isinstance(entry.get("file_name"), str):
             raise InputError(f"{where}: no 'file_name'")
-        images[entry["id"]] = CocoImage(entry["id"], entry["file_name"], entry["height"], entry["width"])
+        images[id_] = CocoImage(id_, entry["file_name"], height, width)
     for entry in objects(data, "annotations", str(json_file), refuse, "COCO"):
-        image_id, category = entry.get("image_id"), entry.get("category_id")
+        image_id, category = (as_integer(entry.get(key)) for key in ("image_id", "category_id"))
         image = images.get(image_id) if is_integer(image_id) else None
         where = f"{json_file}: image {image_id}, annotation {entry.get('id')}"
+        for key, value in (("image_id", image_id), ("category_id", category)):
+            if not is_integer(value):
+                raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
         if image is None:
             raise InputError(f"{where}: there is no image with that id")
-        if is_integer(category) and category in categories:
+        if category in categories:
             segmentation = _segmentation(entry.get("segmentation"), image, where)
             box = entry.get("bbox")
             if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
@@ -130,7 +134,8 @@ def read_coco_video(json_file: Path, frames: Path) -> Dataset:
         raise InputError(f"{source}: not an object with 'images' and 'categories'")
     images: dict[int, ListedFrame] = {}
     for entry in objects(data, "images", source, refuse, "COCO"):
-        id_, video, name, frame = (entry.get(key) for key in ("id", "video_id", "file_name", "frame_id"))
+        name = entry.get("file_name")
+        id_, video, frame = (as_integer(entry.get(key)) for key in ("id", "video_id", "frame_id"))
         where = f"{source}: image {id_}"
         if not is_integer(id_) or id_ in images:
             raise InputError(f"{where}: ids must be integers, each used once")
@@ -138,15 +143,15 @@ def read_coco_video(json_file: Path, frames: Path) -> Dataset:
             raise InputError(f"{where}: no 'file_name'")
         for key, value in (("video_id", video), ("frame_id", frame)):
             if value is not None and not is_integer(value):
-                raise InputError(f"{where}: '{key}' must be an integer, not {value!r}")
+                raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
         images[id_] = ListedFrame(name, video, frame)
     videos = objects(data, "videos", source, refuse, "COCO") if "videos" in data else []
     used = {image.video for image in images.values()}
-    first = [id_ for video in videos if is_integer(id_ := video.get("id")) and id_ in used]
+    first = [id_ for video in videos if is_integer(id_ := as_integer(video.get("id"))) and id_ in used]
     builder = DatasetBuilder(frames, parse_categories(data, source))
     places = dict(zip(images, builder.add_listed(list(images.values()), source, first), strict=True))
     for number, entry in enumerate(objects(data, "annotations", source, refuse, "COCO")):
-        image = entry.get("image_id")
+        image = as_integer(entry.get("image_id"))
         where = f"{source}: image {image}, annotation {entry.get('id')}"
         if not is_integer(image) or image not in places:
             raise InputError(f"{where}: there is no image with that id")
@@ -160,13 +165,13 @@ def _add_annotation(
     attributes = entry.get("attributes")
     known = (attributes if isinstance(attributes, dict) else {}) | entry
     track = next((known[key] for key in ("track_id", "instance_id") if known.get(key) is not None), None)
-    category, score = entry.get("category_id"), entry.get("score")
+    track, category, score = as_integer(track), as_integer(entry.get("category_id")), entry.get("score")
     if not is_integer(category) or category not in names:
-        raise InputError(f"{where}: category_id {category} is not one of the categories")
+        raise InputError(f"{where}: category_id {quoted(category)} is not one of the categories")
     if track is not None and not isinstance(track, int | str):
-        raise InputError(f"{where}: 'track_id' must be an integer, not {track!r}")
+        raise InputError(f"{where}: 'track_id' must be an integer, not {quoted(track)}")
     if score is not None and not is_number(score):
-        raise InputError(f"{where}: 'score' must be a number, not {score!r}")
+        raise InputError(f"{where}: 'score' must be a number, not {quoted(score)}")
     if not entry.get("segmentation"):
         raise InputError(f"{where}: no 'segmentation'; a box is not a mask")
     identity = f"annotation {number}" if track is None else f"track {track}"

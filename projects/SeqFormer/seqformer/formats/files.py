@@ -12,11 +12,14 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
+from filelock import FileLock, Timeout
+
 from seqformer.errors import InputError
 
 __all__ = [
     "PICTURE_SUFFIXES",
     "is_inside",
+    "locked",
     "natural_order",
     "new_folder",
     "read_content",
@@ -117,6 +120,33 @@ def replaced_when_complete(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def locked(path: str | Path, what: str) -> Iterator[None]:
+    """Keeps other processes from writing the same files. A lock ends with its process, even if it is killed.
+
+    Args:
+        path: an empty file that stands for the lock. It is removed in the end.
+        what: what is locked, for the message, such as "OUTPUT_DIR 'output'".
+
+    Raises:
+        InputError: if another process holds the lock, or the file cannot be written.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{what} is in use by another run: wait for its end or choose another") from None
+    except OSError as error:
+        raise InputError(f"{what} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(path).unlink()
+        lock.release()
 
 
 @contextmanager

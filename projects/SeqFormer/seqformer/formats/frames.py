@@ -1,13 +1,19 @@
-"""Folders of pictures: frames, and annotations stored as pictures."""
+"""Folders of pictures: frames, and annotations stored as pictures.
+
+:func:`read_frame` is the only reader of frames: training, evaluation, the demo and the checks see the same
+pixels.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
@@ -17,8 +23,10 @@ __all__ = [
     "folders_with",
     "frame_number",
     "frame_size",
+    "is_animation",
     "list_pictures",
     "pictures_in",
+    "read_frame",
     "read_ids",
     "subfolders",
 ]
@@ -26,6 +34,10 @@ __all__ = [
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # EXIF; values from 5 to 8 swap width and height
 _MOST_LEVELS = 16
+_WIDTH, _HEIGHT, _PHOTOMETRIC = 256, 257, 262  # TIFF tags
+_WHITE_IS_ZERO = 0  # photometric
+_DEEP = 65535  # largest level of 16 bits
+_TWELVE_BITS = 4095
 _ID_MODES = {"1", "L", "P", "I", "I;16", "I;16B"}
 
 
@@ -112,25 +124,77 @@ def frame_number(path: Path) -> int:
     return int(path.stem)
 
 
-def frame_size(path: Path, decode: bool = False) -> tuple[int, int]:
-    """Returns height and width of a picture in pixels, after applying its EXIF orientation.
-
-    Args:
-        path: the picture.
-        decode: decode the whole picture, to check that the file is complete.
+def frame_size(path: str | Path) -> tuple[int, int]:
+    """Returns height and width of a frame in pixels from the file's header, after applying its orientation.
 
     Raises:
-        InputError: if the picture cannot be read.
+        InputError: if the picture cannot be read or cannot be a frame; see :func:`read_frame`.
     """
     try:
         with Image.open(path) as image:
-            if decode:
-                image.load()
-            width, height = image.size
+            _check_kind(image, path)
+            size = image.size
+            if isinstance(
+                image, TiffImageFile
+            ):  # some versions of Pillow have applied the orientation, others not
+                size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
             turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
+    except InputError:
+        raise
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    return (width, height) if turned else (height, width)
+    return size if turned else size[::-1]
+
+
+def read_frame(path: str | Path, video: Sequence[str | Path] = ()) -> np.ndarray:
+    """Reads a picture as a frame, upright according to EXIF.
+
+    16-bit levels are scaled by their range: 65535 becomes 255. 12-bit levels are often stored in 16-bit files
+    without scaling, so if no level of any picture of the video exceeds 4095, then 4095 becomes 255.
+    Transparent parts are blended with black.
+
+    Args:
+        path: the picture.
+        video: the pictures of the same video, which have the same range; by default ``path`` alone.
+
+    Returns:
+        (H, W, 3) uint8 RGB, writable.
+
+    Raises:
+        InputError: if the picture cannot be read, has several images (an animation), levels of other ranges
+            (float, or integers beyond 16 bits), or 12-bit colours in a 16-bit file, of which Pillow reads
+            only 4 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            _check_kind(image, path)
+            largest = _largest_level(image)
+            twelve_bits = 0 < largest <= _TWELVE_BITS and not any(map(_exceeds_twelve_bits, video))
+            picture = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                return _scaled(image, picture, path, 4 if twelve_bits else 8)
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    if twelve_bits:
+        raise InputError(
+            f"'{path}' has 16-bit colours, none above {_TWELVE_BITS} (12 bits): save it with 8 bits, or "
+            "scale its levels to 16 bits"
+        )
+    if picture.mode not in ("RGBA", "RGBa", "LA", "La", "PA") and "transparency" not in picture.info:
+        return np.array(picture.convert("RGB"))
+    pixels = np.asarray(picture.convert("RGBA"), dtype=np.uint16)
+    return ((pixels[..., :3] * pixels[..., 3:] + 127) // 255).astype(np.uint8)
+
+
+def is_animation(path: str | Path) -> bool:
+    """Returns whether a file is an animated PNG, which is a video."""
+    try:
+        with Image.open(path) as image:
+            return image.format == "PNG" and getattr(image, "n_frames", 1) > 1
+    except UNREADABLE:
+        return False
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
@@ -160,6 +224,69 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: BaseException) -> InputError:
+def _check_kind(image: Image.Image, path: str | Path) -> None:
+    """Raises an InputError for pictures that cannot be a frame, as far as their headers tell."""
+    if image.mode == "F":
+        raise InputError(f"'{path}' has float levels, whose range is unknown: save it with 8 or 16 bits")
+    count = getattr(image, "n_frames", 1)
+    if count > 1 and image.format != "MPO":  # cameras store previews and second views as MPO
+        raise InputError(f"'{path}' contains {count} pictures, not one: save them as files, or as a video")
+
+
+def _largest_level(image: ImageFile.ImageFile) -> int:
+    """Decodes a picture and returns its largest 16-bit level; 0 if it has 8 bits, or levels of known range.
+
+    Of 16-bit colours Pillow reads 8 bits, which are taken as the high byte of the largest level possible.
+    """
+    raw_modes = {tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in image.tile if tile[3]}
+    deep_colour = any(str(mode).partition(";")[2].startswith("16") for mode in raw_modes)
+    image.load()
+    if image.mode.startswith("I"):
+        return 0 if image.format == "PPM" else int(np.asarray(image).max())  # PPM: scaled by Pillow
+    if not deep_colour:
+        return 0
+    levels = np.asarray(image)
+    high = int((levels[..., :-1] if image.mode in ("LA", "RGBA") else levels).max())
+    return 256 * high + 255 if high else 0
+
+
+def _exceeds_twelve_bits(path: str | Path) -> bool:
+    """Returns whether a picture has a 16-bit level that 12 bits cannot store; False if it cannot be read."""
+    try:
+        return _file_exceeds_twelve_bits(str(path), os.stat(path).st_mtime_ns)
+    except UNREADABLE:
+        return False
+
+
+@lru_cache(maxsize=1 << 16)
+def _file_exceeds_twelve_bits(path: str, changed: int) -> bool:
+    with Image.open(path) as image:
+        return _largest_level(image) > _TWELVE_BITS
+
+
+def _scaled(image: Image.Image, picture: Image.Image, path: str | Path, shift: int) -> np.ndarray:
+    """Returns a grey picture of more than 8 bits as (H, W, 3) uint8.
+
+    Args:
+        image: the picture as it was opened.
+        picture: the same, upright.
+        path: its path, for messages.
+        shift: number of low bits to drop.
+    """
+    levels = np.asarray(picture).astype(np.int64)
+    low, high = int(levels.min()), int(levels.max())
+    if low < 0 or high > _DEEP:
+        raise InputError(
+            f"'{path}' has levels from {low} to {high}, not from 0 to {_DEEP}: save it with 8 or 16 bits"
+        )
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise InputError(f"'{path}' has 16-bit levels of which 0 is white: save it with 0 as black")
+    grey = (levels >> shift).astype(np.uint8)
+    if "transparency" in image.info:
+        grey[levels == image.info["transparency"]] = 0
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _unreadable(path: str | Path, error: BaseException) -> InputError:
     reason = " ".join(str(getattr(error, "strerror", None) or error).split())
     return InputError(f"'{path}' cannot be read: {reason}")

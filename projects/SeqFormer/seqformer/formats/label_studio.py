@@ -13,7 +13,7 @@ import numpy as np
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, ListedFrame, VideoBuilder
-from seqformer.formats.checks import is_integer, is_number, refuse
+from seqformer.formats.checks import as_integer, is_integer, is_number, quoted, refuse
 from seqformer.formats.files import new_folder, read_json, read_xml, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.rle import decode_mask, encode_masks, to_rle
@@ -155,7 +155,8 @@ def read_label_studio(tasks_json: Path, frames: Path, config: Path | None = None
 
 
 def _frame(data: dict[str, Any], where: str) -> ListedFrame:
-    name, video, frame = (data.get(key) for key in ("file_name", "video_id", "frame_id"))
+    name = data.get("file_name")
+    video, frame = (as_integer(data.get(key)) for key in ("video_id", "frame_id"))
     if not isinstance(name, str):
         image = data.get("image")
         if not isinstance(image, str):
@@ -167,7 +168,7 @@ def _frame(data: dict[str, Any], where: str) -> ListedFrame:
         name = parse_qs(url.query).get("d", [unquote(url.path).lstrip("/")])[0]
     for key, value in (("video_id", video), ("frame_id", frame)):
         if value is not None and not is_integer(value):
-            raise InputError(f"{where}: '{key}' must be an integer, not {value!r}")
+            raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
     return ListedFrame(name, video, frame)
 
 
@@ -206,7 +207,7 @@ def _add_region(video: VideoBuilder, frame: int, region: dict[str, Any], categor
         raise InputError("rotated images are not supported")
     value, score, meta = region["value"], region.get("score"), region.get("meta")
     if score is not None and not is_number(score):
-        raise InputError(f"'score' must be a number, not {score!r}")
+        raise InputError(f"'score' must be a number, not {quoted(score)}")
     texts = meta.get("text") if isinstance(meta, dict) else None
     texts = [texts] if isinstance(texts, str) else texts or []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):

@@ -17,7 +17,7 @@ from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, VideoBuilder
-from seqformer.formats.checks import is_integer, is_number, objects, refuse
+from seqformer.formats.checks import is_integer, is_number, objects, quoted, refuse
 from seqformer.formats.files import new_folder, read_json, write_json
 from seqformer.formats.frames import UNREADABLE, folders_with
 from seqformer.formats.labelled import LabelledVideo
@@ -90,7 +90,7 @@ def _shapes(path: Path) -> Iterator[dict[str, Any]]:
         if not isinstance(label, str):
             raise InputError(f"{path}, shape {number}: no 'label'")
         if group is not None and not is_integer(group):
-            raise InputError(f"{path}, shape {number}: 'group_id' must be an integer, not {group!r}")
+            raise InputError(f"{path}, shape {number}: 'group_id' must be an integer, not {quoted(group)}")
         yield shape
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seqformer.errors import InputError
-from seqformer.formats.checks import is_integer, is_number
+from seqformer.formats.checks import is_integer, is_number, quoted
 from seqformer.formats.files import read_json, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.ytvis import category_entries, parse_categories
@@ -145,12 +145,12 @@ def read_meta(path: Path) -> Meta:
 def _object(category: int, entry: dict[str, Any], where: str) -> MetaObject:
     score = entry.get("score")
     if score is not None and not is_number(score):
-        raise InputError(f"{where}: 'score' must be a number, not {score!r}")
+        raise InputError(f"{where}: 'score' must be a number, not {quoted(score)}")
     return MetaObject(category, _id(entry, where), score, bool(entry.get("iscrowd")))
 
 
 def _id(entry: dict[str, Any], where: str) -> int | None:
     id_ = entry.get("id")
     if id_ is not None and not is_integer(id_):
-        raise InputError(f"{where}: 'id' must be an integer, not {id_!r}")
+        raise InputError(f"{where}: 'id' must be an integer, not {quoted(id_)}")
     return id_

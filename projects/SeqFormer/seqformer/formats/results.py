@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqformer.errors import InputError
-from seqformer.formats.checks import is_integer, is_number
+from seqformer.formats.checks import as_integer, is_integer, is_number, quoted
 from seqformer.formats.files import read_content, replaced_when_complete
 from seqformer.formats.ytvis import Video, parse_segmentations
 from seqformer.structures import RLE
@@ -30,7 +30,8 @@ class Result:
 
     Attributes:
         category: id in the dataset.
-        masks: one for each frame of the video; None where there is none.
+        masks: one for each frame of the video; None where there is none. Results in succession with equal
+            masks, as an instance with several categories has, share this list.
     """
 
     video: Video
@@ -64,25 +65,34 @@ def read_results(
     if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
         raise InputError(f"{source}: not a list of objects, one for each predicted instance")
     if video_id is not None:
-        present = {id_ for result in results if is_integer(id_ := result.get("video_id"))}
+        present = {id_ for result in results if is_integer(id_ := as_integer(result.get("video_id")))}
         if video_id not in present and not present <= videos.keys():
             known = ", ".join(map(str, sorted(present)[:10]))
             raise InputError(f"{source}: no results for video {video_id}; there are results for: {known}")
+    seen: dict[str, list[RLE | None]] = {}  # masks of a video by their content, so that each is checked once
+    seen_video = None
     for index, result in enumerate(results):
-        video, category, score = (result.get(key) for key in ("video_id", "category_id", "score"))
+        video, category = (as_integer(result.get(key)) for key in ("video_id", "category_id"))
+        score = result.get("score")
         if video_id is not None and video != video_id:
             continue
         where = f"{source}: video {video}, result {index}"
-        if not is_integer(video) or video not in videos:
-            raise InputError(f"{where}: there is no video {video!r} in {dataset}")
-        if not is_integer(category):
-            raise InputError(f"{where}: 'category_id' must be an integer, not {category!r}")
+        for key, value in (("video_id", video), ("category_id", category)):
+            if not is_integer(value):
+                raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
+        if video not in videos:
+            raise InputError(f"{where}: there is no video {video} in {dataset}")
         if categories is not None and category not in categories:
             raise InputError(f"{where}: there is no category {category} in {dataset}")
         if not is_number(score):
-            raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
-        masks = parse_segmentations(result.get("segmentations"), videos[video], where)
-        yield Result(videos[video], category, float(score), masks)
+            raise InputError(f"{where}: 'score' must be a finite number, not {quoted(score)}")
+        if video != seen_video:
+            seen, seen_video = {}, video
+        segmentations = result.get("segmentations")
+        content = repr(segmentations)
+        if content not in seen:
+            seen[content] = parse_segmentations(segmentations, videos[video], where)
+        yield Result(videos[video], category, float(score), seen[content])
 
 
 def best_categories(results: Iterable[Result]) -> list[Result]:

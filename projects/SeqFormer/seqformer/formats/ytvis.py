@@ -10,9 +10,18 @@ from typing import Any
 from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
-from seqformer.formats.checks import Report, is_integer, is_number, objects, refuse
+from seqformer.formats.checks import (
+    Repeated,
+    Report,
+    as_integer,
+    is_integer,
+    is_number,
+    objects,
+    quoted,
+    refuse,
+)
 from seqformer.formats.files import read_json, write_json
-from seqformer.formats.rle import to_rle
+from seqformer.formats.rle import checked_rles, to_rle
 from seqformer.structures import RLE
 
 __all__ = [
@@ -170,50 +179,89 @@ def parse_dataset(data: Any, source: str, report: Report = refuse, image_root: P
     """
     if not isinstance(data, dict):
         raise InputError(f"{source}: not an object with 'videos' and 'categories'")
-    names = parse_categories(data, source, report)
-    videos = _videos(data, source, report, image_root)
+    names, bad_categories = _categories(data, source, report)
+    videos, bad_videos = _videos(data, source, report, image_root)
+    bad = _Bad(bad_categories, bad_videos, Repeated(report))
     annotations = None
     if data.get("annotations") is not None:
         annotations = []
         identities: set[int] = set()
         for index, entry in enumerate(objects(data, "annotations", source, report)):
-            identity = entry.get("id", index)
+            identity = as_integer(entry.get("id", index))
             if not is_integer(identity) or identity in identities:
                 where = f"{source}: video {entry.get('video_id')}, annotation {identity}"
-                report(f"{where}: ids must be integers, each used once")
+                if is_integer(identity):
+                    report(f"{where}: ids must be integers, each used once")
+                else:
+                    bad.repeated(where, f"the id must be an integer, not {quoted(identity)}", "id")
                 continue
             identities.add(identity)
-            annotation = _annotation(entry, identity, names, videos, source, report)
+            annotation = _annotation(entry, identity, names, videos, source, report, bad)
             if annotation is not None:
                 annotations.append(annotation)
+        bad.repeated.finish(source, "annotations")
     return Dataset(names, videos, annotations)
 
 
 def parse_categories(data: dict[str, Any], source: str, report: Report = refuse) -> dict[int, str]:
     """Returns the category names in ``data["categories"]`` by id, in the order of ids."""
+    return _categories(data, source, report)[0]
+
+
+@dataclass
+class _Bad:
+    """What is known to be wrong, so that each problem is reported once.
+
+    Attributes:
+        categories, videos: ids of entries that were reported; their annotations are skipped.
+        repeated: reports the problems that many annotations have.
+    """
+
+    categories: set[str]
+    videos: set[str]
+    repeated: Repeated
+
+
+def _key(id_: Any) -> str:
+    """Returns a key for any value of an id, the same for 5 and "5"."""
+    return quoted(as_integer(id_)).strip("'")
+
+
+def _categories(data: dict[str, Any], source: str, report: Report) -> tuple[dict[int, str], set[str]]:
+    """Returns the names of :func:`parse_categories`, and the keys of the ids of unusable categories."""
     names: dict[int, str] = {}
+    bad: set[str] = set()
     for category in objects(data, "categories", source, report):
-        id_, name = category.get("id"), category.get("name")
+        id_, name = as_integer(category.get("id")), category.get("name")
         if not is_integer(id_) or not isinstance(name, str):
-            report(f"{source}: a category needs an integer 'id' and a 'name'")
+            bad.add(_key(id_))
+            report(
+                f"{source}: a category needs an integer 'id' and a 'name', but has the id {quoted(id_)} and "
+                f"the name {quoted(name)}"
+            )
         elif id_ in names:
             report(f"{source}: two categories have the id {id_}")
         elif name in names.values():
+            bad.add(_key(id_))
             report(f"{source}: two categories have the name '{name}'")
         else:
             names[id_] = name
     if data.get("categories") == []:
         report(f"{source}: no categories")
-    return {id_: names[id_] for id_ in sorted(names)}
+    return {id_: names[id_] for id_ in sorted(names)}, bad
 
 
-def _videos(data: dict[str, Any], source: str, report: Report, image_root: Path | None) -> dict[int, Video]:
-    """Returns the videos by id, in file order."""
+def _videos(
+    data: dict[str, Any], source: str, report: Report, image_root: Path | None
+) -> tuple[dict[int, Video], set[str]]:
+    """Returns the videos by id, in file order, and the keys of the ids of unusable videos."""
     videos: dict[int, Video] = {}
+    bad: set[str] = set()
     listings: dict[Path, set[str]] = {}
     for entry in objects(data, "videos", source, report):
         video = _video(entry, source, report)
         if video is None:
+            bad.add(_key(entry.get("id")))
             continue
         if video.id in videos:
             report(f"{source}: two videos have the id {video.id}")
@@ -230,7 +278,7 @@ def _videos(data: dict[str, Any], source: str, report: Report, image_root: Path 
                 )
     if data.get("videos") == []:
         report(f"{source}: no videos")
-    return videos
+    return videos, bad
 
 
 def parse_segmentations(entries: Any, video: Video, where: str, report: Report = refuse) -> list[RLE | None]:
@@ -248,6 +296,9 @@ def parse_segmentations(entries: Any, video: Video, where: str, report: Report =
     """
     if not _fits(entries, video.length, "segmentations", where, report):
         return []
+    checked = checked_rles(entries, video.height, video.width)
+    if checked is not None:
+        return checked
     masks: list[RLE | None] = []
     for frame, segmentation in enumerate(entries):
         mask = None
@@ -261,19 +312,22 @@ def parse_segmentations(entries: Any, video: Video, where: str, report: Report =
 
 def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
     where = f"{source}: video {entry.get('id', '(without id)')}"
+    values = {key: as_integer(entry.get(key)) for key in ("id", "height", "width")}
     problems = [
-        f"{where}: '{key}' must be a positive integer"
-        for key in ("id", "height", "width")
-        if not is_integer(entry.get(key)) or (key != "id" and entry[key] < 1)
+        f"{where}: '{key}' must be a positive integer, not {quoted(value)}"
+        for key, value in values.items()
+        if not is_integer(value) or (key != "id" and value < 1)
     ]
     names: Any = entry.get("file_names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         problems.append(f"{where}: 'file_names' must be a list of at least one name")
-    elif entry.get("length", len(names)) != len(names):
-        problems.append(f"{where}: 'length' is {entry['length']}, but there are {len(names)} file_names")
+    elif as_integer(entry.get("length", len(names))) != len(names):
+        problems.append(
+            f"{where}: 'length' is {quoted(entry['length'])}, but there are {len(names)} file_names"
+        )
     for problem in problems:
         report(problem)
-    return None if problems else Video(entry["id"], names, entry["height"], entry["width"])
+    return None if problems else Video(values["id"], names, values["height"], values["width"])
 
 
 def _missing_files(root: Path, names: list[str], listings: dict[Path, set[str]]) -> list[Path]:
@@ -294,23 +348,38 @@ def _annotation(
     videos: dict[int, Video],
     source: str,
     report: Report,
+    bad: _Bad,
 ) -> Annotation | None:
-    video_id: Any = entry.get("video_id")
-    category: Any = entry.get("category_id")
+    video_id: Any = as_integer(entry.get("video_id"))
+    category: Any = as_integer(entry.get("category_id"))
+    crowd: Any = as_integer(entry.get("iscrowd"))
     where = f"{source}: video {video_id}, annotation {identity}"
     known = is_integer(category) and category in names
-    if not known:
-        report(f"{where}: category_id {category} is not one of the categories {_span(names)}")
+    if not known and _key(category) not in bad.categories:
+        value = category if is_integer(category) else quoted(category)
+        bad.repeated(
+            where,
+            f"category_id {value} is not one of the categories {_span(names)}",
+            None if is_integer(category) else "category_id",
+        )
     video = videos.get(video_id) if is_integer(video_id) else None
     if video is None:
-        report(f"{where}: there is no video with that id")
+        if _key(video_id) in bad.videos:
+            pass  # its problem is reported
+        elif is_integer(video_id):
+            bad.repeated(where, "there is no video with that id", f"video {video_id}")
+        else:
+            bad.repeated(where, f"'video_id' must be an integer, not {quoted(video_id)}", "video_id")
+        return None
+    if crowd not in (None, 0, 1):
+        bad.repeated(where, f"'iscrowd' must be 0 or 1, not {quoted(crowd)}", "iscrowd")
         return None
     masks = parse_segmentations(entry.get("segmentations"), video, where, report)
     boxes = _boxes(entry.get("bboxes"), video, where, report)
     areas = _areas(entry.get("areas"), video, where, report)
     if not known or not masks:
         return None
-    return Annotation(identity, video, category, bool(entry.get("iscrowd")), masks, boxes, areas)
+    return Annotation(identity, video, category, bool(crowd), masks, boxes, areas)
 
 
 def _fits(entries: Any, length: int, key: str, where: str, report: Report) -> bool:

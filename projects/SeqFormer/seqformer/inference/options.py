@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from seqformer.errors import InputError, check_number
 from seqformer.tracking.options import MotionOptions
+from seqformer.tracking.tracklets import TrackletBuilder
 
 __all__ = ["PROTOCOLS", "InferenceOptions"]
 
-PROTOCOLS = ("queries", "pairs")
+PROTOCOLS = ("queries", "pairs", "original")
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,11 @@ class InferenceOptions:
         threshold: minimum class probability of a result.
         multi_class: whether all classes of an instance above the threshold are results, or only its best.
         protocol: "queries": the best queries, with every class above the threshold. "pairs", as in the
-            original release: the best (query, class) pairs, without a threshold. "pairs" is meant for whole
-            videos, because clip matching tracks queries.
+            original release: the best (query, class) pairs, without a threshold. "original": pairs, and the
+            rest of the original release: its resize, no padding, masks resized straight to the size
+            of the output, and no results without a mask. Both are meant for whole videos, because clip
+            matching tracks queries.
+        keep_empty: whether instances without a mask in any frame are results, as in the published protocol.
         clip_matching: cut videos into clips; otherwise a video is one clip.
         auto_memory_gb: if not 0, overrides ``clip_matching``: a video is one clip if decoding it needs at
             most this many GB (1e9 bytes). It is cut into clips if not, or if its length is unknown.
@@ -43,6 +48,7 @@ class InferenceOptions:
     threshold: float = 0.05
     multi_class: bool = True
     protocol: str = "queries"
+    keep_empty: bool = False
     clip_matching: bool = False
     auto_memory_gb: float = 0.0
     clip_length: int = 5
@@ -74,12 +80,23 @@ class InferenceOptions:
     @property
     def top_pairs(self) -> bool:
         """Whether the best (query, class) pairs are the results."""
-        return self.protocol == "pairs"
+        return self.protocol != "queries"
+
+    @property
+    def original(self) -> bool:
+        """Whether frames and masks are resized, and results chosen, as in the original release."""
+        return self.protocol == "original"
 
     @property
     def max_results(self) -> int | None:
         """Maximum number of results of a video; None for no limit."""
         return self.num_instances if self.top_pairs else None
+
+    def tracklets(self, class_names: Sequence[str] = ()) -> TrackletBuilder:
+        """Returns a new builder of the tracklets of a video."""
+        return TrackletBuilder(
+            self.max_results, class_names, keep_empty=self.keep_empty and not self.original
+        )
 
     @property
     def num_candidates(self) -> int:

@@ -67,17 +67,22 @@ def scored_classes(instances: dict[int, Tensor], options: InferenceOptions) -> l
     return best_results(results, options.max_results)
 
 
-def output_masks(logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]) -> Tensor:
+def output_masks(
+    logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int], *, original: bool = False
+) -> Tensor:
     """Resizes and thresholds masks.
 
     Args:
         logits: (N, T, h, w), stride 4, padding included.
         image_size: height and width of the network's input, without padding.
         output_size: height and width of the output.
+        original: resize the logits straight to the output's size, as in the original release.
 
     Returns:
         (N, T, height, width) bool.
     """
+    if original:
+        return F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False) > 0
     logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
     logits = logits[..., : image_size[0], : image_size[1]]
     return F.interpolate(logits, size=output_size, mode="nearest") > 0
@@ -88,17 +93,19 @@ def encode_outputs(
     image_size: tuple[int, int],
     output_size: tuple[int, int],
     present: Tensor | None = None,
+    *,
+    original: bool = False,
 ) -> list[list[RLE | None]]:
     """Resizes masks and encodes them as RLEs.
 
     Args:
-        logits, image_size, output_size: see :func:`output_masks`.
+        logits, image_size, output_size, original: see :func:`output_masks`.
         present: (N, T) bool; where it is false, the mask is empty whatever its logits.
 
     Returns:
         N lists of T masks; None where a mask is empty.
     """
-    masks = output_masks(logits, image_size, output_size)
+    masks = output_masks(logits, image_size, output_size, original=original)
     if present is not None:
         masks &= present[..., None, None]
     return [encode_masks(mask) for mask in masks.cpu().numpy()]

@@ -99,6 +99,7 @@ class VideoPrediction(VideoResult):
 
         writer: FrameWriter
         with ExitStack() as stack:
+            source = None
             if frames is None:
                 assert self.source is not None  # checked above
                 frames = source = stack.enter_context(open_source(self.source))
@@ -111,7 +112,7 @@ class VideoPrediction(VideoResult):
             stack.enter_context(writer)
             shown = best_tracklets(self, threshold)
             for frame in draw_tracklets(islice(frames, self.length), shown, self._class_names()):
-                writer.write(frame)
+                writer.write(frame, source.time if source else None)
 
     def to_supervision(self, t: int, threshold: float = 0.0) -> sv.Detections:
         """Returns the visible instances of frame ``t`` as supervision's Detections. Needs supervision.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from operator import length_hint
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 
 from seqformer import model_zoo
-from seqformer.checkpoints import SeqFormerCheckpointer
+from seqformer.checkpoints import SeqFormerCheckpointer, model_metadata, push_model, write_model
+from seqformer.data.augmentation import build_resize
 from seqformer.errors import InputError
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.prediction import VideoPrediction
-from seqformer.inference.setup import classes, model_config
+from seqformer.inference.setup import classes, is_weights_file, model_config
 from seqformer.inference.streaming import Frame, StreamingPredictor
 from seqformer.inference.tracing import trace
 from seqformer.inference.video import ENCODED_TOGETHER, DecodedClip
@@ -25,7 +26,7 @@ from seqformer.structures import Trace
 
 __all__ = ["VideoPredictor"]
 
-_WEIGHT_SUFFIXES = (".pth", ".pkl", ".safetensors")
+logger = logging.getLogger(__name__)
 
 
 class VideoPredictor:
@@ -38,6 +39,7 @@ class VideoPredictor:
             INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST, the size that frames are resized to.
 
     Attributes:
+        cfg: the config.
         model: the meta-architecture, in eval mode.
         class_names: names by label, from the weights file or Detectron2's metadata; otherwise numbered.
 
@@ -55,9 +57,11 @@ class VideoPredictor:
             raise InputError("no weights: set MODEL.WEIGHTS")
         self.model = build_model(cfg).eval()
         SeqFormerCheckpointer(self.model, strict=True).load(cfg.MODEL.WEIGHTS)
-        self.class_names, _ = classes(cfg)
+        self.cfg = cfg
+        self.class_names, self._category_ids = classes(cfg)
+        self._notice = ""  # logged once, before the first video
         self.input_format = cfg.INPUT.FORMAT
-        self.resize = ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.resize = build_resize(cfg)
 
     @classmethod
     def from_pretrained(
@@ -70,30 +74,78 @@ class VideoPredictor:
         """Creates a predictor from a trained model.
 
         Args:
-            model: the name of a model in :mod:`seqformer.model_zoo`, a weights file (.pth, .pkl or
-                .safetensors), or a config file (.yaml) with MODEL.WEIGHTS. By default the shipped model.
-            config_file: the config of a weights file; not needed for the shipped weights.
+            model: the name of a model in :data:`seqformer.model_zoo.MODELS`; a weights file (.pth, .pkl or
+                .safetensors) or its address (``https://``, ``hf://OWNER/REPO``, ``gdrive://ID``); or a config
+                file (.yaml) with MODEL.WEIGHTS. By default the shipped model.
+            config_file: the config of a weights file; not needed if the file has it.
             opts: config overrides, ``KEY VALUE KEY VALUE ...``.
 
         Raises:
             InputError: if there is no such model, or its files are missing or do not match.
 
         Examples:
+            >>> predictor = VideoPredictor.from_pretrained("released/seqformer_R50_joint")
             >>> predictor = VideoPredictor.from_pretrained("model.pth", config_file="config.yaml")
         """
-        name = str(model_zoo.SHIPPED_MODEL if model is None else model)
-        suffix = Path(name).suffix.lower()
-        if suffix in _WEIGHT_SUFFIXES:
-            if config_file is None:
-                if Path(name).resolve() != model_zoo.get_weights_file(model_zoo.SHIPPED_MODEL).resolve():
-                    raise InputError(f"weights '{name}' need a config: give `config_file`")
-                config_file = model_zoo.get_config_file(model_zoo.SHIPPED_MODEL)
-            return cls(model_config(config_file, name, opts))
         if config_file is not None:
-            raise InputError(f"`config_file` needs a weights file, but '{name}' is not one")
-        if suffix == ".yaml" and Path(name).is_file():
-            return cls(model_config(name, opts=opts))
-        return cls(model_config(model_zoo.get_config_file(name), model_zoo.get_weights_file(name), opts))
+            if model is None or not is_weights_file(model):
+                raise InputError(f"`config_file` needs a weights file, but '{model}' is not one")
+            return cls(model_config(config_file, model, opts))
+        if model is not None and Path(model).suffix.lower() == ".yaml" and Path(model).is_file():
+            return cls(model_config(model, opts=opts))
+        predictor = cls(model_config(opts=opts, model=model))
+        if model is None and "MODEL.WEIGHTS" not in opts[::2]:
+            suggestion = f"VideoPredictor.from_pretrained('{model_zoo.SUGGESTED_MODEL}')"
+            predictor._notice = f"{model_zoo.SHIPPED_NOTICE}: {suggestion}"
+        return predictor
+
+    def save(self, path: str | Path, *, license: str = "", half: bool = False) -> None:
+        """Saves the model as one .safetensors file, which :meth:`from_pretrained` loads without a config.
+
+        Its metadata has the config, class names, preprocessing and ``license``.
+
+        Args:
+            path: the .safetensors file.
+            license: licence of the weights, such as "Apache-2.0".
+            half: save float16, half the size; results may change slightly.
+
+        Raises:
+            InputError: if the file cannot be written.
+        """
+        metadata = model_metadata(
+            self.class_names, self.cfg, category_ids=self._category_ids, license=license
+        )
+        write_model(path, self.model.state_dict(), metadata, half=half)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        license: str = "",
+        half: bool = False,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Uploads the model to the Hugging Face Hub, as :meth:`save` writes it. Needs huggingface_hub.
+
+        Args:
+            repo_id: "OWNER/REPO"; created if it does not exist.
+            license: licence of the weights, such as "Apache-2.0".
+            half: upload float16.
+            private: make a new repository private.
+            token: access token; by default that of ``hf auth login``.
+
+        Returns:
+            the address for :meth:`from_pretrained`, ``hf://OWNER/REPO``.
+
+        Raises:
+            InputError: if huggingface_hub is missing, or the upload fails.
+        """
+
+        def write(path: Path) -> None:
+            self.save(path, license=license, half=half)
+
+        return push_model(repo_id, write, self.class_names, license=license, private=private, token=token)
 
     @property
     def network(self) -> SeqFormerNetwork:
@@ -122,6 +174,17 @@ class VideoPredictor:
             observer: called with each clip right after it is decoded.
             tensor_layout: "CHW" or "HWC", the order of dimensions of frames that are tensors.
         """
+        self._say_notice()
+        return self._stream(encoded_together, clip_matching, length, observer, tensor_layout)
+
+    def _stream(
+        self,
+        encoded_together: int,
+        clip_matching: bool | None,
+        length: int | None,
+        observer: Callable[[DecodedClip], None] | None,
+        tensor_layout: str,
+    ) -> StreamingPredictor:
         options = self.options
         if clip_matching is not None:
             options = replace(options, clip_matching=clip_matching, auto_memory_gb=0.0)
@@ -161,9 +224,19 @@ class VideoPredictor:
             from seqformer.video import open_source  # PyAV is not needed for frames
 
             with open_source(video) as source:
-                return replace(self(source, observer), source=video)
+                self._say_notice(source.paths)
+                return replace(self._predict(source, observer), source=video)
+        self._say_notice()
+        return self._predict(video, observer, tensor_layout)
+
+    def _predict(
+        self,
+        video: Iterable[Frame],
+        observer: Callable[[DecodedClip], None] | None,
+        tensor_layout: str = "CHW",
+    ) -> VideoPrediction:
         length = length_hint(video) or None
-        stream = self.stream(ENCODED_TOGETHER, length=length, observer=observer, tensor_layout=tensor_layout)
+        stream = self._stream(ENCODED_TOGETHER, None, length, observer, tensor_layout)
         tracklets = stream.tracklets()
         for frame in video:
             tracklets.add(stream.push(frame))
@@ -171,6 +244,12 @@ class VideoPredictor:
         if stream.size is None:
             raise InputError("the video has no frames")
         return VideoPrediction(**vars(tracklets.result(stream.size)))
+
+    def _say_notice(self, paths: Sequence[Path] = ()) -> None:
+        """Logs the notice before the first video, unless it is the shipped model's."""
+        if self._notice and not (paths and all(map(model_zoo.is_shipped_video, paths))):
+            logger.warning(self._notice)
+            self._notice = ""
 
     def trace(self, frames: Iterable[Frame], *, with_masks: bool = True, tensor_layout: str = "CHW") -> Trace:
         """Records what the decoder attends to in frames, which form one clip.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data.transforms import ResizeShortestEdge
+from detectron2.data.transforms import Augmentation
 from PIL import Image
 from torch import Tensor
 
@@ -62,7 +62,7 @@ class StreamingPredictor:
         network: SeqFormerNetwork,
         options: InferenceOptions,
         *,
-        resize: ResizeShortestEdge,
+        resize: Augmentation,
         input_format: str = "RGB",
         encoded_together: int = 1,
         length: int | None = None,
@@ -79,7 +79,7 @@ class StreamingPredictor:
         self._reverse = input_format == "BGR"
         self._encoded_together = encoded_together
         self._tensor_layout = tensor_layout
-        self._max_results = options.max_results
+        self._options = options
         self._class_names = class_names
         self._waiting: list[Tensor] = []
         self._finished = False
@@ -125,7 +125,7 @@ class StreamingPredictor:
 
     def tracklets(self) -> TrackletBuilder:
         """Returns a new builder of tracklets for the results of this video."""
-        return TrackletBuilder(self._max_results, self._class_names)
+        return self._options.tracklets(self._class_names)
 
     def state(self) -> dict[str, Any]:
         """Returns a state of bounded size for ``torch.save``, to continue in another process.

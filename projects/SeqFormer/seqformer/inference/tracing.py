@@ -118,7 +118,8 @@ def trace(
         outputs = network.decode(encoded, len(encoded))
     classes = torch.stack([network.classify(i, o)[0].float().sigmoid() for i, o in enumerate(outputs)])
     queries, masks = select_candidates(network, encoded, outputs[-1], classes[-1], options)
-    segmentations = _encode(masks, image_size, output_size or image_size) if with_masks else None
+    size = output_size or image_size
+    segmentations = _encode(masks, image_size, size, original=options.original) if with_masks else None
     ratios = encoded.valid_ratios[:, None, None, :, None]  # T, 1, 1, L, 1, 2
     return Trace(
         sampling_locations=_array(torch.stack([points.locations / ratios for points in sampled])),
@@ -133,11 +134,12 @@ def trace(
 
 
 def _encode(
-    logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int]
+    logits: Tensor, image_size: tuple[int, int], output_size: tuple[int, int], *, original: bool
 ) -> list[list[RLE | None]]:
     segmentations: list[list[RLE | None]] = [[] for _ in logits]
     for part in logits.split(_RESIZED_TOGETHER, dim=1):
-        for masks, rles in zip(segmentations, encode_outputs(part, image_size, output_size), strict=True):
+        encoded = encode_outputs(part, image_size, output_size, original=original)
+        for masks, rles in zip(segmentations, encoded, strict=True):
             masks += rles
     return segmentations
 

@@ -167,7 +167,9 @@ class VideoInference:
             image_size: height and width of the network's input, without padding.
             output_size: height and width of the masks.
         """
-        masks = encode_outputs(final.mask_logits, image_size, output_size, final.present)
+        masks = encode_outputs(
+            final.mask_logits, image_size, output_size, final.present, original=self.options.original
+        )
         classes = self._store.probabilities()
         best = {i: (int(p.argmax()), float(p.max())) for i, p in classes.items()}
         results = [FrameResult(final.start + t, [], []) for t in range(final.present.shape[1])]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou_loss
+
+from seqformer.errors import DivergedError
 
 __all__ = ["HungarianMatcher", "VideoTargets", "giou_loss"]
 
@@ -67,6 +70,9 @@ class HungarianMatcher:
 
         Returns:
             indices of queries and of their matched instances, (G,) each.
+
+        Raises:
+            DivergedError: if a cost is not finite.
         """
         probability = logits.float().sigmoid()
         positive = self.alpha * (1 - probability) ** self.gamma * -(probability + 1e-8).log()
@@ -79,6 +85,9 @@ class HungarianMatcher:
         )
         cost_giou = giou_loss(boxes.unsqueeze(2), targets.boxes.unsqueeze(1)).mean(0) - 1
         cost = self.class_cost * cost_class + self.box_cost * cost_box + self.giou_cost * cost_giou
-        queries, instances = linear_sum_assignment(cost.cpu().numpy())
+        costs = cost.cpu().numpy()
+        if not np.isfinite(costs).all():
+            raise DivergedError("class probabilities or boxes are not finite")
+        queries, instances = linear_sum_assignment(costs)
         device = logits.device
         return torch.as_tensor(queries, device=device), torch.as_tensor(instances, device=device)

@@ -262,13 +262,22 @@ class SeqFormerNetwork(nn.Module):
         query_network: backbone, transformer, class and box heads.
         pixel_mean, pixel_std: mean and standard deviation of the three input channels, in the input's channel
             order. Checkpoints do not contain them.
+        size_divisibility: frames are padded to multiples of it, pixels; 1 for no padding, as in the original
+            release.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, query_network: QueryNetwork, pixel_mean: Sequence[float], pixel_std: Sequence[float]):
+    def __init__(
+        self,
+        query_network: QueryNetwork,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        size_divisibility: int = _SIZE_DIVISOR,
+    ):
         super().__init__()
+        self.size_divisibility = size_divisibility
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.detr = query_network
@@ -286,11 +295,11 @@ class SeqFormerNetwork(nn.Module):
 
         Args:
             images: N tensors (3, h, w), values 0 to 255, on any device. They are zero-padded on the right and
-                bottom to a common size whose sides are multiples of 32.
+                bottom to a common size whose sides are multiples of ``size_divisibility``.
         """
         normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
         sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
-        batch = ImageList.from_tensors(normalised, size_divisibility=_SIZE_DIVISOR)
+        batch = ImageList.from_tensors(normalised, size_divisibility=self.size_divisibility)
         features, masks = self.detr.features(batch.tensor, sizes)
         memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
         mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])

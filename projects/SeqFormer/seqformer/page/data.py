@@ -64,7 +64,7 @@ def page_data(
     *,
     length: int,
     size: tuple[int, int],
-    fps: float,
+    times: Sequence[float],
     threshold: float,
     floor: float,
     points: int,
@@ -77,7 +77,7 @@ def page_data(
         class_names: names by label.
         length: number of frames.
         size: height and width of the page's video, pixels.
-        fps: frame rate.
+        times: when each frame begins, and when the last one ends, seconds.
         threshold: initial minimum score of visible instances.
         floor: minimum score of the instances in the page.
         points: number of sampling points to keep per instance, frame and layer, highest weights first.
@@ -90,7 +90,7 @@ def page_data(
         "length": length,
         "height": size[0],
         "width": size[1],
-        "fps": fps,
+        "times": [round(time, 4) for time in times],
         "threshold": threshold,
         "floor": floor,
         "outOf": tracer.num_points or 0,

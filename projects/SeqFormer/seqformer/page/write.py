@@ -7,6 +7,7 @@ import html
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -21,14 +22,23 @@ from seqformer.formats.files import replaced_when_complete
 from seqformer.inference.clip_traces import ClipTracer
 from seqformer.page.data import PageData, fit_points, page_data
 from seqformer.structures import Tracklet, VideoResult
+from seqformer.video.display import FrameTime
 from seqformer.video.sinks import VideoWriter
 
-__all__ = ["MAX_FRAMES", "MAX_FRAMES_IN_ONE_CLIP", "check_page", "page_size", "write_page"]
+__all__ = [
+    "MAX_FRAMES",
+    "MAX_FRAMES_IN_ONE_CLIP",
+    "check_page",
+    "page_size",
+    "read_page_origin",
+    "write_page",
+]
 
 MAX_FRAMES = 1800  # a minute at 30 frames per second
 MAX_FRAMES_IN_ONE_CLIP = 300  # without clip matching, because a clip is traced as a whole
 FLOOR = 0.1  # minimum score of the instances in a page
 _LONGEST_SIDE = 1280  # pixels of the page's video
+_HEAD = 2000  # characters at the start of a page, with its origin
 _MIN_RATE = 200_000  # bits per second
 _VIDEO_BYTES = 4_000_000  # target size
 _TRACE_BYTES = 3_500_000  # target size before compression
@@ -81,8 +91,9 @@ def write_page(
     class_names: Sequence[str],
     *,
     title: str,
-    fps: Fraction,
+    times: Sequence[FrameTime],
     threshold: float,
+    origin: str | None = None,
 ) -> None:
     """Writes the page atomically.
 
@@ -94,8 +105,9 @@ def write_page(
         tracer: the tracer that observed tracking.
         class_names: names by label.
         title: title of the page.
-        fps: frame rate.
+        times: the times of the frames.
         threshold: initial minimum score of visible instances.
+        origin: digest of the source; see :func:`seqformer.video.origin_of`.
 
     Raises:
         InputError: if the page cannot be written, or the video is too long.
@@ -114,24 +126,35 @@ def write_page(
         class_names,
         length=result.length,
         size=size,
-        fps=float(fps),
+        times=[float(time.start) for time in times] + [float(sum(times[-1]))],
         threshold=threshold,
         floor=math.floor(100 * floor) / 100,
         points=fit_points(tracer, kept, _TRACE_BYTES),
     )
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder, "video.mp4")
-        _write_video(video, frames, result.length, size, fps)
-        content = page_html(title, data, video.read_bytes())
+        _write_video(video, frames, times, size)
+        content = page_html(title, data, video.read_bytes(), origin)
     with replaced_when_complete(path) as part:
         part.write_text(content, encoding="utf-8")
 
 
-def page_html(title: str, data: PageData, video: bytes) -> str:
+def read_page_origin(path: str | Path) -> str | None:
+    """Returns the digest of the source that a page was made from; None if the file is not such a page."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = re.search(r'<meta name="origin" content="(\w+)">', file.read(_HEAD))
+    except OSError:
+        return None
+    return found and found[1]
+
+
+def page_html(title: str, data: PageData, video: bytes, origin: str | None = None) -> str:
     """Joins the page's assets with its data and video."""
     folder = resources.files("seqformer.page") / "assets"
     filled = {
         "title": html.escape(title),
+        "origin": html.escape(origin or ""),
         "style": (folder / "page.css").read_text("utf-8"),
         # Escaped, because "</script" would end the script element.
         "description": json.dumps({"title": title, **data.description}).replace("<", "\\u003c"),
@@ -144,14 +167,15 @@ def page_html(title: str, data: PageData, video: bytes) -> str:
 
 
 def _write_video(
-    path: Path, frames: Iterable[np.ndarray], length: int, size: tuple[int, int], fps: Fraction
+    path: Path, frames: Iterable[np.ndarray], times: Sequence[FrameTime], size: tuple[int, int]
 ) -> None:
     height, width = size
-    rate = str(max(_MIN_RATE, round(8 * _VIDEO_BYTES * fps / length)))
+    seconds = sum(times[-1], Fraction(0))
+    rate = str(max(_MIN_RATE, round(8 * _VIDEO_BYTES / seconds)))
     # No B-frames and a key frame every 15 frames, so that a browser can show any frame quickly.
     encoder = {"preset": "medium", "bf": "0", "g": "15", "crf": "24", "maxrate": rate, "bufsize": rate}
-    with VideoWriter(path, height, width, fps, encoder) as writer:
-        for _, frame in zip(range(length), frames, strict=False):
+    with VideoWriter(path, height, width, len(times) / seconds, encoder) as writer:
+        for time, frame in zip(times, frames, strict=False):
             if frame.shape[:2] != size:
                 frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-            writer.write(frame)
+            writer.write(frame, time)

@@ -16,12 +16,14 @@ def best_results(
 
     Args:
         results: in any order.
-        limit: number of best results to return, best first; None for all, in order of first appearance and
-            class.
+        limit: number of best results to return, those of the best instance first; None for all, in order of
+            first appearance and class.
     """
     if limit is None:
         return sorted(results, key=lambda r: r[:2])
-    return sorted(results, key=lambda r: (-r[2], r[0], r[1]))[:limit]
+    best = sorted(results, key=lambda r: (-r[2], r[0], r[1]))[:limit]
+    order = {instance: rank for rank, (instance, _, _) in reversed(list(enumerate(best)))}
+    return sorted(best, key=lambda r: order[r[0]])
 
 
 class TrackletBuilder:
@@ -32,6 +34,7 @@ class TrackletBuilder:
     Args:
         limit: maximum number of tracklets of the video; see :func:`best_results`.
         class_names: names by label; classes without a name are numbered.
+        keep_empty: whether instances without a mask in any frame become tracklets.
 
     Examples:
         >>> tracklets = TrackletBuilder()
@@ -41,8 +44,11 @@ class TrackletBuilder:
         >>> result = tracklets.result(stream.size)
     """
 
-    def __init__(self, limit: int | None = None, class_names: Sequence[str] = ()):
+    def __init__(
+        self, limit: int | None = None, class_names: Sequence[str] = (), *, keep_empty: bool = False
+    ):
         self._limit = limit
+        self._keep_empty = keep_empty
         self._class_names = class_names
         self._length = 0
         self._masks: dict[int, dict[int, RLE]] = {}  # by instance and frame
@@ -78,9 +84,10 @@ class TrackletBuilder:
         results = [(i, label, score) for i, scores in self._scores.items() for label, score in scores]
         segmentations: dict[int, list[RLE | None]] = {}
         for i, label, score in best_results(results, self._limit):
+            if not self._keep_empty and not self._masks.get(i):
+                continue
             if i not in segmentations:
-                if self._limit is None:  # sorted by instance: earlier instances do not come again
-                    segmentations.clear()
+                segmentations.clear()  # earlier instances do not come again
                 masks = self._masks.get(i, {})
                 segmentations[i] = [masks.get(t) for t in range(self._length)]
             yield Tracklet(i, label, score, segmentations[i], self._name(label), size)

@@ -23,14 +23,14 @@ class DatasetVideo:
         frames: the source of its frames.
         video: its id, size and length.
         dataset: the dataset it belongs to, or None.
-        fps: frames per second; None for pictures.
+        times: the times of its T frames, seconds after the first; None for pictures.
         problem: one line about parts of the source that could not be read; None if all was read.
     """
 
     frames: FrameSource
     video: Video
     dataset: Dataset | None
-    fps: float | None
+    times: list[float] | None
     problem: str | None
 
     def pick(self, numbers: Sequence[int]) -> list[np.ndarray]:
@@ -82,7 +82,8 @@ def open_dataset_video(
     else:
         source = ImageSequenceReader([Path(images, name) for name in known.names], keep_order=True)
     is_video = isinstance(source, VideoReader)
-    length = sum(1 for _ in source) if is_video else source.length
+    times = [float(source.time.start) for _ in source] if is_video else None
+    length = source.length if times is None else len(times)
     if length is None:
         raise InputError(f"'{source.name}' can be read only once: give a video file or pictures")
     video = known
@@ -94,4 +95,4 @@ def open_dataset_video(
             f"the frames do not match video {video.id} in {dataset}: there are {length} of "
             f"{source.width}x{source.height} pixels, not {video.length} of {video.width}x{video.height}"
         )
-    return DatasetVideo(source, video, content, float(source.fps) if is_video else None, source.problem)
+    return DatasetVideo(source, video, content, times, source.problem)

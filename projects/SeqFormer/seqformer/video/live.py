@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -12,16 +13,19 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from seqformer.errors import InputError
+from seqformer.video.display import FrameClock, FrameConverter, FrameTime, frame_rate, shown_stream
+from seqformer.video.forks import Opened
 
 __all__ = ["LiveReader", "is_address"]
 
 _CAMERA = re.compile(r"camera:(\d+)")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://.", re.IGNORECASE)
-_FALLBACK_FPS = Fraction(25)
 _TIMEOUT = 20.0  # seconds
+
+_logger = logging.getLogger(__name__)
 
 
 def is_address(name: str) -> bool:
@@ -32,7 +36,8 @@ def is_address(name: str) -> bool:
 class LiveReader:
     """Reads frames from a camera, or from an address that FFmpeg supports (RTSP, HTTP, ...).
 
-    Frames can be iterated once. Parts that cannot be decoded are skipped.
+    Frames are as ffplay shows them; see :mod:`seqformer.video.display`. They can be iterated once. Parts that
+    cannot be decoded are skipped. Sound is not read.
 
     Args:
         address: "camera:" and a number, or an address.
@@ -53,24 +58,29 @@ class LiveReader:
         self.name = _name(address)
         self.paths: list[Path] = []
         self.length: int | None = None
+        self.sound = None
+        self.time = FrameTime(Fraction(0), Fraction(0))
         self._count = 0
         self._damaged = 0
-        self._reformatter = VideoReformatter()
         self._container = _open(address, timeout)
         try:
-            if not self._container.streams.video:
+            stream = shown_stream(self._container)
+            if stream is None:
                 raise InputError(f"'{address}' has no video")
-            stream = self._container.streams.video[0]
-            rate = stream.average_rate or stream.guessed_rate
-            self.fps = rate if rate and rate > 0 else _FALLBACK_FPS
-            self._frames = self._decode()
+            self._opened = Opened(self._container, stream)
+            self.fps = frame_rate(stream)
+            self._clock = FrameClock(self._container, stream, self.fps)
+            self._frames = self._decode(stream)
             self._first = next(self._frames, None)
             if self._first is None:
                 raise InputError(f"'{address}' has no frames")
+            self._converter = FrameConverter(stream, self._first, address)
         except InputError:
             self.close()
             raise
-        self.height, self.width = self._first.height, self._first.width
+        if self._container.streams.audio:
+            _logger.warning("the sound of '%s' is not saved", address)
+        self.height, self.width = self._converter.height, self._converter.width
 
     def __enter__(self) -> LiveReader:
         return self
@@ -85,13 +95,10 @@ class LiveReader:
     def __iter__(self) -> Iterator[np.ndarray]:
         frame, self._first = self._first, None
         while frame is not None:
-            if (frame.height, frame.width) != (self.height, self.width):
-                raise InputError(
-                    f"frame {self._count} of '{self.address}' is {frame.width}x{frame.height}, "
-                    f"the first is {self.width}x{self.height}: all frames must have the same size"
-                )
+            image = self._converter(frame, self._count)
             self._count += 1
-            yield self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+            self.time = self._clock(frame)
+            yield image
             frame = next(self._frames, None)
 
     @property
@@ -100,8 +107,8 @@ class LiveReader:
             return None
         return f"{self._damaged} damaged parts of '{self.address}' were skipped"
 
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        packets = self._container.demux(video=0)
+    def _decode(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(stream)
         while True:
             try:
                 packet = next(packets)

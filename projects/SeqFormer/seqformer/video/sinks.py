@@ -6,10 +6,14 @@ valid at any time.
 
 from __future__ import annotations
 
+import errno
+import heapq
+import logging
+import math
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -17,11 +21,17 @@ from typing import ClassVar, Protocol
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 from PIL import Image
 
 from seqformer.errors import InputError
-from seqformer.video.sources import FrameSource
+from seqformer.formats.files import locked
+from seqformer.video.display import FrameTime
+from seqformer.video.forks import Opened
+from seqformer.video.sources import FrameSource, Sound, origin_of
 
 __all__ = [
     "FrameFolderWriter",
@@ -30,9 +40,15 @@ __all__ = [
     "GrowingVideoWriter",
     "VideoWriter",
     "open_writer",
+    "read_origin",
 ]
 
 _X264_OPTIONS = {"crf": "20", "preset": "medium"}
+_FINEST = 10_000  # at least this many ticks per second
+_MOST_TICKS = 1_000_000
+_ORIGIN_KEY, _ORIGIN_PREFIX = "comment", "SeqFormer, origin "
+
+_logger = logging.getLogger(__name__)
 
 
 class FrameWriter(Protocol):
@@ -40,8 +56,8 @@ class FrameWriter(Protocol):
 
     path: Path
 
-    def write(self, frame: np.ndarray) -> None:
-        """Adds an (H, W, 3) uint8 RGB frame."""
+    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
+        """Adds an (H, W, 3) uint8 RGB frame, shown at ``time``; by default at a constant rate."""
 
     def __enter__(self) -> FrameWriter: ...
 
@@ -52,17 +68,21 @@ class VideoWriter:
     """Writes an H.264 .mp4 that browsers can play (yuv420p, BT.709, index at the front).
 
     yuv420p stores colour for blocks of 2x2 pixels. If the height or width of frames is odd, the last row or
-    column is duplicated.
+    column is duplicated. There are no B-frames, so that frames of any times are shown from the first to the
+    last without an edit list.
 
     Args:
         path: the file; its folder is created. An existing file is replaced at the end.
         height: height of the frames, pixels.
         width: width of the frames, pixels.
-        fps: frame rate; stored exactly.
+        fps: frame rate; stored exactly if frames are written without other times.
         encoder: x264 options.
+        sound: is copied to the file, as it is. A warning is logged if .mp4 files cannot store it.
+        origin: stored in the file; see :func:`read_origin`.
 
     Raises:
-        InputError: on entering, if the file cannot be created; later, if the disk is full.
+        InputError: on entering, if the file cannot be created or another process is writing it; later, if the
+            disk is full.
 
     Examples:
         >>> with VideoWriter("out.mp4", 480, 640, Fraction(30000, 1001)) as writer:
@@ -78,14 +98,22 @@ class VideoWriter:
         width: int,
         fps: Fraction,
         encoder: Mapping[str, str] = _X264_OPTIONS,
+        sound: Sound | None = None,
+        origin: str | None = None,
     ):
         self.path = Path(path)
         self.height = height
         self.width = width
         self.fps = fps
         self._encoder = dict(encoder)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        self._temporary = self.path.with_name(f".{self.path.name}.part")
+        self._lock = ExitStack()
+        self._sound = sound
+        self._metadata = {_ORIGIN_KEY: _ORIGIN_PREFIX + origin} if origin else {}
         self._frames = 0
+        self._tick = _tick(fps)
+        self._durations: dict[int, int] = {}  # ticks; by time, of frames that are still being encoded
+        self._last = -1  # time of the last frame, ticks
         self._reformatter = VideoReformatter()
 
     def __enter__(self) -> VideoWriter:
@@ -93,25 +121,32 @@ class VideoWriter:
             raise InputError(f"'{self.path}' is a folder: name an .mp4 file in it")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.path.with_name(f".{self.path.name}.lock")
+            self._lock.enter_context(locked(lock, f"'{self.path}'"))
             self._temporary.touch()  # checks write permission now: PyAV opens the file with the first packet
             self._container = av.open(
                 str(self._temporary), "w", format="mp4", options=self._container_options
             )
         except (av.error.FFmpegError, OSError) as error:
+            self._lock.close()
             raise _unwritable(self.path, error) from error
-        self._stream = self._container.add_stream("h264", rate=self.fps, options=self._encoder)
+        self._container.metadata.update(self._metadata)
+        options = {"bf": "0", **self._encoder}
+        self._stream = self._container.add_stream("h264", rate=self.fps, options=options)
         self._stream.height = self.height + self.height % 2
         self._stream.width = self.width + self.width % 2
         self._stream.pix_fmt = "yuv420p"
+        self._opened = Opened(self._container, self._stream)
         context = self._stream.codec_context
+        context.time_base = self._tick
         context.colorspace = Colorspace.ITU709
         context.color_range = ColorRange.MPEG
         context.color_primaries = ColorPrimaries.BT709
         context.color_trc = ColorTrc.BT709
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Adds an (H, W, 3) uint8 RGB frame.
+    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
+        """Adds an (H, W, 3) uint8 RGB frame, shown at ``time``; by default at a constant rate.
 
         Raises:
             ValueError: if the size of the frame is wrong.
@@ -127,9 +162,12 @@ class VideoWriter:
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
+            threads=1,  # as in FrameConverter
         )
-        picture.pts = self._frames
-        picture.time_base = 1 / self.fps
+        time = time or FrameTime(self._frames / self.fps, 1 / self.fps)
+        self._last = max(round(time.start / self._tick), self._last + 1)
+        self._durations[self._last] = max(1, round(time.duration / self._tick))
+        picture.pts, picture.time_base = self._last, self._tick
         self._frames += 1
         self._encode(picture)
 
@@ -138,27 +176,43 @@ class VideoWriter:
             if kind is None and self._frames:
                 self._encode(None)
                 self._container.close()
-                os.replace(self._temporary, self.path)
+                self._finish(self._temporary)
         except (av.error.FFmpegError, OSError) as error:
             raise _unwritable(self.path, error) from error
         finally:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
             self._temporary.unlink(missing_ok=True)
+            self._lock.close()
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
         try:
-            self._container.mux(self._stream.encode(picture))
+            for packet in self._stream.encode(picture):
+                if packet.pts is not None:
+                    packet.duration = self._durations.pop(packet.pts, 0)
+                self._container.mux(packet)
         except av.error.FFmpegError as error:
             raise _unwritable(self.path, error) from error
+
+    def _finish(self, written: Path) -> None:
+        """Moves the written file to its place, with the sound."""
+        if self._sound is not None:
+            with_sound = self._temporary.with_suffix(".sound.part")
+            try:
+                options = VideoWriter._container_options
+                if _add_sound(written, self._sound, with_sound, options, self._metadata):
+                    os.replace(with_sound, written)
+            finally:
+                with_sound.unlink(missing_ok=True)
+        os.replace(written, self.path)
 
 
 class GrowingVideoWriter(VideoWriter):
     """A VideoWriter whose file can be played while it grows, and is kept if the program is killed.
 
-    It writes a fragmented .mp4 under the final name, one fragment per second. At the end the file is remuxed,
-    without encoding, to the form that VideoWriter writes. After an error it has all frames so far, except
-    those of the last fragment if the disk is full.
+    It writes a fragmented .mp4 without sound, about one fragment per second. The file has its final name from
+    the first fragment on. At the end it is remuxed, without encoding, to the form that VideoWriter writes.
+    After an error it has all frames so far, except those of the last fragment if the disk is full.
     """
 
     _container_options: ClassVar[dict[str, str]] = {
@@ -167,34 +221,52 @@ class GrowingVideoWriter(VideoWriter):
     }
 
     def __enter__(self) -> GrowingVideoWriter:
-        self._existed = os.path.exists(self.path)
-        whole, self._temporary = self._temporary, self.path
+        whole, self._temporary = self._temporary, self._temporary.with_suffix(".growing.part")
         super().__enter__()
-        self._temporary = whole
+        self._growing, self._temporary = self._temporary, whole
         self._stream.gop_size = max(1, round(self.fps))
         return self
+
+    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
+        """Adds an (H, W, 3) uint8 RGB frame, shown at ``time``; by default at a constant rate.
+
+        Raises:
+            ValueError: if the size of the frame is wrong.
+        """
+        super().write(frame, time)
+        if self._growing != self.path and _complete_fragments(self._growing):
+            self._place()
+
+    def _place(self) -> None:
+        os.replace(self._growing, self.path)
+        self._growing = self.path
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if self._frames:
                 self._encode(None)
             self._container.close()
-            if not self._frames and not self._existed:
-                self.path.unlink(missing_ok=True)
-            elif self._frames and kind is None:
-                self._copy()
-                os.replace(self._temporary, self.path)
+            if self._frames:
+                self._place()
+                if kind is None:
+                    self._copy()
+                    self._finish(self._temporary)
         except (InputError, av.error.FFmpegError, OSError) as error:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
             with suppress(OSError):
-                _cut_after_last_fragment(self.path)
+                if whole := _complete_fragments(self._growing):
+                    os.truncate(self._growing, whole)
+                    self._place()
             if kind is None:  # otherwise the first error is more useful
                 raise error if isinstance(error, InputError) else _unwritable(self.path, error) from error
         finally:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
             self._temporary.unlink(missing_ok=True)
+            if self._growing != self.path:
+                self._growing.unlink(missing_ok=True)
+            self._lock.close()
 
     def _copy(self) -> None:
         options = VideoWriter._container_options
@@ -202,6 +274,7 @@ class GrowingVideoWriter(VideoWriter):
             av.open(str(self.path)) as source,
             av.open(str(self._temporary), "w", format="mp4", options=options) as target,
         ):
+            target.metadata.update(self._metadata)
             stream = target.add_stream_from_template(source.streams.video[0])
             for packet in source.demux(video=0):
                 if packet.dts is not None:
@@ -209,19 +282,94 @@ class GrowingVideoWriter(VideoWriter):
                     target.mux(packet)
 
 
-def _cut_after_last_fragment(path: Path) -> None:
-    """Truncates a fragmented .mp4 after its last complete fragment."""
-    with open(path, "rb+") as file:
+def _tick(fps: Fraction) -> Fraction:
+    """Returns a unit of time, seconds, of which frames at a constant rate are whole multiples."""
+    if fps.numerator > _MOST_TICKS:
+        return Fraction(1, 90_000)
+    return Fraction(1, fps.numerator * math.ceil(_FINEST / fps.numerator))
+
+
+def _add_sound(
+    video: Path, sound: Sound, target: Path, options: dict[str, str], metadata: dict[str, str]
+) -> bool:
+    """Writes a copy of a video with sound.
+
+    Returns:
+        Whether there is a copy. If the sound cannot be stored, a warning is logged.
+    """
+    try:
+        with (
+            av.open(str(video)) as source,
+            av.open(str(sound.path)) as heard,
+            av.open(str(target), "w", format="mp4", options=options) as copy,
+        ):
+            copy.metadata.update(metadata)
+            picture = source.streams.video[0]
+            copied: dict[Stream, Stream] = {picture: copy.add_stream_from_template(picture)}
+            for stream in heard.streams.audio:
+                try:
+                    copied[stream] = copy.add_stream_from_template(stream)
+                except ValueError:
+                    _logger.warning(
+                        "sound of '%s' is not saved: .mp4 cannot store %s",
+                        sound.path,
+                        stream.codec_context.name,
+                    )
+            sounds = [stream for stream in copied if stream is not picture]
+            if not sounds:
+                return False
+            # Sound may begin before the first frame. Then the video begins late, as in the source.
+            starts = [s.start_time * s.time_base for s in sounds if s.start_time is not None and s.time_base]
+            start = min([sound.start, *starts])
+            streams = [
+                _shifted(source, [picture], sound.start - start),
+                _shifted(heard, sounds, -start),
+            ]
+            for _, packet in heapq.merge(*streams, key=lambda item: item[0]):
+                packet.stream = copied[packet.stream]
+                copy.mux(packet)
+    except (av.error.FFmpegError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        _logger.warning("sound of '%s' is not saved: %s", sound.path, error.strerror or error)
+        return False
+    return True
+
+
+def _shifted(
+    container: InputContainer, streams: list[Stream], seconds: Fraction
+) -> Iterator[tuple[Fraction, Packet[Stream]]]:
+    """Yields the packets of some streams, shifted in time, each with its decoding time in seconds.
+
+    Ends where the file cannot be read.
+    """
+    packets = container.demux(streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+        decoded = packet.pts if packet.dts is None else packet.dts
+        if decoded is not None and packet.time_base:
+            shift = round(seconds / packet.time_base)
+            packet.dts = decoded + shift
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            yield packet.dts * packet.time_base, packet
+
+
+def _complete_fragments(path: Path) -> int:
+    """Returns the size, in bytes, of the complete fragments at the start of an .mp4; 0 if there are none."""
+    with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = whole = 0
         while len(header := file.read(8)) == 8:
             end = start + int.from_bytes(header[:4], "big")
             if end < start + 8 or end > size:
                 break
-            if header[4:] in (b"moov", b"mdat"):
+            if header[4:] == b"mdat":
                 whole = end
             start = file.seek(end)
-        file.truncate(whole)
+        return whole
 
 
 class FrameFolderWriter:
@@ -250,8 +398,8 @@ class FrameFolderWriter:
             raise _unwritable(self.path, error) from error
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Adds an (H, W, 3) uint8 RGB frame."""
+    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
+        """Adds an (H, W, 3) uint8 RGB frame. Pictures have no ``time``."""
         try:
             Image.fromarray(frame).save(self._temporary / f"{self._frames:05d}.jpg", quality=95)
         except OSError as error:
@@ -290,8 +438,8 @@ class GrowingFolderWriter(FrameFolderWriter):
             shutil.rmtree(self._temporary, ignore_errors=True)
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Adds an (H, W, 3) uint8 RGB frame."""
+    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
+        """Adds an (H, W, 3) uint8 RGB frame. Pictures have no ``time``."""
         part = self.path / f".{self._frames:05d}.part"
         try:
             Image.fromarray(frame).save(part, format="JPEG", quality=95)
@@ -309,7 +457,7 @@ class GrowingFolderWriter(FrameFolderWriter):
 def open_writer(
     output: str | Path, source: FrameSource, *, growing: bool = False, resumed: bool = False
 ) -> FrameWriter:
-    """Returns a writer for frames with the size and rate of ``source``.
+    """Returns a writer for frames with the size and rate of ``source``, and for its sound.
 
     Args:
         output: an .mp4 file for a video; a name without a suffix, or an existing folder, for pictures.
@@ -328,7 +476,22 @@ def open_writer(
     if os.path.exists(path) and any(path.samefile(read) for read in source.paths):
         raise InputError(f"output '{path}' is the input: choose another name")
     kind = GrowingVideoWriter if growing else VideoWriter
-    return kind(path, source.height, source.width, source.fps)
+    origin = origin_of(source.paths)
+    return kind(path, source.height, source.width, source.fps, sound=source.sound, origin=origin)
+
+
+def read_origin(path: str | Path) -> str | None:
+    """Returns the digest of the source that an .mp4 was made from; see :func:`origin_of`.
+
+    Returns:
+        None if the file was not written by :class:`VideoWriter`, or from a live source.
+    """
+    try:
+        with av.open(str(path)) as container:
+            comment = container.metadata.get(_ORIGIN_KEY, "")
+    except (av.error.FFmpegError, OSError, ValueError):
+        return None
+    return comment.removeprefix(_ORIGIN_PREFIX) if comment.startswith(_ORIGIN_PREFIX) else None
 
 
 def _unwritable(path: Path, error: OSError | av.error.FFmpegError) -> InputError:

@@ -6,31 +6,41 @@ Readers can be iterated several times. Each pass starts at the first frame.
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import av
 import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from PIL import Image, ImageOps
 
 from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
-from seqformer.formats.frames import frame_size, pictures_in
+from seqformer.formats.frames import frame_size, is_animation, pictures_in, read_frame
+from seqformer.video.display import FrameClock, FrameConverter, FrameTime, frame_rate, shown_stream
+from seqformer.video.forks import Opened
 from seqformer.video.live import LiveReader, is_address
 
-__all__ = ["FrameSource", "ImageSequenceReader", "VideoReader", "open_source"]
+__all__ = ["FrameSource", "ImageSequenceReader", "Sound", "VideoReader", "open_source", "origin_of"]
 
 PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
 
-_FALLBACK_FPS = Fraction(25)  # the rate that players assume
-_PICTURE_ERRORS = (OSError, SyntaxError, Image.DecompressionBombError)  # raised by Pillow
+
+class Sound(NamedTuple):
+    """The sound of a video.
+
+    Attributes:
+        path: the file.
+        start: time of the video's first frame on the clock of the file, seconds.
+    """
+
+    path: Path
+    start: Fraction
 
 
 class FrameSource(Protocol):
@@ -40,8 +50,10 @@ class FrameSource(Protocol):
         name: a name for the results.
         paths: the files that are read; empty for a live source.
         height, width: size of the frames, pixels.
-        fps: frames per second.
+        fps: average number of frames per second.
         length: number of frames that the source declares; None if unknown.
+        sound: the sound that belongs to the frames; None if there is none.
+        time: time of the frame that the current pass returned last.
     """
 
     name: str
@@ -49,9 +61,13 @@ class FrameSource(Protocol):
     height: int
     width: int
     fps: Fraction
+    time: FrameTime
 
     @property
     def length(self) -> int | None: ...
+
+    @property
+    def sound(self) -> Sound | None: ...
 
     @property
     def problem(self) -> str | None:
@@ -66,11 +82,10 @@ class FrameSource(Protocol):
 
 
 class VideoReader:
-    """Reads the frames of a video file, rotated upright.
+    """Reads the frames of a video file as ffplay shows them; see :mod:`seqformer.video.display`.
 
     Parts that cannot be decoded are skipped, so that the rest of a damaged or truncated file can be used;
-    ``problem`` then gives the number of decoded frames. Frames keep the coded size: non-square pixels are not
-    resampled.
+    ``problem`` then says what is missing.
 
     Args:
         path: the file, in any container and codec that FFmpeg supports.
@@ -82,7 +97,7 @@ class VideoReader:
     Examples:
         >>> with VideoReader("street.mp4") as video:
         ...     for frame in video:
-        ...         print(frame.shape, video.fps)
+        ...         print(frame.shape, video.time.start)
     """
 
     def __init__(self, path: str | Path):
@@ -90,28 +105,32 @@ class VideoReader:
         self.name = self.path.stem
         self.paths = [self.path]
         self.decoded = 0  # frames of the current or last pass
+        self.time = FrameTime(Fraction(0), Fraction(0))
         self._errors = 0  # packets that the decoder rejected
-        self._end = 0.0  # end of the last decoded frame, seconds
+        self._concealed = 0  # decoded frames whose damage the decoder has covered up
         self._completed = False
-        self._container: InputContainer | None = None
-        # Shared by all frames, because to_ndarray would build its conversion tables again for each frame.
-        self._reformatter = VideoReformatter()
+        self._opened: Opened[InputContainer] | None = None
 
-        container, stream = self._open()
+        opened = self._open()
         try:
-            self.fps = _frame_rate(stream)
-            self._declared, self._seconds = _declared_length(container, stream, self.fps)
-            # The container's duration is often a guess, so it does not prove damage.
-            seconds = self._seconds or (container.duration or 0) / av.time_base
-            first = next(self._decode(container, stream), None)
+            self.fps = frame_rate(opened.stream)
+            clock = FrameClock(opened.container, opened.stream, self.fps)
+            self._declared, self._seconds = _declared_length(opened.container, opened.stream)
+            self.length = self._declared or _count_packets(opened.container, opened.stream) or None
         finally:
             self.close()
-        if first is None:
-            raise InputError(f"no frame of '{path}' can be decoded: give a complete video file")
-        self.length = self._declared or round(seconds * self.fps) or None
-        self._quarter_turns = round(first.rotation / 90) % 4  # counterclockwise
-        self._coded_size = first.height, first.width
-        self.height, self.width = self._coded_size if self._quarter_turns % 2 == 0 else self._coded_size[::-1]
+        opened = self._open()
+        try:
+            first = next(self._decode(opened), None)
+            if first is None:
+                raise InputError(f"no frame of '{path}' can be decoded: give a complete video file")
+            clock(first)
+            self._converter = FrameConverter(opened.stream, first, str(path))
+            has_sound = bool(opened.container.streams.audio)
+        finally:
+            self.close()
+        self.height, self.width = self._converter.height, self._converter.width
+        self.sound = Sound(self.path, clock.first or Fraction(0)) if has_sound else None
 
     def __enter__(self) -> VideoReader:
         return self
@@ -121,25 +140,22 @@ class VideoReader:
 
     def close(self) -> None:
         """Closes the current pass."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __iter__(self) -> Iterator[np.ndarray]:
         self.close()
-        container, stream = self._open()
-        self.decoded, self._errors, self._end, self._completed = 0, 0, 0.0, False
-        height, width = self._coded_size
-        for frame in self._decode(container, stream):
-            if (frame.height, frame.width) != (height, width):
-                raise InputError(
-                    f"frame {self.decoded} of '{self.path}' is {frame.width}x{frame.height}, "
-                    f"the first is {width}x{height}: all frames must have the same size"
-                )
+        opened = self._open()
+        self.decoded = self._errors = self._concealed = 0
+        self._completed = False
+        clock = FrameClock(opened.container, opened.stream, self.fps)
+        for frame in self._decode(opened):
+            image = self._converter(frame, self.decoded)
             self.decoded += 1
-            self._end = (frame.time or 0.0) + float(1 / self.fps)
-            image = self._reformatter.reformat(frame, width, height, "rgb24").to_ndarray()
-            yield np.ascontiguousarray(np.rot90(image, self._quarter_turns))
+            self._concealed += frame.is_corrupt
+            self.time = clock(frame)
+            yield image
         self._completed = True
         self.close()
 
@@ -150,42 +166,49 @@ class VideoReader:
     def problem(self) -> str | None:
         if not self._completed:
             return None
-        if self._declared:
-            missing, count = self._declared - self.decoded, f"{self._declared} frames"
-        elif self._seconds:
-            missing = round((self._seconds - self._end) * self.fps)
-            missing, count = (missing if missing > 2 else 0), f"about {self.length} frames"
-        else:
-            missing, count = self._errors, "frames"
-        if missing <= 0:
+        found = []
+        end = float(sum(self.time))
+        if self._declared and self.decoded < self._declared:
+            found.append(f"{self.decoded} of {self._declared} frames of '{self.path}' could be decoded")
+        elif self._seconds and (self._seconds - end) * self.fps > 2.5:
+            found.append(
+                f"{self.decoded} frames of '{self.path}' could be decoded, the first {end:.1f} of "
+                f"{self._seconds:.1f} seconds"
+            )
+        elif self._errors:
+            packets = "1 packet" if self._errors == 1 else f"{self._errors} packets"
+            found.append(
+                f"{packets} of '{self.path}' could not be decoded, {self.decoded} frames could be decoded"
+            )
+        if self._concealed:
+            frames = "1 frame is" if self._concealed == 1 else f"{self._concealed} frames are"
+            found.append(f"{frames} incomplete" + ("" if found else f" in '{self.path}'"))
+        if not found:
             return None
-        return (
-            f"{self.decoded} of {count} of '{self.path}' could be decoded (the file is damaged or "
-            "truncated); results cover these"
-        )
+        return f"{' and '.join(found)} (the file is damaged or truncated); results cover the decoded frames"
 
-    def _open(self) -> tuple[InputContainer, VideoStream]:
+    def _open(self) -> Opened[InputContainer]:
         if not os.path.exists(self.path):
             raise InputError(f"no file '{self.path}'")
         if os.path.isfile(self.path) and not self.path.stat().st_size:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
         no_video = f"'{self.path}' is not a video, or is truncated before its first frame: give a whole file"
         try:
-            self._container = container = av.open(str(self.path))
+            container = av.open(str(self.path))
         except av.error.InvalidDataError as error:
             raise InputError(no_video) from error
         except av.error.FFmpegError as error:
             raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
-        pictures = av.stream.Disposition.attached_pic  # cover pictures of audio files
-        streams = [s for s in container.streams.video if not s.disposition & pictures]
-        if not streams or container.format.name == "tty":  # FFmpeg renders text files
-            self.close()
+        stream = shown_stream(container)
+        if stream is None or container.format.name == "tty":  # FFmpeg renders text files
+            container.close()
             raise InputError(no_video)
-        streams[0].thread_type = "AUTO"
-        return container, streams[0]
+        stream.thread_type = "AUTO"
+        self._opened = Opened(container, stream)
+        return self._opened
 
-    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-        packets = container.demux(stream)
+    def _decode(self, opened: Opened[InputContainer]) -> Iterator[av.VideoFrame]:
+        packets = opened.container.demux(opened.stream)
         while True:
             try:
                 frames = next(packets).decode()
@@ -221,6 +244,8 @@ class ImageSequenceReader:
         self.fps = fps
         self.length = len(self.paths)
         self.name = self.paths[0].stem if self.length == 1 else self.paths[0].resolve().parent.name
+        self.time = FrameTime(Fraction(0), 1 / fps)
+        self.sound: Sound | None = None
         self.height, self.width = frame_size(self.paths[0])
         for path in self.paths:
             height, width = frame_size(path)
@@ -240,18 +265,25 @@ class ImageSequenceReader:
         return self.length
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for path in self.paths:
-            try:
-                with Image.open(path) as image:
-                    yield np.array(ImageOps.exif_transpose(image).convert("RGB"))
-            except _PICTURE_ERRORS as error:
-                raise InputError(
-                    f"picture '{path}' cannot be read ({error}): replace or remove it"
-                ) from error
+        for t, path in enumerate(self.paths):
+            frame = read_frame(path, self.paths)
+            self.time = FrameTime(t / self.fps, 1 / self.fps)
+            yield frame
 
     @property
     def problem(self) -> str | None:
         return None
+
+
+def origin_of(paths: Sequence[Path]) -> str | None:
+    """Returns a digest of the files of a source, which tells its output from that of others.
+
+    The output of a live source is never repeated, so there is none: None.
+    """
+    if not paths:
+        return None
+    names = "\0".join(str(path.resolve()) for path in paths)
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def open_source(inputs: str | Path | Sequence[str | Path]) -> FrameSource:
@@ -271,6 +303,8 @@ def open_source(inputs: str | Path | Sequence[str | Path]) -> FrameSource:
     videos = [
         path for path in paths if not os.path.isdir(path) and path.suffix.lower() not in PICTURE_SUFFIXES
     ]
+    if len(paths) == 1 and not videos and is_animation(paths[0]):
+        videos = paths
     if len(videos) == 1 and len(paths) == 1:
         return VideoReader(videos[0])
     if videos:
@@ -280,26 +314,31 @@ def open_source(inputs: str | Path | Sequence[str | Path]) -> FrameSource:
     return ImageSequenceReader(inputs)
 
 
-def _frame_rate(stream: VideoStream) -> Fraction:
-    rate = stream.average_rate or stream.guessed_rate
-    return rate if rate and rate > 0 else _FALLBACK_FPS
-
-
-def _declared_length(
-    container: InputContainer, stream: VideoStream, fps: Fraction
-) -> tuple[int | None, float | None]:
+def _declared_length(container: InputContainer, stream: VideoStream) -> tuple[int | None, float | None]:
     """Returns the stream's length from the file's header: frames, or else seconds, or neither."""
-    if stream.frames:
-        frames = stream.frames
-        # An edit list may hide some frames.
-        if "mp4" in container.format.name and stream.duration and stream.time_base:
-            frames = min(frames, round(stream.duration * stream.time_base * fps))
-        return frames, None
+    if stream.frames and "mp4" in container.format.name:
+        # An edit list may hide frames, which are left out of the index or marked in it.
+        shown = sum(not entry.is_discard for entry in stream.index_entries)
+        return shown or stream.frames, None
     written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
     if written:
         hours, minutes, seconds = map(float, written.groups())
         return None, 3600 * hours + 60 * minutes + seconds
+    if stream.frames and stream.duration and stream.time_base:  # AVI, in which frames may be empty
+        return None, float(stream.duration * stream.time_base)
     return None, None
+
+
+def _count_packets(container: InputContainer, stream: VideoStream) -> int:
+    """Returns the number of packets, usually that of frames. Reads the file, but decodes nothing."""
+    packets = container.demux(stream)
+    count = 0
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return count
+        count += packet.size > 0 and not packet.is_discard
 
 
 def _matches(name: str | Path) -> list[Path]:

@@ -91,9 +91,9 @@ def write_side_by_side(path: str | Path, source: FrameSource, rows: Sequence[Row
     if any(path.exists() and path.samefile(read) for read in source.paths):
         raise InputError(f"output '{path}' is the input: choose another name")
     height, width = side_by_side_size((source.height, source.width), len(rows))
-    with VideoWriter(path, height, width, source.fps) as writer:
+    with VideoWriter(path, height, width, source.fps, sound=source.sound) as writer:
         for t, frame in enumerate(source):
-            writer.write(side_by_side(frame, rows, t))
+            writer.write(side_by_side(frame, rows, t), source.time)
 
 
 def _panel_size(size: tuple[int, int], count: int) -> tuple[int, int]:

@@ -52,12 +52,12 @@ class Frames:
     Attributes:
         pictures: n arrays (H, W, 3) uint8 RGB.
         numbers: their indices in the video, from 0.
-        fps: frames per second of the video; None if it has no rate.
+        times: the times of all frames of the video, seconds; None if it has none.
     """
 
     pictures: Sequence[np.ndarray]
     numbers: Sequence[int]
-    fps: float | None = None
+    times: Sequence[float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,9 +74,9 @@ class Frames:
         number = self.numbers[index]
         if panel_width < 0.6:
             return str(number)
-        if self.fps is None or panel_width < 1.1:
+        if self.times is None or panel_width < 1.1:
             return f"frame {number}"
-        return f"frame {number} · {number / self.fps:.1f} s"
+        return f"frame {number} · {self.times[number]:.1f} s"
 
 
 def instances_figure(

@@ -1,11 +1,24 @@
 // Frames: seek to the middle of a frame's time, so that rounding cannot select its neighbour
 
+const middleOf = (frame) => (times[frame] + times[frame + 1]) / 2;
+
+/** The frame that is shown at a time in seconds. */
+function frameOf(time) {
+  let [first, end] = [0, length];
+  while (end - first > 1) {
+    const middle = (first + end) >> 1;
+    if (times[middle] <= time + 1e-3) first = middle;
+    else end = middle;
+  }
+  return first;
+}
+
 const isPlaying = () => !video.paused && !video.ended;
 
 function go(frame, tell = true) {
   video.pause();
   state.frame = Math.min(Math.max(Math.round(frame), 0), length - 1);
-  if (!video.seeking) video.currentTime = (state.frame + 0.5) / fps;
+  if (!video.seeking) video.currentTime = middleOf(state.frame);
   showFrame();
   if (tell) announce();
 }
@@ -14,8 +27,8 @@ function go(frame, tell = true) {
 let presented = -1;
 
 function arrived() {
-  const at = Math.min(Math.floor(video.currentTime * fps + 1e-3), length - 1);
-  if (!isPlaying() && at !== state.frame) video.currentTime = (state.frame + 0.5) / fps;
+  const at = frameOf(video.currentTime);
+  if (!isPlaying() && at !== state.frame) video.currentTime = middleOf(state.frame);
   else if (at === presented) picture(at);
 }
 
@@ -29,7 +42,7 @@ function picture(frame) {
 }
 
 function follow(now, { mediaTime }) {
-  presented = Math.min(Math.round(mediaTime * fps), length - 1);
+  presented = frameOf(mediaTime);
   if (isPlaying() || presented === state.frame) picture(presented);
   video.requestVideoFrameCallback(follow);
 }
@@ -124,8 +137,8 @@ function frameAt(event) {
 function showFrame() {
   const { frame } = state;
   $("scrub").value = frame;
-  $("scrub").setAttribute("aria-valuetext", `frame ${frame}, ${(frame / fps).toFixed(1)} seconds`);
-  $("clock").textContent = `Frame ${frame} of ${length} · ${(frame / fps).toFixed(2)} s`;
+  $("scrub").setAttribute("aria-valuetext", `frame ${frame}, ${times[frame].toFixed(1)} seconds`);
+  $("clock").textContent = `Frame ${frame} of ${length} · ${times[frame].toFixed(2)} s`;
   for (const line of document.querySelectorAll("line.now")) {
     line.setAttribute("x1", frame);
     line.setAttribute("x2", frame);
@@ -344,7 +357,7 @@ function begin() {
 async function start() {
   document.querySelector(".stage").append(video);
   stage.style.setProperty("--aspect", width / height);
-  const seconds = (length / fps).toFixed(1);
+  const seconds = times[length].toFixed(1);
   $("facts").textContent = `${length} frames, ${seconds} s, ${width}×${height} pixels, ${instances.length} instances with a score of at least ${about.floor}`;
   const part = about.points < about.outOf ? `the ${about.points} heaviest of ${about.outOf} sampling points (${Math.round(100 * about.kept)} % of the attention)` : `all ${about.outOf} sampling points`;
   $("points-note").textContent = `Larger, denser: more attention; ${part}`;

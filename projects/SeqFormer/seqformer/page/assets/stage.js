@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const about = JSON.parse($("description").textContent);
-const { length, fps, width, height, layers, instances } = about;
+const { length, times, width, height, layers, instances } = about;
 const stage = $("stage");
 const video = document.createElement("video");
 
