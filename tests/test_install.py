@@ -64,7 +64,7 @@ for name in seqformer.__all__:
 """
 
 
-@pytest.mark.parametrize("package", ["cv2", "av", "timm", "matplotlib"])
+@pytest.mark.parametrize("package", ["cv2", "av", "timm", "matplotlib", "supervision"])
 def test_the_public_api_needs_no_optional_package(package):
     process = run_python(f"import sys; sys.modules['{package}'] = None\n{PUBLIC}")
     assert (process.returncode, process.stderr) == (0, "")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from seqformer.cli.convert import main
 from seqformer.data.toy import make_toy_dataset
+from seqformer.evaluation import evaluate_ytvis
 from seqformer.formats.results import write_results
 from seqformer.formats.rle import encode_masks
 from seqformer.formats.ytvis import read_ytvis
@@ -60,7 +61,7 @@ def test_mots_and_back(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
     main(results_arguments(toy, "mots", mots, "--score-threshold", "0.55"))
     assert capsys.readouterr().out == f"{mots}: 3 instances\n"
     (everywhere,) = encode_masks(np.ones((1, 96, 128), bool))
-    for path in mots.iterdir():
+    for path in mots.glob("*.txt"):
         path.write_text(path.read_text() + f"0 10000 10 96 128 {everywhere['counts']}\n")
     classes = ("--annotations", mots, "--classes", "1=circle", "2=square", "3=triangle")
     for regions, count in (("crowd", 3 + 2 * 3), ("drop", 3)):
@@ -68,9 +69,70 @@ def test_mots_and_back(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
         assert capsys.readouterr().out == f"{back}: 2 videos, 3 categories, {count} annotations\n"
 
 
-def test_coco(toy: tuple, tmp_path: Path) -> None:
-    main(results_arguments(toy, "coco", tmp_path / "frames.json"))
-    assert len(json.loads((tmp_path / "frames.json").read_text())["images"]) == 6
+ALL = ("coco", "cvat", "davis", "label-studio", "labelme", "mots", "yolo")
+
+
+@pytest.mark.parametrize("kind", ["results", "annotations"])
+@pytest.mark.parametrize("form", ALL)
+def test_every_format_and_back(
+    toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, kind: str
+) -> None:
+    """meta.json and config.xml are found next to the annotations."""
+    out, back, scores = (tmp_path / name for name in ("out", "back.json", "scores.json"))
+    if kind == "results":
+        main(results_arguments(toy, form, out, "--score-threshold", "0"))
+    else:
+        main(["annotations", form, "--dataset", str(toy[0]), "--output", str(out)])
+    assert capsys.readouterr().out == f"{out}: 4 instances\n"
+    sources = {
+        "cvat": sorted(out.glob("*.xml")),
+        "davis": [out / "Annotations", "--meta", out / "meta.json"],
+        "label-studio": [out / "tasks.json"],
+    }
+    source = ("--annotations", *sources.get(form, [out]))
+    main(dataset_arguments(toy, form, back, *source, "--results", scores))
+    count = 12 if form == "yolo" else 4
+    assert capsys.readouterr().out == f"{back}: 2 videos, 3 categories, {count} annotations\n"
+    original, converted = read_ytvis(toy[0]), read_ytvis(back)
+    assert list(converted.names.items()) == list(original.names.items())
+    assert {id_: v.names for id_, v in converted.videos.items()} == {
+        id_: v.names for id_, v in original.videos.items()
+    }
+    if form != "yolo":
+        assert {a.id for a in converted.annotations} == {a.id for a in original.annotations}
+        found = sorted(entry["score"] for entry in json.loads(scores.read_text()))
+        expected = [0.8 - n / 10 for n in (3, 2, 1, 0)] if kind == "results" else [1.0] * 4
+        assert found == expected
+        assert evaluate_ytvis(toy[0], scores)["AP"] == pytest.approx(100)
+
+
+def test_options_of_formats(toy: tuple, tmp_path: Path) -> None:
+    def convert(form: str, *more: object) -> Path:
+        output = tmp_path / form
+        main(["annotations", form, "--dataset", str(toy[0]), "--output", str(output), *map(str, more)])
+        return output
+
+    linked = convert("yolo", "--frames", toy[1]) / "images/train_001/00000.jpg"
+    assert linked.samefile(toy[1] / "train_001/00000.jpg")
+    content = json.loads(
+        (convert("labelme", "--frames", toy[1], "--shapes", "polygon") / "train_001/00000.json").read_text()
+    )
+    assert (tmp_path / "labelme/train_001" / content["imagePath"]).samefile(linked)
+    assert {shape["shape_type"] for shape in content["shapes"]} == {"polygon"}
+    tasks = json.loads((convert("label-studio", "--image-prefix", "s3://videos/") / "tasks.json").read_text())
+    assert tasks[0]["data"]["image"] == "s3://videos/train_001/00000.jpg"
+
+
+def test_predictions_of_a_yolo_tracker(toy: tuple, tmp_path: Path) -> None:
+    main(["annotations", "yolo", "--dataset", str(toy[0]), "--output", str(tmp_path / "yolo")])
+    for path in (tmp_path / "yolo/labels").rglob("*.txt"):
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{line} 0.5 {number}\n" for number, line in enumerate(lines, start=1)))
+    source = ("--annotations", tmp_path / "yolo", "--confidences", "--track-ids")
+    results = tmp_path / "scores.json"
+    main(dataset_arguments(toy, "yolo", tmp_path / "back.json", *source, "--results", results))
+    assert [entry["score"] for entry in json.loads(results.read_text())] == [0.5] * 4
+    assert evaluate_ytvis(toy[0], results)["AP"] == pytest.approx(100)
 
 
 def test_cvat(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,11 +158,30 @@ def test_frames(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_bad_input_is_one_line_and_leaves_nothing(
     toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output = tmp_path / "out"
+    output, dataset = tmp_path / "out", ("--dataset", str(toy[0]))
+    no_annotations, no_tasks = tmp_path / "no_annotations.json", tmp_path / "no_tasks.json"
+    content = json.loads(toy[0].read_text())
+    del content["annotations"]
+    no_annotations.write_text(json.dumps(content))
+    no_tasks.write_text("[]")
     (tmp_path / "colour" / "train_001").mkdir(parents=True)
     Image.fromarray(np.zeros((96, 128, 3), np.uint8)).save(tmp_path / "colour" / "train_001" / "00000.png")
     for arguments, message in (
         (results_arguments(toy, "davis", toy[1]), "exists: remove it"),
+        (
+            ["annotations", "cvat", "--dataset", str(no_annotations), "--output", str(output)],
+            "no 'annotations'",
+        ),
+        (["annotations", "yolo", *dataset, "--output", str(output), "--frames", "/none"], "no frame '/none"),
+        *(
+            (dataset_arguments(toy, form, output, "--annotations", "/none"), "'/none")
+            for form in (*ALL, "cvat")
+        ),
+        (dataset_arguments(toy, "labelme", output, "--annotations", toy[1], "--meta", "/none"), "'/none'"),
+        (
+            dataset_arguments(toy, "label-studio", output, "--annotations", no_tasks, "--config", "/none"),
+            "no file '/none'",
+        ),
         (
             results_arguments(toy, "davis", output, "--score-threshold", "2"),
             "error: --score-threshold must be",

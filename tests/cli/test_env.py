@@ -52,12 +52,13 @@ def test_operator_not_compiled(tmp_path):
 
 
 def test_optional_packages_missing(tmp_path):
-    process = run_report(["timm", "av", "cv2"], tmp_path)
+    process = run_report(["timm", "av", "cv2", "supervision"], tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     found = facts(process.stdout)
     packages = {
         "timm": "timm",
         "PyAV": "av",
+        "supervision": "supervision",
         "OpenCV": "opencv-python-headless",
     }
     for name, package in packages.items():

@@ -39,6 +39,7 @@ DOCUMENTS = sorted(
 # The commands that take only seconds.
 RUN = (
     "seqformer check",
+    "seqformer convert annotations",
     "seqformer convert dataset",
     "seqformer convert results",
     "seqformer env",

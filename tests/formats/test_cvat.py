@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from PIL import Image
 
 from seqformer.errors import InputError
 from seqformer.formats.check import check_dataset
-from seqformer.formats.cvat import read_cvat
+from seqformer.formats.cvat import read_cvat, write_cvat
+from seqformer.formats.labelled import read_labelled
 from seqformer.formats.rle import decode_mask
 from seqformer.formats.ytvis import Dataset, write_ytvis
 
@@ -146,6 +150,11 @@ def test_masks_are_repeated_until_the_next(read: Callable) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_track_without_shapes_is_no_instance(read: Callable) -> None:
+    assert drawn(read(xml(track(), track(rectangle(0, 1, 1, 7, 7))))) != []
+    assert drawn(read(xml(track()))) == []
+
+
 def test_filled_boxes(read: Callable) -> None:
     text = xml(track(box(0, 2, 3, 10, 9), box(2, 6, 3, 14, 9)))
     ((_, found),) = drawn(read(text, fill_boxes=True))
@@ -190,6 +199,7 @@ WITHOUT_META = "<annotations></annotations>"
     ("text", "message"),
     [
         ("<annotations>", "task_0.xml' is not XML"),
+        ('<?xml version="1.0" encoding="x"?><annotations/>', "task_0.xml' is not XML: unknown encoding"),
         ("<html></html>", "its root is 'html', not 'annotations'"),
         ('<annotations><image id="0"/></annotations>', "export the task as 'CVAT for video 1.1'"),
         (WITHOUT_META, "projects must be exported task by task"),
@@ -215,9 +225,86 @@ WITHOUT_META = "<annotations></annotations>"
             xml(track('<mask frame="0" rle="0, 8" left="1" top="1" width="3" height="3"/>')),
             "track 0, frame 0: malformed RLE: the runs must cover 3 x 3 pixels",
         ),
+        (
+            xml(track(f'<mask frame="0" rle="{"9" * 5000}" left="1" top="1" width="3" height="3"/>')),
+            "track 0, frame 0: malformed RLE: the runs must cover 3 x 3 pixels",
+        ),
+        (xml(meta=f"<start_frame>{'9' * 5000}</start_frame>"), "9' is not a number of frames"),
+        (xml(meta=f"<frame_filter>step={'9' * 5000}</frame_filter>"), "9' is not step=NUMBER"),
     ],
 )
 def test_errors(read: Callable, text: str, message: str) -> None:
     with pytest.raises(InputError) as raised:
         read(text)
     assert message in str(raised.value) and "task_0.xml" in str(raised.value)
+
+
+def written(made: Any) -> tuple[list[Path], Path]:
+    names, videos = read_labelled(made.write()[0])
+    write_cvat(videos, names, made.root / "out")
+    return sorted((made.root / "out").glob("*.xml")), made.root / "out" / "meta.json"
+
+
+def test_every_mask_is_a_track_that_ends_in_the_next_frame(made: Any) -> None:
+    """CVAT reads the first mask of a track only, keeps its attributes, and forgets its group."""
+    paths, _ = written(made)
+    root = ElementTree.parse(paths[0]).getroot()
+    assert root.findtext("meta/task/size") == "3"
+    tracks = [
+        (t.get("label"), [(m.get("frame"), m.get("outside"), m.findtext("attribute")) for m in t])
+        for t in root.iter("track")
+    ]
+    assert tracks == [
+        (label, [(str(t), "0", instance), (str(t + 1), "1", instance)][: 3 - t])
+        for label, instance, frames in (("car", "1", (0, 1, 2)), ("person", "2", (0, 2)))
+        for t in frames
+    ]
+    assert len({t.get("id") for t in root.iter("track")}) == 5
+    assert {attribute.get("name") for attribute in root.iterfind("track/mask/attribute")} == {"instance"}
+    labels = json.loads((made.root / "out" / "labels.json").read_text())
+    assert [label["name"] for label in labels] == ["car", "person"]
+    assert all(attribute["name"] == "instance" for label in labels for attribute in label["attributes"])
+    assert [label.findtext("name") for label in root.iter("label")] == ["car", "person"]
+    assert [name.text for name in root.iterfind("meta/task/labels/label/attributes/attribute/name")] == [
+        "instance",
+        "instance",
+    ]
+
+
+def test_instances_come_back_without_meta(made: Any) -> None:
+    paths, _ = written(made)
+    dataset = read_cvat(paths, made.frames)
+    made.assert_same(dataset)
+    assert [annotation.id for annotation in dataset.annotations] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "x", "-1", "9" * 5000])
+def test_a_mask_without_an_instance_is_an_instance_of_one_frame(made: Any, text: str) -> None:
+    paths, meta = written(made)
+    content = paths[0].read_text(encoding="utf-8")
+    paths[0].write_text(content.replace(">2</attribute>", f">{text}</attribute>", 2), encoding="utf-8")
+    dataset = read_cvat(paths, made.frames, meta=meta)
+    assert [(a.id, sum(map(bool, a.masks))) for a in dataset.annotations[:3]] == [(1, 3), (5, 1), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (">2</attribute>", ">1</attribute>", None),
+        ("<name>car</name>", "<name>cow</name>", "meta.json': the label 'cow' is not among its 'categories'"),
+        (
+            'frame="2" outside="0"',
+            'frame="1" outside="0"',
+            "track 2: instance 1 of label 'car' appears twice in the frame",
+        ),
+    ],
+)
+def test_changes_of_instances_and_labels(made: Any, old: str, new: str, message: str | None) -> None:
+    paths, meta = written(made)
+    text = paths[0].read_text(encoding="utf-8")
+    paths[0].write_text(text.replace(old, new), encoding="utf-8")
+    if message is None:  # two labels with the same number are two instances
+        made.assert_same(read_cvat(paths, made.frames, meta=meta))
+        return
+    with pytest.raises(InputError, match=message):
+        read_cvat(paths, made.frames, meta=meta)

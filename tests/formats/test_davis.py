@@ -163,8 +163,8 @@ def test_pictures_and_meta(made: Any) -> None:
         assert picture.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
     meta = json.loads((folder / "meta.json").read_text())
     assert meta["videos"]["a"]["objects"] == {
-        "1": {"category": "car", "score": pytest.approx(0.9)},
-        "2": {"category": "person", "score": pytest.approx(0.8)},
+        "1": {"category": "car", "id": 1, "score": pytest.approx(0.9)},
+        "2": {"category": "person", "id": 2, "score": pytest.approx(0.8)},
     }
 
 
@@ -177,3 +177,66 @@ def test_too_many_instances_for_a_picture(made: Any) -> None:
     results.write_text(json.dumps(content))
     with pytest.raises(InputError, match="video 1: 258 instances, but a PNG can hold 255"):
         written(dataset, results)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["../../secret/00000.jpg", "a/00001.jpg", "a/00002.jpg"], "is not in the folder of frames"),
+        (["a/00000.jpg", "a/00001.jpg", "a/9.jpg"], "no frame '.*a/9.jpg'"),
+        (["a/00000.jpg", "b/00000.jpg", "a/00001.jpg"], "two frames of 'a' have the same name"),
+        (["a/00000.jpg", "a/00001.jpg"], "a/00002.png' has no frame in"),
+    ],
+)
+def test_a_meta_that_names_other_frames(made: Any, names: list[str], message: str) -> None:
+    folder = written(*made.write())
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["videos"]["a"]["file_names"] = names
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError, match=message):
+        read_davis(folder / "Annotations", made.frames, folder / "meta.json")
+
+
+def test_two_videos_with_one_id(made: Any) -> None:
+    folder = written(*made.write())
+    meta = json.loads((folder / "meta.json").read_text())
+    meta["videos"]["a"]["id"] = 2
+    (folder / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(InputError, match="two videos have the id 2"):
+        read_davis(folder / "Annotations", made.frames, folder / "meta.json")
+
+
+def test_frames_in_the_root_folder(made: Any) -> None:
+    """The annotations are in a folder named after the video's id."""
+    paths = made.write()
+    content = json.loads(paths[0].read_text())
+    for video in content["videos"]:
+        video["file_names"] = [name.replace("a/", "") for name in video["file_names"]]
+    paths[0].write_text(json.dumps(content))
+    for path in (made.frames / "a").iterdir():
+        path.rename(made.frames / path.name)
+    folder = written(*paths)
+    assert sorted(path.name for path in (folder / "Annotations").iterdir()) == ["1", "b"]
+    dataset = read_davis(folder / "Annotations", made.frames, folder / "meta.json")
+    assert dataset.videos[1].names == ["00000.jpg", "00001.jpg", "00002.jpg"]
+    assert [a.id for a in dataset.annotations] == [1, 2, 3, 4]
+
+
+def test_folders_that_lead_back_to_themselves(made: Any) -> None:
+    annotations = write_pngs(made, "P")
+    (annotations / "a" / "loop").symlink_to(annotations)
+    with pytest.raises(InputError, match="folders are nested deeper than 16 levels|has no frame in"):
+        read_davis(annotations, made.frames)
+
+
+def test_a_picture_is_not_decoded_before_its_size_is_known(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations = write_pngs(made, "P")
+    Image.new("L", (9000, 9000)).save(annotations / "a" / "00000.png")
+    loaded = []
+    load = Image.Image.load
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: loaded.append(self.size) or load(self))
+    with pytest.raises(InputError, match="a/00000.png' is 9000x9000 pixels, but its frame is 40x24"):
+        read_davis(annotations, made.frames)
+    assert (9000, 9000) not in loaded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def test_broken_pngs(made: Any) -> None:
 
 def test_round_trip_of_results(made: Any) -> None:
     folder = made.root / "mots"
-    write_mots(read_labelled(*made.write())[1], folder)
+    names, videos = read_labelled(*made.write())
+    write_mots(videos, names, folder)
     lines = (folder / "a.txt").read_text().splitlines()
     assert [line.split()[:5] for line in lines[:2]] == [
         ["0", "1001", "1", "24", "40"],
@@ -174,11 +176,65 @@ def labelled(made: Any, *names: str, video: int) -> list[LabelledVideo]:
 
 def test_frames_without_a_number_are_counted(made: Any) -> None:
     videos = labelled(made, *(f"city/img1/first_{t}.jpg" for t in range(3)), video=1)
-    write_mots(videos, made.root / "mots")
+    write_mots(videos, CLASSES, made.root / "mots")
     assert (made.root / "mots" / "city.txt").read_text().splitlines()[-1].startswith("2 2001 2 ")
 
 
 def test_two_videos_with_one_name(made: Any) -> None:
     with pytest.raises(InputError, match="videos 1 and 2 are both called 'a'"):
-        write_mots(labelled(made, "c/a/0.jpg", "c/a/1.jpg", video=2), made.root / "mots")
+        write_mots(labelled(made, "c/a/0.jpg", "c/a/1.jpg", video=2), CLASSES, made.root / "mots")
     assert not (made.root / "mots").exists()
+
+
+def test_class_10_is_a_class_if_the_dataset_has_it(made: Any) -> None:
+    """As in YouTube-VIS, which has 40 classes; otherwise it stands for regions to ignore."""
+    paths = made.write()
+    for path in paths:
+        path.write_text(path.read_text().replace('"category_id": 2', '"category_id": 10'))
+    content = json.loads(paths[0].read_text())
+    content["categories"][1]["id"] = 10
+    paths[0].write_text(json.dumps(content))
+    names, videos = read_labelled(*paths)
+    write_mots(videos, names, made.root / "mots")
+    dataset = read_mots(made.root / "mots", made.frames, meta=made.root / "mots" / "meta.json")
+    made.assert_same(dataset)
+    assert dataset.names == {1: "car", 10: "person"}
+    videos[0].instances[0].crowd = True
+    with pytest.raises(InputError, match="MOTS keeps class 10 for crowds, but it is 'person' here"):
+        write_mots(videos, names, made.root / "other")
+
+
+def test_crowds_are_ignored_regions(made: Any) -> None:
+    names, videos = read_labelled(made.write()[0])
+    videos[1].instances[0].crowd = True
+    write_mots(videos, names, made.root / "mots")
+    lines = (made.root / "mots" / "b.txt").read_text().splitlines()
+    assert [line.split()[1:3] for line in lines[:2]] == [["1001", "1"], ["10000", "10"]]
+    dataset = read_mots(made.root / "mots", made.frames, meta=made.root / "mots" / "meta.json")
+    crowds = [
+        (annotation.video.id, annotation.category) for annotation in dataset.annotations if annotation.crowd
+    ]
+    assert crowds == [(2, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("id_", [-1, 2**31, 10**30])
+def test_categories_that_cannot_be_classes(made: Any, id_: int) -> None:
+    names, videos = read_labelled(made.write()[0])
+    with pytest.raises(InputError, match=f"MOTS needs class ids from 0 to 2147482, but 'cow' has {id_}"):
+        write_mots(videos, names | {id_: "cow"}, made.root / "mots")
+
+
+def test_names_of_classes_replace_those_of_meta(made: Any) -> None:
+    names, videos = read_labelled(made.write()[0])
+    write_mots(videos, names, made.root / "mots")
+    classes = {1: "van", 2: "person", 3: "cow"}
+    dataset = read_mots(made.root / "mots", made.frames, classes, meta=made.root / "mots" / "meta.json")
+    assert dataset.names == classes
+    assert [a.id for a in dataset.annotations] == [1, 2, 4, 3]
+
+
+def test_numbers_that_are_too_long(made: Any) -> None:
+    root = write_text(made, "files", 0)
+    (root / "a.txt").write_text(f"{'9' * 5000} 1 1 24 40 x")
+    with pytest.raises(InputError, match="a.txt, line 1: a line must be: frame, object"):
+        read_mots(root, made.frames, CLASSES)

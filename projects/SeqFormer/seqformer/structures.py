@@ -116,6 +116,13 @@ class VideoResult:
         """Returns this video's entries of results.json; see :meth:`Tracklet.to_json`."""
         return [tracklet.to_json(video_id, category_ids) for tracklet in self.tracklets]
 
+    def best_tracklets(self, threshold: float = 0.0) -> list[Tracklet]:
+        """Returns each instance with its best class, if the score reaches the threshold."""
+        best: dict[int, Tracklet] = {}
+        for tracklet in sorted(self.tracklets, key=lambda tracklet: tracklet.score):
+            best[tracklet.instance_id] = tracklet
+        return [tracklet for tracklet in best.values() if tracklet.score >= threshold]
+
 
 @dataclass(frozen=True)
 class FrameInstance:

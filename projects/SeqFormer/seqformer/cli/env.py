@@ -58,6 +58,7 @@ PACKAGES = (
     Package("OpenCV", "cv2", "pip install opencv-python-headless (draws the results)"),
     Package("PyAV", "av", "pip install av (reads and writes videos)"),
     Package("timm", "timm", "pip install timm (backbones, the shipped model's among them)"),
+    Package("supervision", "supervision", "pip install supervision (its annotators and tools)"),
     Package("gdown", "gdown", "pip install gdown (downloads the released weights from Google Drive)"),
     Package("Hugging Face Hub", "huggingface_hub", "pip install huggingface_hub (hf:// addresses)"),
 )

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
 from seqformer.errors import InputError
 
-__all__ = ["Repeated", "Report", "as_integer", "is_integer", "is_number", "objects", "quoted", "refuse"]
+__all__ = [
+    "Repeated",
+    "Report",
+    "as_integer",
+    "check_names",
+    "is_integer",
+    "is_number",
+    "objects",
+    "quoted",
+    "refuse",
+]
 
 _LONGEST = 40  # characters of a value in a message
 
@@ -80,6 +91,21 @@ class Repeated:
 
 def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Checks that names can be written in text files and XML.
+
+    Raises:
+        InputError: if a name has control characters or is not valid Unicode.
+    """
+    for name in names:
+        # The third are the two code points of each plane that are not characters.
+        if any(
+            unicodedata.category(character) in ("Cc", "Cs") or ord(character) & 0xFFFE == 0xFFFE
+            for character in name
+        ):
+            raise InputError(f"the name {ascii(name)} has characters that cannot be written")
 
 
 def objects(

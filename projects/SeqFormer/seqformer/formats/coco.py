@@ -1,4 +1,4 @@
-"""COCO: reads annotated images for training, and writes per-frame results for annotation tools."""
+"""COCO: annotated images for training, and files whose images are the frames of videos."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
+from seqformer.formats.builder import DatasetBuilder, ListedFrame, VideoBuilder
 from seqformer.formats.checks import as_integer, is_integer, is_number, objects, quoted, refuse
 from seqformer.formats.files import read_json, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.rle import SHORTEST_POLYGON, to_rle
-from seqformer.formats.ytvis import category_entries
+from seqformer.formats.ytvis import Dataset, category_entries, parse_categories
 from seqformer.structures import RLE
 
-__all__ = ["CocoImage", "CocoInstance", "read_coco", "write_coco"]
+__all__ = ["CocoImage", "CocoInstance", "read_coco", "read_coco_video", "write_coco"]
 
 
 @dataclass
@@ -112,14 +113,85 @@ def _segmentation(segmentation: Any, image: CocoImage, where: str) -> list[list[
     return [p for p in segmentation if len(p) >= SHORTEST_POLYGON and len(p) % 2 == 0]
 
 
+def read_coco_video(json_file: Path, frames: Path) -> Dataset:
+    """Reads a dataset from a COCO file whose images are frames, as :func:`write_coco` writes it.
+
+    An image belongs to the video ``video_id``, or, without one, to that of its folder. Frames are in the
+    order of ``frame_id`` or, if an image of the video has none, of their names. An annotation belongs to the
+    instance ``track_id`` or ``instance_id``, which may also be in its ``attributes``; without one, it is an
+    instance of one frame. Track ids become the ids of annotations if they are unique in the file.
+
+    Args:
+        json_file: the COCO file.
+        frames: the folder that ``file_name`` is relative to.
+
+    Raises:
+        InputError: if something is missing or inconsistent; the message names file, image and annotation.
+    """
+    data = read_json(json_file)
+    source = str(json_file)
+    if not isinstance(data, dict):
+        raise InputError(f"{source}: not an object with 'images' and 'categories'")
+    images: dict[int, ListedFrame] = {}
+    for entry in objects(data, "images", source, refuse, "COCO"):
+        name = entry.get("file_name")
+        id_, video, frame = (as_integer(entry.get(key)) for key in ("id", "video_id", "frame_id"))
+        where = f"{source}: image {id_}"
+        if not is_integer(id_) or id_ in images:
+            raise InputError(f"{where}: ids must be integers, each used once")
+        if not isinstance(name, str):
+            raise InputError(f"{where}: no 'file_name'")
+        for key, value in (("video_id", video), ("frame_id", frame)):
+            if value is not None and not is_integer(value):
+                raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
+        images[id_] = ListedFrame(name, video, frame)
+    videos = objects(data, "videos", source, refuse, "COCO") if "videos" in data else []
+    used = {image.video for image in images.values()}
+    first = [id_ for video in videos if is_integer(id_ := as_integer(video.get("id"))) and id_ in used]
+    builder = DatasetBuilder(frames, parse_categories(data, source))
+    places = dict(zip(images, builder.add_listed(list(images.values()), source, first), strict=True))
+    for number, entry in enumerate(objects(data, "annotations", source, refuse, "COCO")):
+        image = as_integer(entry.get("image_id"))
+        where = f"{source}: image {image}, annotation {entry.get('id')}"
+        if not is_integer(image) or image not in places:
+            raise InputError(f"{where}: there is no image with that id")
+        _add_annotation(*places[image], entry, builder.names, number, where)
+    return builder.finish()
+
+
+def _add_annotation(
+    video: VideoBuilder, frame: int, entry: dict[str, Any], names: dict[int, str], number: int, where: str
+) -> None:
+    attributes = entry.get("attributes")
+    known = (attributes if isinstance(attributes, dict) else {}) | entry
+    track = next((known[key] for key in ("track_id", "instance_id") if known.get(key) is not None), None)
+    track, category, score = as_integer(track), as_integer(entry.get("category_id")), entry.get("score")
+    if not is_integer(category) or category not in names:
+        raise InputError(f"{where}: category_id {quoted(category)} is not one of the categories")
+    if track is not None and not isinstance(track, int | str):
+        raise InputError(f"{where}: 'track_id' must be an integer, not {quoted(track)}")
+    if score is not None and not is_number(score):
+        raise InputError(f"{where}: 'score' must be a number, not {quoted(score)}")
+    if not entry.get("segmentation"):
+        raise InputError(f"{where}: no 'segmentation'; a box is not a mask")
+    identity = f"annotation {number}" if track is None else f"track {track}"
+    try:
+        mask = to_rle(entry["segmentation"], *video.size)
+        id_ = track if is_integer(track) else None
+        video.add(frame, identity, category, mask, bool(entry.get("iscrowd")), id_=id_, score=score)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
 def write_coco(videos: list[LabelledVideo], names: dict[int, str], path: Path) -> None:
     """Writes a COCO annotation file whose images are the frames of all videos.
 
-    Each annotation also has a score and a track_id, which is unique in the file and the same in all frames
-    of a tracklet. Each image has a video_id and a frame_id that starts at 0. Instances may overlap.
+    Each annotation also has a track_id, unique in the file and the same in all frames of a tracklet, and a
+    score if it is a result. Each image has a video_id and a frame_id that starts at 0. Instances may overlap.
+    Tools that read COCO images, such as FiftyOne, ignore these keys or keep them as attributes.
 
     Args:
-        videos: the videos and their results.
+        videos: the videos and their instances.
         names: category names by id.
         path: the file to write.
 
@@ -128,16 +200,17 @@ def write_coco(videos: list[LabelledVideo], names: dict[int, str], path: Path) -
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    track_id = 0
+    sources = []
     for labelled in videos:
         video = labelled.video
         first = len(images) + 1
+        size = {"height": video.height, "width": video.width}
+        sources.append({"id": video.id, "name": labelled.folder, "length": video.length} | size)
         for frame, name in enumerate(video.names):
-            size = {"height": video.height, "width": video.width}
             place = {"video_id": video.id, "frame_id": frame}
             images.append({"id": first + frame, "file_name": name} | size | place)
         for instance in labelled.instances:
-            track_id += 1
+            score = {} if instance.score is None else {"score": instance.score}
             for frame, mask in enumerate(instance.masks):
                 if mask is None:
                     continue
@@ -146,13 +219,14 @@ def write_coco(videos: list[LabelledVideo], names: dict[int, str], path: Path) -
                         "id": len(annotations) + 1,
                         "image_id": first + frame,
                         "category_id": instance.category,
-                        "track_id": track_id,
-                        "score": instance.score,
-                        "iscrowd": 0,
+                        "video_id": video.id,
+                        "track_id": instance.id,
+                        "iscrowd": int(instance.crowd),
                         "segmentation": mask,
                         "bbox": mask_api.toBbox(mask).tolist(),
                         "area": int(mask_api.area(mask)),
                     }
+                    | score
                 )
-    content = {"images": images, "categories": category_entries(names), "annotations": annotations}
-    write_json(path, content)
+    content = {"videos": sources, "images": images, "categories": category_entries(names)}
+    write_json(path, content | {"annotations": annotations})

@@ -9,10 +9,11 @@ from PIL import Image
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder
-from seqformer.formats.files import new_folder, read_json, write_json
-from seqformer.formats.frames import list_pictures, subfolders
+from seqformer.formats.files import PICTURE_SUFFIXES, new_folder
+from seqformer.formats.frames import folders_with, list_pictures
 from seqformer.formats.labelled import LabelledVideo, paint_ids
-from seqformer.formats.ytvis import Dataset, category_entries, parse_categories
+from seqformer.formats.meta import Meta, MetaObject, read_meta, write_meta
+from seqformer.formats.ytvis import Dataset
 
 __all__ = ["read_davis", "write_davis"]
 
@@ -28,79 +29,55 @@ def read_davis(annotations: Path, frames: Path, meta: Path | None = None, void: 
     Args:
         annotations: folder with one subfolder of PNGs per video; id 0 is background.
         frames: folder with a subfolder of the same name per video. Frames are named like the PNGs.
-        meta: YouTube-VOS's meta.json, for categories; None for a single category "object". Category ids are
-            taken from its "categories", which :func:`write_davis` adds; without it, they follow the order of
-            names.
+        meta: YouTube-VOS's meta.json, for categories; None for a single category "object". That of
+            :func:`write_davis` also has the ids of categories, videos and instances, and the names of frames.
         void: id of pixels to ignore (255 in some datasets); None if there is none.
 
     Raises:
         InputError: if something is missing or inconsistent; the message names file, video and object.
     """
-    names, objects = ({1: _OBJECT}, None) if meta is None else _read_meta(meta)
-    builder = DatasetBuilder(frames, names)
-    for folder in subfolders(annotations):
+    described = Meta(annotations, {1: _OBJECT}, {}) if meta is None else read_meta(meta)
+    builder = DatasetBuilder(frames, described.names)
+    for name, folder in folders_with(annotations, PICTURE_SUFFIXES):
         pngs = list_pictures(folder)
         if not pngs:
             raise InputError(f"'{folder}': no PNGs")
-        pictures = list_pictures(frames / folder.name)
+        entry = described.video(name)
+        pictures = builder.pictures(name, entry)
         missing = [str(path) for stem, path in pngs.items() if stem not in pictures]
         if missing:
-            raise InputError(f"'{missing[0]}' has no frame in '{frames / folder.name}'")
-        video = builder.add_video([pictures[stem] for stem in pngs])
-        for frame, path in enumerate(pngs.values()):
+            raise InputError(f"'{missing[0]}' has no frame in '{frames / name}'")
+        used = [stem for stem in pictures if stem in pngs]
+        video = builder.add_video([pictures[stem] for stem in used], entry.id)
+        for frame, path in enumerate(pngs[stem] for stem in used):
             ids = video.read_ids(path)
             present = set(np.unique(ids).tolist()) - {0, void}
-            known = dict.fromkeys(present, 1) if objects is None else objects.get(folder.name, {})
-            if not present <= known.keys():
-                object_ = min(present - known.keys())
+            objects = dict.fromkeys(present, MetaObject(1)) if meta is None else entry.objects
+            if not present <= objects.keys():
+                object_ = min(present - objects.keys())
                 raise InputError(f"'{path}': object {object_} has no category in '{meta}'")
             try:
-                video.add_ids(frame, ids, {id_: known[id_] for id_ in present})
+                video.add_ids(frame, ids, {number: objects[number] for number in present})
             except InputError as error:
                 raise InputError(f"'{path}': object {error}") from None
     return builder.finish()
 
 
-def _read_meta(path: Path) -> tuple[dict[int, str], dict[str, dict[int, int]]]:
-    """Returns category names by id, and category ids by video and object."""
-    content = read_json(path)
-    try:
-        objects = {
-            name: {int(id_): str(entry["category"]) for id_, entry in video["objects"].items()}
-            for name, video in content["videos"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"'{path}' is not YouTube-VOS's meta.json: every object of a video needs a 'category'"
-        ) from error
-    used = sorted({name for video in objects.values() for name in video.values()})
-    names = dict(enumerate(used, start=1))
-    if "categories" in content:
-        names = parse_categories(content, str(path))
-    ids = {name: id_ for id_, name in names.items()}
-    unknown = [name for name in used if name not in ids]
-    if unknown:
-        raise InputError(f"'{path}': '{unknown[0]}' is not among its 'categories'")
-    return names, {
-        video: {id_: ids[name] for id_, name in categories.items()} for video, categories in objects.items()
-    }
-
-
 def write_davis(videos: list[LabelledVideo], names: dict[int, str], output: Path) -> None:
     """Writes PNGs with DAVIS's palette, and a meta.json in YouTube-VOS format.
 
-    Where instances overlap, the higher score is in front. Object ids start at 1 with the highest score.
-    meta.json also has "categories" with ids, so that :func:`read_davis` can restore them.
+    Where instances overlap, the first is in front: that with the highest score. Object ids start at 1 with
+    the first. meta.json also has the ids of categories, videos and instances and the names of frames, so that
+    :func:`read_davis` can restore them.
 
     Args:
-        videos: the videos and their results.
+        videos: the videos and their instances.
         names: category names by id.
         output: a new folder, for Annotations/ and meta.json.
 
     Raises:
         InputError: if a video has more than 255 instances, or the folder exists or cannot be written.
     """
-    meta = {}
     with new_folder(output) as folder:
         for labelled in videos:
             count = len(labelled.instances)
@@ -115,12 +92,8 @@ def write_davis(videos: list[LabelledVideo], names: dict[int, str], output: Path
                 picture = Image.fromarray(paint_ids(labelled, frame, range(1, count + 1)).astype(np.uint8))
                 picture.putpalette(_palette())
                 picture.save(target / f"{stem}.png")
-            objects = {
-                str(number): {"category": names[instance.category], "score": instance.score}
-                for number, instance in enumerate(labelled.instances, start=1)
-            }
-            meta[labelled.folder] = {"objects": objects}
-        write_json(folder / "meta.json", {"categories": category_entries(names), "videos": meta})
+        numbered = ((v.folder, v, range(1, len(v.instances) + 1)) for v in videos)
+        write_meta(folder, names, numbered)
 
 
 def _palette() -> list[int]:

@@ -1,14 +1,16 @@
-"""JSON files, natural order of file names, and atomic writing of files and folders."""
+"""JSON and XML files, natural order of file names, and atomic writing of files and folders."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+from xml.etree import ElementTree
 
 from filelock import FileLock, Timeout
 
@@ -16,11 +18,13 @@ from seqformer.errors import InputError
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "is_inside",
     "locked",
     "natural_order",
     "new_folder",
     "read_content",
     "read_json",
+    "read_xml",
     "replaced_when_complete",
     "write_json",
 ]
@@ -32,6 +36,18 @@ def natural_order(path: str | Path) -> tuple[list[tuple[str, int]], str]:
     """Returns a sort key in which 2 comes before 10, and case only breaks ties."""
     name = str(path)
     return [(text.lower(), int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)], name
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name from a file is a possible file name inside its folder, on any operating system."""
+    path = PureWindowsPath(name)  # its separators include that of POSIX
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return (
+        bool(path.name) and not path.drive and not path.root and ".." not in path.parts and "\0" not in name
+    )
 
 
 def read_json(path: str | Path) -> Any:
@@ -49,6 +65,22 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"cannot read '{path}': {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is not JSON: {error}") from error
+
+
+def read_xml(path: str | Path) -> ElementTree.Element:
+    """Reads an XML file and returns its root.
+
+    Raises:
+        InputError: if the file is missing, unreadable or not XML.
+    """
+    try:
+        return ElementTree.parse(path).getroot()
+    except FileNotFoundError:
+        raise InputError(f"no file '{path}'") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: an unknown encoding
+        raise InputError(f"'{path}' is not XML: {error}") from error
 
 
 def read_content(source: Any, name: str) -> tuple[Any, str]:

@@ -7,7 +7,7 @@ pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
 
 __all__ = [
+    "UNREADABLE",
+    "folders_with",
     "frame_number",
     "frame_size",
     "is_animation",
@@ -29,8 +31,9 @@ __all__ = [
     "subfolders",
 ]
 
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _ORIENTATION = 0x0112  # EXIF; values from 5 to 8 swap width and height
+_MOST_LEVELS = 16
 _WIDTH, _HEIGHT, _PHOTOMETRIC = 256, 257, 262  # TIFF tags
 _WHITE_IS_ZERO = 0  # photometric
 _DEEP = 65535  # largest level of 16 bits
@@ -79,6 +82,37 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(folders, key=natural_order)
 
 
+def folders_with(root: Path, suffixes: Container[str], levels: int = _MOST_LEVELS) -> list[tuple[str, Path]]:
+    """Returns the folders below ``root`` that hold such files, or nothing but files, in natural order.
+
+    Args:
+        root: the folder to search.
+        suffixes: of the files, in lower case.
+        levels: how deep folders may be nested; links could lead back to a folder above.
+
+    Returns:
+        Names relative to ``root``, with slashes, and paths.
+
+    Raises:
+        InputError: if a folder cannot be read, or they are nested too deep.
+    """
+    if not levels:
+        raise InputError(f"'{root}': folders are nested deeper than {_MOST_LEVELS} levels")
+    found = []
+    for folder in subfolders(root):
+        inner = subfolders(folder)
+        try:
+            names = os.listdir(folder)
+        except OSError as error:
+            raise InputError(f"cannot read the folder '{folder}': {error.strerror}") from error
+        if not inner or any(Path(name).suffix.lower() in suffixes for name in names):
+            found.append((folder.name, folder))
+        found += [
+            (f"{folder.name}/{name}", path) for name, path in folders_with(folder, suffixes, levels - 1)
+        ]
+    return found
+
+
 def frame_number(path: Path) -> int:
     """Returns the frame number in a file name.
 
@@ -107,7 +141,7 @@ def frame_size(path: str | Path) -> tuple[int, int]:
             turned = image.getexif().get(_ORIENTATION, 1) in range(5, 9)
     except InputError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
     return size if turned else size[::-1]
 
@@ -141,7 +175,7 @@ def read_frame(path: str | Path, video: Sequence[str | Path] = ()) -> np.ndarray
                 return _scaled(image, picture, path, 4 if twelve_bits else 8)
     except InputError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
     if twelve_bits:
         raise InputError(
@@ -159,15 +193,19 @@ def is_animation(path: str | Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.format == "PNG" and getattr(image, "n_frames", 1) > 1
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 
-def read_ids(path: Path) -> np.ndarray:
+def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Returns the palette indices or grey levels of a picture as ids (H, W), int64.
 
+    Args:
+        path: the picture.
+        size: the height and width that it must have, pixels; checked before it is decoded.
+
     Raises:
-        InputError: if the picture cannot be read or is in colour.
+        InputError: if the picture cannot be read, is in colour or has a different size.
     """
     try:
         with Image.open(path) as image:
@@ -175,10 +213,14 @@ def read_ids(path: Path) -> np.ndarray:
                 raise InputError(
                     f"'{path}' is in colour (mode {image.mode}): ids must be palette indices or grey levels"
                 )
+            if (image.height, image.width) != size:
+                raise InputError(
+                    f"'{path}' is {image.width}x{image.height} pixels, but its frame is {size[1]}x{size[0]}"
+                )
             return np.asarray(image).astype(np.int64)
     except InputError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
@@ -212,7 +254,7 @@ def _exceeds_twelve_bits(path: str | Path) -> bool:
     """Returns whether a picture has a 16-bit level that 12 bits cannot store; False if it cannot be read."""
     try:
         return _file_exceeds_twelve_bits(str(path), os.stat(path).st_mtime_ns)
-    except _UNREADABLE:
+    except UNREADABLE:
         return False
 
 

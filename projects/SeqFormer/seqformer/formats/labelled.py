@@ -1,4 +1,4 @@
-"""Videos with their results, for writers of other formats."""
+"""Videos with their annotations or results, for writers of other formats."""
 
 from __future__ import annotations
 
@@ -9,38 +9,59 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from seqformer.errors import InputError
-from seqformer.formats.files import read_json
-from seqformer.formats.results import Result, best_categories, read_results
-from seqformer.formats.rle import decode_mask
+from seqformer.formats.checks import check_names
+from seqformer.formats.files import is_inside, read_json
+from seqformer.formats.results import best_categories, read_results
+from seqformer.formats.rle import decode_mask, mask_areas
 from seqformer.formats.ytvis import Video, parse_dataset
+from seqformer.structures import RLE
 
-__all__ = ["LabelledVideo", "paint_ids", "read_labelled"]
+__all__ = ["LabelledInstance", "LabelledVideo", "paint_ids", "read_labelled"]
+
+
+@dataclass
+class LabelledInstance:
+    """An instance to write: an annotation, or a result with its best category.
+
+    Attributes:
+        id: unique in the dataset: that of the annotation; results are counted from 1.
+        category: category id.
+        masks: T masks, none of them empty; None in frames without one.
+        score: None for an annotation.
+        crowd: whether this is a region that evaluation ignores.
+    """
+
+    id: int
+    category: int
+    masks: list[RLE | None]
+    score: float | None = None
+    crowd: bool = False
 
 
 @dataclass
 class LabelledVideo:
-    """A video with the instances predicted in it.
+    """A video with the instances to write.
 
     Attributes:
         folder: the folder of its frames, relative to the root folder of frames; unique in the dataset.
         stems: names of its T frames without folder and suffix.
-        instances: sorted by decreasing score, each with its best category only.
+        instances: results sorted by decreasing score, or annotations in the order of the file.
     """
 
     video: Video
     folder: str
     stems: list[str]
-    instances: list[Result] = field(default_factory=list)
+    instances: list[LabelledInstance] = field(default_factory=list)
 
 
 def read_labelled(
-    dataset_json: Path, results_json: Path, score_threshold: float = 0.0
+    dataset_json: Path, results_json: Path | None = None, score_threshold: float = 0.0
 ) -> tuple[dict[int, str], list[LabelledVideo]]:
-    """Reads results and their videos.
+    """Reads videos with their results or their annotations. Instances without a mask are dropped.
 
     Args:
-        dataset_json: a YouTube-VIS JSON with the videos; its annotations are not used.
-        results_json: the results.
+        dataset_json: a YouTube-VIS JSON with the videos.
+        results_json: the results; the annotations of the dataset are not used then. None for the annotations.
         score_threshold: results with lower scores are dropped.
 
     Returns:
@@ -52,9 +73,10 @@ def read_labelled(
     if not 0 <= score_threshold <= 1:
         raise InputError(f"`score_threshold` must be from 0 to 1, not {score_threshold}")
     content = read_json(dataset_json)
-    if isinstance(content, dict):
+    if isinstance(content, dict) and results_json is not None:
         content.pop("annotations", None)
     dataset = parse_dataset(content, str(dataset_json))
+    check_names(dataset.names.values())
     labelled: dict[int, LabelledVideo] = {}
     folders: dict[str, int] = {}
     for video in dataset.videos.values():
@@ -64,18 +86,36 @@ def read_labelled(
             raise InputError(f"{where}: shares the folder '{folder}' with video {folders[folder]}")
         folders[folder] = video.id
         labelled[video.id] = LabelledVideo(video, folder, stems)
+    videos = list(labelled.values())
+    if results_json is None:
+        if dataset.annotations is None:
+            raise InputError(f"{dataset_json}: no 'annotations'")
+        for a in dataset.annotations:
+            if any(masks := _without_empty(a.masks)):
+                instance = LabelledInstance(a.id, a.category, masks, crowd=a.crowd)
+                labelled[a.video.id].instances.append(instance)
+        return dataset.names, videos
     results = read_results(results_json, dataset.videos, dataset.names, dataset=str(dataset_json))
-    kept = (result for result in results if result.score >= score_threshold and any(result.masks))
+    kept = (
+        result for result in results if result.score >= score_threshold and any(_without_empty(result.masks))
+    )
     for result in sorted(best_categories(kept), key=lambda result: -result.score):
-        labelled[result.video.id].instances.append(result)
-    return dataset.names, list(labelled.values())
+        instance = LabelledInstance(0, result.category, _without_empty(result.masks), result.score)
+        labelled[result.video.id].instances.append(instance)
+    for id_, instance in enumerate((i for video in videos for i in video.instances), start=1):
+        instance.id = id_
+    return dataset.names, videos
+
+
+def _without_empty(masks: list[RLE | None]) -> list[RLE | None]:
+    return [mask if area else None for mask, area in zip(masks, mask_areas(masks), strict=True)]
 
 
 def _names(video: Video, where: str) -> tuple[str, list[str]]:
     """Returns the folder and the stems of a video's frames."""
     paths = [PurePosixPath(name.replace("\\", "/")) for name in video.names]
     parents = {path.parent for path in paths}
-    if len(parents) > 1 or any(parent.is_absolute() or ".." in parent.parts for parent in parents):
+    if len(parents) > 1 or any(not is_inside(str(path)) for path in paths):
         raise InputError(f"{where}: all frames must be in one subfolder of the folder of frames")
     stems = [path.stem for path in paths]
     if len(set(stems)) < len(stems):
@@ -85,7 +125,7 @@ def _names(video: Video, where: str) -> tuple[str, list[str]]:
 
 
 def paint_ids(labelled: LabelledVideo, frame: int, ids: Sequence[int]) -> np.ndarray:
-    """Paints the instances of a frame as ids, with higher scores in front.
+    """Paints the instances of a frame as ids, the first instance in front.
 
     Args:
         labelled: the video.

@@ -25,7 +25,9 @@ __all__ = [
 
 SHORTEST_POLYGON = 6  # numbers: x and y of three corners
 _LONGEST_RUN = 2**32  # pixels
-_LARGEST_COORDINATE = 1e5  # pixels; pycocotools needs memory in proportion to the length of the sides
+# pycocotools needs memory in proportion to the length of a polygon's sides, in pixels.
+_LARGEST_COORDINATE = 1e5
+_LONGEST_OUTLINE = 1e6  # and twice the area of the frame, which is more than the outline of noise
 
 
 def rle_counts(counts: object) -> np.ndarray:
@@ -167,6 +169,10 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
                 or not all(isinstance(n, int | float) and abs(n) < _LARGEST_COORDINATE for n in polygon)
             ):
                 raise InputError("malformed polygon: it must list x, y of at least three corners")
+        corners = [np.reshape(polygon, (-1, 2)) for polygon in segmentation]
+        sides = sum(np.abs(np.roll(points, -1, 0) - points).max(1).sum() for points in corners)
+        if sides > 2 * height * width + _LONGEST_OUTLINE:
+            raise InputError(f"malformed polygon: its sides have a length of {sides:.0f} pixels in all")
         rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
         return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
     if not isinstance(segmentation, dict) or "counts" not in segmentation:

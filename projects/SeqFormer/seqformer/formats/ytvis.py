@@ -69,6 +69,7 @@ class Annotation:
         masks: T masks; None in frames without one.
         boxes: T boxes, xywh in pixels, None in frames without one; None if the file has no boxes.
         areas: T areas in pixels, 0 in frames without a mask; None if the file has no areas.
+        score: that of a result read from another format; None for an annotation.
     """
 
     id: int
@@ -78,6 +79,7 @@ class Annotation:
     masks: list[RLE | None]
     boxes: list[list[float] | None] | None = None
     areas: list[float] | None = None
+    score: float | None = None
 
 
 @dataclass

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seqformer.errors import InputError
 from seqformer.formats.results import write_results
+from seqformer.formats.supervision import from_detections, to_detections
 from seqformer.structures import FrameInstance, VideoResult
+
+if TYPE_CHECKING:
+    import supervision as sv
 
 __all__ = ["VideoPrediction"]
 
@@ -108,6 +113,58 @@ class VideoPrediction(VideoResult):
             shown = best_tracklets(self, threshold)
             for frame in draw_tracklets(islice(frames, self.length), shown, self._class_names()):
                 writer.write(frame, source.time if source else None)
+
+    def to_supervision(self, t: int, threshold: float = 0.0) -> sv.Detections:
+        """Returns the visible instances of frame ``t`` as supervision's Detections. Needs supervision.
+
+        ``tracker_id`` is the instance id, ``class_id`` the label, and ``data["class_name"]`` the name of the
+        class. Boxes are those of :attr:`Tracklet.boxes`. Masks are a ``CompactMask``, or an array (N, H, W)
+        if the installed version does not have it.
+
+        Args:
+            t: index of the frame in the video, from 0.
+            threshold: minimum score of the instances. Each is returned with its best class only.
+
+        Raises:
+            InputError: if the video has no frame ``t``, or supervision is not installed.
+
+        Examples:
+            >>> detections = result.to_supervision(0, threshold=0.4)
+            >>> drawn = sv.MaskAnnotator().annotate(frame.copy(), detections)
+        """
+        if not 0 <= t < self.length:
+            raise InputError(f"there is no frame {t}: the video has frames 0 to {self.length - 1}")
+        best = sorted(self.best_tracklets(threshold), key=lambda tracklet: tracklet.instance_id)
+        return to_detections(best, (self.height, self.width), t)
+
+    @classmethod
+    def from_supervision(
+        cls,
+        detections: Iterable[sv.Detections],
+        size: tuple[int, int],
+        source: str | Path | Sequence[str | Path] | None = None,
+    ) -> VideoPrediction:
+        """Returns the prediction of another model and tracker, to evaluate, draw or save it.
+
+        Detections with the same ``tracker_id`` become one tracklet. Its score is the mean confidence, 1 if
+        there is none, and its class that with the highest sum of confidences, 0 if there is none. Detections
+        that a tracker has not taken (tracker id -1) and empty masks are dropped.
+
+        Args:
+            detections: those of each frame of the video, with masks and tracker ids.
+            size: height and width of the frames, pixels.
+            source: see :class:`VideoPrediction`.
+
+        Raises:
+            InputError: if masks or tracker ids are missing, a mask has a different size, or a tracker id
+                appears twice in a frame.
+
+        Examples:
+            >>> frames = [tracker.update_with_detections(d) for d in detections]
+            >>> VideoPrediction.from_supervision(frames, (720, 1280)).save("results.json")
+        """
+        tracklets, length = from_detections(detections, size)
+        return cls(*size, length, tracklets, source)
 
     def _class_names(self) -> dict[int, str]:
         return {tracklet.label: tracklet.class_name for tracklet in self.tracklets}

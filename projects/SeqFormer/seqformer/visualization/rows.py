@@ -92,10 +92,7 @@ def check_threshold(threshold: float) -> None:
 
 def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet]:
     """Returns each instance with its best class, if the score reaches the threshold."""
-    best: dict[int, Tracklet] = {}
-    for tracklet in sorted(result.tracklets, key=lambda tracklet: tracklet.score):
-        best[tracklet.instance_id] = tracklet
-    return [tracklet for tracklet in best.values() if tracklet.score >= threshold]
+    return result.best_tracklets(threshold)
 
 
 def result_row(name: str, result: VideoResult, class_names: Sequence[str], threshold: float) -> Row:
