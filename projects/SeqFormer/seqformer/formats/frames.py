@@ -31,7 +31,7 @@ __all__ = [
     "subfolders",
 ]
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (Exception,)  # Pillow raises nearly everything for damaged files, and MemoryError for large ones
 _ORIENTATION = 0x0112  # EXIF; values from 5 to 8 swap width and height
 _MOST_LEVELS = 16
 _WIDTH, _HEIGHT, _PHOTOMETRIC = 256, 257, 262  # TIFF tags
@@ -288,5 +288,5 @@ def _scaled(image: Image.Image, picture: Image.Image, path: str | Path, shift: i
 
 
 def _unreadable(path: str | Path, error: BaseException) -> InputError:
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return InputError(f"'{path}' cannot be read: {reason}")

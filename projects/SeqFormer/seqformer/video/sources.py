@@ -28,6 +28,7 @@ from seqformer.video.live import LiveReader, is_address
 
 __all__ = ["FrameSource", "ImageSequenceReader", "Sound", "VideoReader", "open_source", "origin_of"]
 
+_LARGEST_FRAME = 2**27  # pixels, 16384x8192; a small file can ask for more memory than there is
 PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
 
 
@@ -194,16 +195,20 @@ class VideoReader:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
         no_video = f"'{self.path}' is not a video, or is truncated before its first frame: give a whole file"
         try:
-            container = av.open(str(self.path))
+            container = av.open(str(self.path), metadata_errors="replace")
         except av.error.InvalidDataError as error:
             raise InputError(no_video) from error
         except av.error.FFmpegError as error:
             raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
+        except ValueError as error:  # values that PyAV does not know
+            raise InputError(no_video) from error
         stream = shown_stream(container)
         if stream is None or container.format.name == "tty":  # FFmpeg renders text files
             container.close()
             raise InputError(no_video)
         stream.thread_type = "AUTO"
+        if stream.codec_context is not None:  # None: FFmpeg has no decoder
+            stream.codec_context.options = {"max_pixels": str(_LARGEST_FRAME)}
         self._opened = Opened(container, stream)
         return self._opened
 
