@@ -265,7 +265,7 @@ def _work(name: str, first: int, count: int, root: Path, report: Path) -> None:
         for seed in range(first, first + count):
             file.write(f"{seed}\n")
             file.flush()
-            faulthandler.dump_traceback_later(_SECONDS, exit=True)
+            faulthandler.dump_traceback_later(_SECONDS, exit=True, file=2)
             found = try_input(name, seed, root)
             faulthandler.cancel_dump_traceback_later()
             if found:
@@ -295,15 +295,16 @@ def _in_child(errors: Path, function: Callable[..., None], *args: object) -> int
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def _try_inputs(name: str, first: int, count: int, root: Path) -> tuple[int, list[tuple[int, str]]]:
+def try_inputs(name: str, first: int, count: int, root: Path) -> tuple[int, list[tuple[int, str]]]:
     """Tries inputs; returns the number that were tried, and findings with their seeds."""
     report, errors = root / "report", root / "errors"
     code = _in_child(errors, _work, name, first, count, root, report)
-    lines = [json.loads(line) for line in report.read_text().splitlines()]
-    seeds = [line for line in lines if isinstance(line, int)]
-    findings = [(line["seed"], line["text"]) for line in lines if isinstance(line, dict)]
+    records = [json.loads(line) for line in report.read_text().splitlines()]
+    seeds = [line for line in records if isinstance(line, int)]
+    findings = [(line["seed"], line["text"]) for line in records if isinstance(line, dict)]
     if code:
-        text = errors.read_text(errors="replace")[-3000:]
+        lines = errors.read_text(errors="replace").splitlines()
+        text = "\n".join(line for line in lines if not line.startswith("Extension modules"))[-3000:]
         findings.append((seeds[-1], f"{text}\nended with {code}"))
     return len(seeds), findings
 
@@ -335,7 +336,7 @@ def main() -> int:
         while any(map(goes_on, names)):
             for name in filter(goes_on, names):
                 wanted = min(_CHUNK, args.count - tried[name]) if args.count else _CHUNK
-                number, findings = _try_inputs(name, args.first + tried[name], wanted, root)
+                number, findings = try_inputs(name, args.first + tried[name], wanted, root)
                 tried[name] += number
                 for seed, text in findings:
                     last = [line for line in text.splitlines() if line.strip()][-3:]

@@ -40,7 +40,8 @@ def refuse(problem: str) -> None:
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a value is an integer of at most 64 bits, as arrays of ids need."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def as_integer(value: Any) -> Any:
