@@ -303,8 +303,9 @@ def try_inputs(name: str, first: int, count: int, root: Path) -> tuple[int, list
     seeds = [line for line in records if isinstance(line, int)]
     findings = [(line["seed"], line["text"]) for line in records if isinstance(line, dict)]
     if code:
-        lines = errors.read_text(errors="replace").splitlines()
-        text = "\n".join(line for line in lines if not line.startswith("Extension modules"))[-3000:]
+        text = errors.read_text(errors="replace")
+        stack = re.search(r"(Timeout \(|Fatal Python error)[\s\S]{,3000}", text)
+        text = stack[0] if stack else text[-3000:]
         findings.append((seeds[-1], f"{text}\nended with {code}"))
     return len(seeds), findings
 
