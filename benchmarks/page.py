@@ -25,7 +25,6 @@ from seqformer.inference import ClipTracer, VideoPredictor, classes, model_confi
 from seqformer.model_zoo import SHIPPED_MODEL, get_config_file
 from seqformer.page.write import write_page
 from seqformer.video import open_source
-from seqformer.visualization.rows import best_tracklets
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
             path,
             frames,
             result,
-            best_tracklets(result),
+            result.best_tracklets(),
             tracer,
             classes(cfg)[0],
             title=source.name,

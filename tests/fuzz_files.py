@@ -164,7 +164,7 @@ _PICTURES = [
     "a.pgm",
 ]
 _VIDEOS = ["v.mp4", "v.mkv", "v.avi", "v.webm", "v.mpg", "v.mov"]
-_CHECKPOINTS = ["w.pth", "w.pkl", "w.safetensors"]
+_CHECKPOINTS = ["w.pth", "legacy.pth", "w.pkl", "w.safetensors"]
 
 READERS = {
     "youtube-vis": Reader(["dataset.json"], lambda path, root: read_ytvis(path, image_root=root / "frames")),
@@ -213,6 +213,8 @@ def write_samples(root: Path) -> None:
 
     state = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.zeros(3, dtype=torch.int64)}
     torch.save({"model": state, "iteration": 7, "args": argparse.Namespace(lr=0.5)}, root / "w.pth")
+    legacy = {"state_dict": state, "shape": state["a.weight"].shape}
+    torch.save(legacy, root / "legacy.pth", _use_new_zipfile_serialization=False)
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     (root / "w.pkl").write_bytes(pickle.dumps({"model": arrays, "scalar": np.float32(2)}))
     metadata = {"thing_classes": '["cat", "dog"]', "category_ids": "[1, 2]"}

@@ -46,9 +46,9 @@ class Run(NamedTuple):
     def __call__(self) -> bool:
         """Runs the tests; returns whether they pass."""
         limits = dict(zip(VARIABLES, CAPABILITIES[self.capability], strict=True))
-        limits["OMP_NUM_THREADS"] = str(self.threads)
-        workers = max(1, (os.cpu_count() or 1) // self.threads)
-        command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), *self.arguments]
+        # Waiting threads sleep, since there are more threads than cores.
+        limits |= {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        command = [sys.executable, "-m", "pytest", "-q", "-n", str(os.cpu_count() or 1), *self.arguments]
         print(" ".join([*(f"{name}={value}" for name, value in limits.items()), *command[1:]]), flush=True)
         # Inductor would take code from its cache that it generated under another limit.
         with tempfile.TemporaryDirectory() as cache:
@@ -76,8 +76,10 @@ def main() -> int:
     parser.add_argument(
         "--short", action="store_true", help="run only tests that depend on rounding, without the best set"
     )
+    parser.add_argument("--threads", type=int, choices=(1, 2), help="run only with one or two threads")
     args, more = parser.parse_known_args()
-    results = [(run, run()) for run in plan(args.short, more)]
+    runs = [run for run in plan(args.short, more) if args.threads in (None, run.threads)]
+    results = [(run, run()) for run in runs]
     for run, passed in results:
         outcome = "passed" if passed else "FAILED"
         print(f"{run.capability:8} {run.threads} thread{'s' * (run.threads > 1)}: {outcome}")

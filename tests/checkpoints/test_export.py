@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from networks import tiny_model
+from originals import original_layout, released_file
 from safetensors.torch import load_file
 from torch.optim.swa_utils import AveragedModel
 
@@ -56,3 +57,13 @@ def test_export_refuses_another_number_of_classes(tmp_path: Path, capsys: pytest
     assert exit_.value.code == 2
     assert "2 classes, but there are 1 class names" in capsys.readouterr().err
     assert not list(tmp_path.glob("o.*"))
+
+
+def test_export_from_the_original_release(tmp_path: Path) -> None:
+    model = tiny_model(NUM_CLASSES=2)
+    source, output = tmp_path / "checkpoint.pth", tmp_path / "model.safetensors"
+    released_file(source, original_layout(model.state_dict(), rows=[1, 2], num_rows=4))
+    export_weights.main([str(source), str(output), "--classes", "person", "dog"])
+    written, expected = load_file(output), model.state_dict()
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], tensor.half()) for name, tensor in expected.items())

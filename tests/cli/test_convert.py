@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ),
         (results_arguments(toy, "mots", output, "--results", "/none.json"), "no file '/none.json'"),
         (dataset_arguments(toy, "davis", output, "--annotations", "/none"), "'/none'"),
-        (["checkpoint", "seqformer", "/none.pth", str(output)], "no file '/none.pth'"),
+        (["checkpoint", "seqformer", "/none.pth", str(output)], "'/none.pth' not found"),
         (dataset_arguments(toy, "davis", output, "--annotations", tmp_path / "colour"), "is in colour"),
         (dataset_arguments(toy, "frames", output, "--categories", "a", "--frames", "/none"), "no folder"),
     ):

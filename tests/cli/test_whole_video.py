@@ -13,7 +13,7 @@ from seqformer.cli.streaming_job import StreamingJob
 from seqformer.cli.whole_video import WrittenVideo, track_video
 from seqformer.errors import InputError
 from seqformer.inference import VideoPredictor, model_config
-from seqformer.video import VideoReader, open_source
+from seqformer.video import VideoReader, VideoWriter, open_source
 
 CLASSES = {"class_names": ["cat", "dog"], "category_ids": [7, 9]}
 
@@ -86,3 +86,19 @@ def test_errors_name_arguments(tmp_path: Path, predictor: VideoPredictor) -> Non
         job = StreamingJob(tmp_path / "other.mp4", source, **CLASSES, resume=True)
         with pytest.raises(InputError, match="start without `resume`"):
             job.run(predictor.stream(clip_matching=True))
+
+
+def test_results_are_kept_if_the_video_cannot_be_written(
+    tmp_path: Path, predictor: VideoPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(writer: VideoWriter, *_: object) -> None:
+        raise InputError(f"'{writer.path}' cannot be written: No space left on device")
+
+    monkeypatch.setattr(VideoWriter, "write", full)
+    with (
+        open_source(encode(tmp_path / "in.mp4", 4)) as source,
+        pytest.raises(InputError, match=r"No space left on device; the results are in '.*out.json'"),
+    ):
+        track_video(lambda: predictor, source, tmp_path / "out.mp4", **CLASSES)
+    assert json.loads((tmp_path / "out.json").read_text())
+    assert not (tmp_path / "out.mp4").exists()

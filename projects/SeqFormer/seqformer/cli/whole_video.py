@@ -25,7 +25,6 @@ from seqformer.video import (
     read_origin,
 )
 from seqformer.visualization import draw_tracklets
-from seqformer.visualization.rows import best_tracklets
 
 __all__ = ["Progress", "WrittenVideo", "check_existing", "no_progress", "results_path", "track_video"]
 
@@ -134,25 +133,35 @@ def track_video(
     results = results_path(writer)
     if not overwrite:
         check_existing(source, writer.path, results, page)
-    with writer:
-        predictor = make_predictor()
-        with ExitStack() as stack:
-            tracer = stack.enter_context(ClipTracer(predictor.network)) if page is not None else None
-            result = predictor(progress(source, source.length, "tracking"), observer=tracer)
-        problem = source.problem  # read before the next pass resets it
-        tracklets = best_tracklets(result, threshold)
-        frames = progress(islice(source, result.length), result.length, "drawing")
-        times: list[FrameTime] = []
-        for frame in draw_tracklets(frames, tracklets, class_names):
-            times.append(source.time)
-            writer.write(frame, source.time)
+    result = None
+    try:
+        with writer:
+            predictor = make_predictor()
+            with ExitStack() as stack:
+                tracer = stack.enter_context(ClipTracer(predictor.network)) if page is not None else None
+                result = predictor(progress(source, source.length, "tracking"), observer=tracer)
+            problem = source.problem  # read before the next pass resets it
+            tracklets = result.best_tracklets(threshold)
+            frames = progress(islice(source, result.length), result.length, "drawing")
+            times: list[FrameTime] = []
+            for frame in draw_tracklets(frames, tracklets, class_names):
+                times.append(source.time)
+                writer.write(frame, source.time)
+    except InputError as error:
+        if result is None:
+            raise
+        try:  # the disk may be full, but the results may fit
+            write_results(results, result.to_json(video_id, category_ids))
+        except InputError:
+            raise error from None
+        raise InputError(f"{error}; the results are in '{results}'") from error
     write_results(results, result.to_json(video_id, category_ids))
     if tracer is not None and page is not None:
         write_page(
             page,
             progress(source, result.length, "page"),
             result,
-            best_tracklets(result),
+            result.best_tracklets(),
             tracer,
             class_names,
             title=source.name,

@@ -53,7 +53,7 @@ class VideoPrediction(VideoResult):
         Raises:
             InputError: if the video has no frame ``t``, or ``frame`` has a different size.
         """
-        from seqformer.visualization import best_tracklets, draw_frame
+        from seqformer.visualization import draw_frame
 
         if not 0 <= t < self.length:
             raise InputError(f"there is no frame {t}: the video has frames 0 to {self.length - 1}")
@@ -61,7 +61,7 @@ class VideoPrediction(VideoResult):
             raise InputError(f"the frame has shape {frame.shape}, not ({self.height}, {self.width}, 3)")
         visible = [
             FrameInstance(tracklet.instance_id, tracklet.label, tracklet.score, mask)
-            for tracklet in best_tracklets(self, threshold)
+            for tracklet in self.best_tracklets(threshold)
             if (mask := tracklet.segmentations[t]) is not None
         ]
         return draw_frame(frame, visible, self._class_names())
@@ -95,7 +95,7 @@ class VideoPrediction(VideoResult):
         if frames is None and self.source is None:
             raise InputError("the result has no source to read frames from: pass them as `frames`")
         from seqformer.video import FrameFolderWriter, FrameWriter, VideoWriter, open_source, open_writer
-        from seqformer.visualization import best_tracklets, draw_tracklets
+        from seqformer.visualization import draw_tracklets
 
         writer: FrameWriter
         with ExitStack() as stack:
@@ -110,7 +110,7 @@ class VideoPrediction(VideoResult):
             else:
                 writer = FrameFolderWriter(path)
             stack.enter_context(writer)
-            shown = best_tracklets(self, threshold)
+            shown = self.best_tracklets(threshold)
             for frame in draw_tracklets(islice(frames, self.length), shown, self._class_names()):
                 writer.write(frame, source.time if source else None)
 

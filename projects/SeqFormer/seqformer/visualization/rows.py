@@ -14,13 +14,12 @@ from seqformer.errors import InputError
 from seqformer.formats.results import best_categories, read_results
 from seqformer.formats.rle import decode_mask, space_time_iou
 from seqformer.formats.ytvis import Dataset, Video
-from seqformer.structures import RLE, Trace, Tracklet, VideoResult
+from seqformer.structures import RLE, Trace, VideoResult
 from seqformer.visualization.visualizer import Box, visible_parts
 
 __all__ = [
     "Row",
     "ShownInstance",
-    "best_tracklets",
     "check_threshold",
     "difference_boxes",
     "ground_truth_row",
@@ -90,18 +89,13 @@ def check_threshold(threshold: float) -> None:
         raise InputError(f"`threshold` {threshold}: must be from 0 to 1")
 
 
-def best_tracklets(result: VideoResult, threshold: float = 0.0) -> list[Tracklet]:
-    """Returns each instance with its best class, if the score reaches the threshold."""
-    return result.best_tracklets(threshold)
-
-
 def result_row(name: str, result: VideoResult, class_names: Sequence[str], threshold: float) -> Row:
     """Returns a row of predicted instances, each with its best class, if the score reaches the threshold."""
     return Row(
         name,
         [
             ShownInstance(t.instance_id, class_names[t.label], t.score, t.segmentations)
-            for t in best_tracklets(result, threshold)
+            for t in result.best_tracklets(threshold)
         ],
     )
 
