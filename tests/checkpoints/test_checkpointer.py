@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from seqformer.checkpoints import (
     SeqFormerCheckpointer,
     read_checkpoint,
     read_metadata,
+    read_state,
     trust_checkpoints,
     write_state,
 )
@@ -137,9 +140,8 @@ def test_a_small_pickle_takes_little_memory(tmp_path: Path) -> None:
         torch.zeros(1).expand(10**12),
         torch.zeros(3, device="meta"),
         torch.zeros(3).to_sparse(),
-        torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8),
     ],
-    ids=["repeated", "meta", "sparse", "quantized"],
+    ids=["repeated", "meta", "sparse"],
 )
 def test_tensors_whose_values_are_not_in_the_file_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
     torch.save({"model": {"a": torch.zeros(2), "b": tensor}}, tmp_path / "small.pth")

@@ -195,13 +195,15 @@ def tensors_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Ten
         raise InputError(f"weights '{path}' have no state dict: {_first_sentence(error)}") from error
     for name, tensor in tensors.items():
         if not _is_whole(tensor):
-            raise InputError(f"weights '{path}': the tensor {name!a:.200} has other values than those in the file")
+            raise InputError(
+                f"weights '{path}': the tensor {name!a:.200} has other values than those in the file"
+            )
     return tensors
 
 
 def _is_whole(tensor: Tensor) -> bool:
-    """Whether all values of a tensor are in memory; a view that repeats few of them takes any memory when copied."""
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    """Whether all values of a tensor are in memory; a copy of one that repeats a few can take any memory."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
