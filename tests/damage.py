@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -157,9 +158,9 @@ def _with_other_values(content: Any, source: random.Random) -> bytes:
         if choice < 0.15:
             del container[key]
         elif choice < 0.25 and isinstance(container, list):
-            container.append(container[key])
+            container.append(copy.deepcopy(container[key]))
         else:
-            container[key] = source.choice(_VALUES)
+            container[key] = copy.deepcopy(source.choice(_VALUES))
     text = json.dumps(content).replace(f'"{_LONG}"', "9" * 5000)
     text = re.sub(rf'"{_DEEP}(\d+)"', lambda found: "[" * int(found[1]) + "]" * int(found[1]), text)
     return text.encode("ascii")

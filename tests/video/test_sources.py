@@ -357,7 +357,7 @@ def test_metadata_that_is_not_text(tmp_path):
 
 
 def test_a_small_video_of_many_pixels_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("seqformer.video.sources._LARGEST_FRAME", 96 * 128 - 1)
+    monkeypatch.setattr("seqformer.video.sources.LARGEST_DECODED", 96 * 128 - 1)
     path = encode(tmp_path / "a.mp4", 4)
     with pytest.raises(InputError, match="no frame of '.*a.mp4' can be decoded"):
         VideoReader(path)

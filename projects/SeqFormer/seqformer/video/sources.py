@@ -21,14 +21,13 @@ from av.video.stream import VideoStream
 
 from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
-from seqformer.formats.frames import frame_size, is_animation, pictures_in, read_frame
+from seqformer.formats.frames import LARGEST_DECODED, frame_size, is_animation, pictures_in, read_frame
 from seqformer.video.display import FrameClock, FrameConverter, FrameTime, frame_rate, shown_stream
 from seqformer.video.forks import Opened
 from seqformer.video.live import LiveReader, is_address
 
 __all__ = ["FrameSource", "ImageSequenceReader", "Sound", "VideoReader", "open_source", "origin_of"]
 
-_LARGEST_FRAME = 2**27  # pixels, 16384x8192; a small file can ask for more memory than there is
 PICTURES_FPS = Fraction(10)  # pictures have no frame rate of their own
 
 
@@ -208,7 +207,7 @@ class VideoReader:
             raise InputError(no_video)
         stream.thread_type = "AUTO"
         if stream.codec_context is not None:  # None: FFmpeg has no decoder
-            stream.codec_context.options = {"max_pixels": str(_LARGEST_FRAME)}
+            stream.codec_context.options = {"max_pixels": str(LARGEST_DECODED)}
         self._opened = Opened(container, stream)
         return self._opened
 
