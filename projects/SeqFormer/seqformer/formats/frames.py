@@ -280,7 +280,7 @@ def _on_black(image: Image.Image) -> np.ndarray:
             pixels = np.asarray(part.convert("RGBA"), dtype=np.uint16)
             rgb[top : top + _ROWS] = (pixels[..., :3] * pixels[..., 3:] + 127) // 255
         else:
-            rgb[top : top + _ROWS] = part.convert("RGB")
+            rgb[top : top + _ROWS] = np.asarray(part.convert("RGB"))
     return rgb
 
 
