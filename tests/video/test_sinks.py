@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -248,3 +250,18 @@ def test_two_writers_of_one_file_are_refused(tmp_path: Path, kind: type[VideoWri
     with av.open(str(path)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("kind", [VideoWriter, GrowingVideoWriter])
+def test_a_folder_that_becomes_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[VideoWriter]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    writer = kind(tmp_path / "out.mp4", 96, 128, Fraction(10))
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=r"out.mp4.*Operation not permitted"):  # noqa: SIM117
+        with writer:
+            writer.write(frames(1)[0])
+            patch.setattr(os, "replace", refuse)
+            patch.setattr(Path, "unlink", refuse)

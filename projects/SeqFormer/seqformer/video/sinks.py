@@ -182,7 +182,8 @@ class VideoWriter:
         finally:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
-            self._temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
             self._lock.close()
 
     def _encode(self, picture: av.VideoFrame | None) -> None:
@@ -263,9 +264,11 @@ class GrowingVideoWriter(VideoWriter):
         finally:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
-            self._temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._temporary.unlink(missing_ok=True)
             if self._growing != self.path:
-                self._growing.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._growing.unlink(missing_ok=True)
             self._lock.close()
 
     def _copy(self) -> None:
