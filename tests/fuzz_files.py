@@ -49,7 +49,7 @@ from seqformer.video import VideoReader
 
 _SECONDS = 10  # for one input
 _MEMORY = 10**9  # bytes, in addition to the process
-_CHUNK = 250  # inputs of one reader in a row
+_CHUNK = 100  # inputs of one reader in a row
 _MOST_DECODED = 20  # frames of a video
 
 
