@@ -84,6 +84,7 @@ _BYTES = [
     b"\n",
     b"\x1b[31m",
 ]
+_LONGEST_NAME = 10_000  # bytes
 _MOST_CHANGES = 8  # in a file that is not text
 
 
@@ -143,7 +144,8 @@ def damage(path: Path, source: random.Random) -> None:
         elif kind < 0.35:
             replaced, end = b"", len(data)
         else:
-            replaced = source.choice(_BYTES)
+            # PyTorch searches its error messages in time that grows with the square of a name's length.
+            replaced = source.choice(_BYTES)[: None if words else _LONGEST_NAME]
             end = start + source.choice([0, 1, len(replaced), len(replaced), 4, 1000])
         data = data[:start] + replaced + data[end:]
     path.write_bytes(data)
