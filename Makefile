@@ -1,7 +1,7 @@
 # Every target works in a fresh clone: it first installs what it needs into .venv.
 #   PYTHON=/path/to/python3.11   Python for .venv
 #   ARGS="-k matcher"            additional arguments for pytest
-#   MINUTES=10 or SEED=123       for `make fuzz`: how long to run, or the round to repeat
+#   MINUTES=10 or SEED=123       for `make fuzz`: how long to run, or the round to repeat (fuzz-files: only MINUTES)
 
 PYTHON ?=
 ARGS ?=
@@ -15,12 +15,13 @@ CSRC := $(addprefix projects/SeqFormer/seqformer/ops/csrc/,*.* cpu/*.* cuda/*.*)
 INSTALLED_FROM := requirements/install.sh $(wildcard requirements/*.txt setup.py $(CSRC)) setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz matrix matrix-short lint docs cuda install clean distclean
+.PHONY: help demo test fuzz fuzz-files matrix matrix-short lint docs cuda install clean distclean
 
 help:
 	@echo "make demo       segment and track the people of demo/assets/street.mp4 into output/street.mp4"
 	@echo "make test       run the tests and measure coverage (ARGS=\"-k matcher\" runs a selection without coverage)"
 	@echo "make fuzz       run the property tests on new examples for MINUTES=10, or repeat one round with SEED=..."
+	@echo "make fuzz-files give damaged files to every reader for MINUTES=10 (one input: ARGS=\"--only results --seed 7\")"
 	@echo "make matrix     run the tests with every instruction set, one thread and two, in random orders (hours);"
 	@echo "                matrix-short: only tests that depend on rounding, with older instruction sets (minutes)"
 	@echo "make lint       check style, types and import layers"
@@ -38,6 +39,9 @@ test: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	$(VENV_PYTHON) tests/fuzz.py --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz-files: $(INSTALLED)
+	$(VENV_PYTHON) tests/fuzz_files.py --minutes $(MINUTES) $(ARGS)
 
 matrix: $(INSTALLED)
 	$(VENV_PYTHON) tests/matrix.py $(ARGS)

@@ -171,7 +171,7 @@ def bomb(levels: int) -> str:
         ("OUTPUT_DIR: !!python/object/apply:os.mkdir [{marker}]", "os.mkdir"),
         ("_BASE_: base.yaml", "os.mkdir"),
         ("_BASE_: config.yaml", "recursion"),
-        ("[" * 5000 + "]" * 5000, "recursion"),
+        ("[" * 100_000, "nested deeper than 100 levels"),
         (bomb(9), "72 aliases"),
         ("OUTPUT_DIR: a\x00b", "special characters"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seqformer.errors import InputError, exit_on_bad_input, name_flags
+from seqformer.errors import InputError, exit_on_bad_input, name_flags, one_line
 
 
 def test_commands_name_their_flags() -> None:
@@ -29,3 +29,17 @@ def test_other_errors_are_not_changed() -> None:
         name_flags({"threshold": "-t"}),
     ):
         raise ValueError("a `threshold`")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\n\x1b[31mb\x07", "a \\x1b[31mb\\x07"),
+        ("a\u2028b\r\nc", "a b c"),
+        ("\ud800 \0 \u202e", "\\ud800 \\x00 \\u202e"),
+        ("Straße 道路", "Straße 道路"),
+        ("a" * 4000 + "b" * 4000, "a" * 3000 + " ... " + "b" * 1000),
+    ],
+)
+def test_names_of_others_cannot_write_on_the_terminal(text: str, line: str) -> None:
+    assert one_line(text) == line

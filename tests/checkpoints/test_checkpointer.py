@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from seqformer.checkpoints import (
     SeqFormerCheckpointer,
     read_checkpoint,
     read_metadata,
+    read_state,
     trust_checkpoints,
     write_state,
 )
@@ -129,6 +132,57 @@ def test_a_small_pickle_takes_little_memory(tmp_path: Path) -> None:
     )
     (tmp_path / "large.pkl").write_bytes(data)
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "large.pkl")["model"]["a"], np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(10**12),
+        torch.zeros(3, device="meta"),
+        torch.zeros(3).to_sparse(),
+    ],
+    ids=["repeated", "meta", "sparse"],
+)
+def test_tensors_whose_values_are_not_in_the_file_are_refused(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save({"model": {"a": torch.zeros(2), "b": tensor}}, tmp_path / "small.pth")
+    assert (tmp_path / "small.pth").stat().st_size < 10_000
+    with pytest.raises(InputError, match="small.pth'"):
+        read_state(tmp_path / "small.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl"])
+def test_damaged_weights_take_little_memory(tmp_path: Path, suffix: str) -> None:
+    """Every byte of a small file is changed, in a process that gets 500 MB."""
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": {"a": torch.zeros(3)}}, path, _use_new_zipfile_serialization=False)
+    else:
+        path.write_bytes(pickle.dumps({"model": {"a": np.zeros(3)}}))
+    done = subprocess.run([sys.executable, "-c", CHANGED, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{path.stat().st_size} files\n"), done.stderr[-2000:]
+
+
+CHANGED = """
+import re, resource, sys
+from pathlib import Path
+from seqformer.checkpoints.files import read_state
+from seqformer.errors import InputError
+
+path = Path(sys.argv[1])
+data = path.read_bytes()
+used = int(re.findall(r"VmSize:\\s*(\\d+)", Path("/proc/self/status").read_text())[0]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000, resource.RLIM_INFINITY))
+count = 0
+for place in range(len(data)):
+    changed = path.with_name("changed" + path.suffix)
+    changed.write_bytes(data[:place] + bytes([data[place] ^ 0x7F]) + data[place + 1:])
+    try:
+        read_state(changed)
+    except InputError:
+        pass
+    count += 1
+print(count, "files")
+"""
 
 
 def test_weights_of_which_nothing_fits_are_refused(tmp_path: Path) -> None:

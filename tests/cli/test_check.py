@@ -165,3 +165,86 @@ def test_command(toy: tuple[Path, Path], repository: Path) -> None:
     done = subprocess.run([*command, str(toy[0]), "/nowhere"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == "error: no folder '/nowhere'"
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("file_names", ["a\0.jpg"] * 3),
+        ("file_names", ["\0/a.jpg"] * 3),
+        ("file_names", ["\ud800.jpg"] * 3),
+        ("file_names", ["\ud800/a.jpg"] * 3),
+        ("file_names", ["a" * 5000] * 3),
+        ("file_names", ["a" * 5000 + "/a.jpg"] * 3),
+        ("file_names", ["a\n\x1b[31m.jpg"] * 3),
+        ("file_names", ["/etc/hostname"] * 3),
+        ("file_names", ["../../a.jpg"] * 3),
+        ("file_names", [".."] * 3),
+        ("height", 10**400),
+        ("width", nested(900)),
+        ("width", {"a": [1]}),
+        ("width", float("nan")),
+        ("width", float("inf")),
+        ("id", [1]),
+        ("id", {}),
+        ("id", 1.5),
+        ("id", nested(900)),
+        ("id", "a\n\x1b[31m" + "b" * 5000),
+        ("length", nested(900)),
+    ],
+)
+def test_a_strange_value_hides_no_other_problem(
+    toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    def edit(data: dict[str, Any]) -> None:
+        data["videos"][0][key] = value
+        data["annotations"][5]["category_id"] = 7
+
+    change(toy[0], edit)
+    code, lines, errors = run(*toy, capsys=capsys)
+    assert (code, errors) == (1, "")
+    assert len(lines) >= 3 and all(line.isprintable() and len(line) < 5000 for line in lines)
+    assert any("annotation 6: category_id 7 is not one of the categories" in line for line in lines)
+    assert any("video " in line and "annotation 6" not in line for line in lines[:-1])
+    assert lines[-1].endswith("problems; usable: 1 videos, 3 frames, 2 annotations, 3 categories")
+
+
+@pytest.mark.parametrize(
+    "key", ["id", "video_id", "category_id", "iscrowd", "segmentations", "bboxes", "areas"]
+)
+@pytest.mark.parametrize(
+    "value", [nested(900), [nested(900)] * 3, 10**400, {"a": 1}, float("nan"), "a\n" * 5000]
+)
+def test_a_strange_value_of_an_annotation_hides_no_other_problem(
+    toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    def edit(data: dict[str, Any]) -> None:
+        data["annotations"][0][key] = value
+        data["annotations"][5]["category_id"] = 7
+
+    change(toy[0], edit)
+    code, lines, errors = run(*toy, capsys=capsys)
+    assert (code, errors) == (1, "")
+    assert all(line.isprintable() and len(line) < 5000 for line in lines)
+    assert any("annotation 6: category_id 7 is not one of the categories" in line for line in lines)
+    assert any(line.startswith(f"{toy[0]}: video") and "annotation 6" not in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"videos": ' + "9" * 5000 + "}", '{"a": "\0"}', "\ufeff{}", ""]
+)
+def test_what_is_not_json_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(content)
+    code, lines, errors = run(path, tmp_path, capsys=capsys)
+    assert (code, lines) == (2, [])
+    assert errors.startswith("error: ") and errors.count("\n") == 1

@@ -120,7 +120,7 @@ def _video(**values: Any) -> Callable[[dict], None]:
         ),
         (_annotation(category_id=None), "video 1, annotation 3: category_id None"),
         (_annotation(video_id=17), "video 17, annotation 3: there is no video with that id"),
-        (_annotation(video_id=[1]), "'video_id' must be an integer, not [1]"),
+        (_annotation(video_id=[1]), "video [1], annotation 3: 'video_id' must be an integer, not [1]"),
         (
             _annotation(segmentations=[None]),
             "video 1, annotation 3: 'segmentations' has 1 entries, but the video has 8",

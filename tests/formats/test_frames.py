@@ -9,11 +9,19 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import read_frames
 from seqformer.formats.files import natural_order
-from seqformer.formats.frames import frame_size, is_animation, list_pictures, pictures_in, read_frame
+from seqformer.formats.frames import (
+    frame_size,
+    is_animation,
+    list_pictures,
+    pictures_in,
+    read_frame,
+    read_ids,
+)
 
 
 def test_natural_order() -> None:
@@ -190,3 +198,39 @@ def test_previews_in_photographs_are_ignored(tmp_path: Path) -> None:
     first, other = Image.new("RGB", (64, 48), "red"), Image.new("RGB", (16, 12), "blue")
     first.save(path := tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[other])
     assert read_frame(path)[20, 20].tolist() == [254, 0, 0]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("Missing dimensions"), KeyError(256)])
+def test_whatever_pillow_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    Image.new("L", (8, 6)).save(path := tmp_path / "a.png")
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    for read in (read_frame, lambda path: read_ids(path, (6, 8))):
+        with pytest.raises(InputError, match=rf"a.png' cannot be read: ({type(error).__name__}|\w+)"):
+            read(path)
+
+
+def test_a_tiff_without_a_size(tmp_path: Path) -> None:
+    Image.new("L", (8, 6)).save(path := tmp_path / "a.tif")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"\0\1\4\0", b"\0\xf1\4\0", 1).replace(b"\0\1\3\0", b"\0\xf1\3\0", 1))
+    for read in (frame_size, read_frame):
+        with pytest.raises(InputError, match="a.tif' cannot be read"):
+            read(path)
+
+
+def test_a_small_picture_of_many_pixels_is_refused(tmp_path: Path) -> None:
+    """Such pictures are as small as 34 bytes (WebP)."""
+    for side, message in (
+        (20_000, "cannot be read: Image size .* exceeds limit"),
+        (12_000, "12000x12000 pixels"),
+    ):
+        Image.new("1", (side, side)).save(path := tmp_path / "a.png")
+        assert path.stat().st_size < 100_000
+        for read in (frame_size, read_frame, lambda path: read_ids(path, (6, 8))):
+            with pytest.raises(InputError, match=message):
+                read(path)

@@ -71,8 +71,11 @@ def set_names(*names: str) -> Callable[[dict], None]:
     ("change", "message"),
     [
         (set_names("b/0.jpg", "c/0.jpg"), "video 2: all frames must be in one subfolder"),
-        (set_names("../b/0.jpg", "../b/1.jpg"), "video 2: all frames must be in one subfolder"),
-        (set_names("/b/0.jpg", "/b/1.jpg"), "video 2: all frames must be in one subfolder"),
+        (set_names("../b/0.jpg", "../b/1.jpg"), "video 2: the file name '../b/0.jpg' is not in the"),
+        (set_names("/b/0.jpg", "/b/1.jpg"), "video 2: the file name '/b/0.jpg' is not in the"),
+        (set_names("b/..jpg", "b/1.jpg"), "video 2: the frame '..jpg' is a hidden file"),
+        (set_names("b/...jpg", "b/1.jpg"), "video 2: the frame '...jpg' is a hidden file"),
+        (set_names("b/\0.jpg", "b/1.jpg"), "video 2: the file name .* is not in the folder"),
         (set_names("a/0.jpg", "a/1.jpg"), "video 2: shares the folder 'a' with video 1"),
         (set_names("b/0.jpg", "b/0.png"), "video 2: two frames have the same name"),
         (lambda data: data["videos"].pop(), "results.json: video 2, result 2: there is no video 2"),

@@ -167,6 +167,11 @@ def test_files_that_do_not_fit(made: Any) -> None:
     (folder / "a/9.json").write_text("[]")
     with pytest.raises(InputError, match="a/9.json: not an object with 'shapes'"):
         read_labelme(folder, made.frames)
+    (folder / "a/9.JSON").write_text('{"shapes": []}')
+    (folder / "a/9.json").write_text('{"shapes": []}')
+    with pytest.raises(InputError, match="two files have the same name but for their suffix"):
+        read_labelme(folder, made.frames)
+    (folder / "a/9.JSON").unlink()
     (folder / "a/9.json").write_text("{}")
     with pytest.raises(InputError, match="'shapes' must be a list of objects; is it labelme format"):
         read_labelme(folder, made.frames)

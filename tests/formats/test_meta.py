@@ -45,6 +45,10 @@ def entry(**values: Any) -> dict[str, Any]:
         (entry() | {"id": 0.5}, "video 'v': 'id' must be an integer, not 0.5"),
         (entry() | {"file_names": []}, "video 'v': 'file_names' must be a list of at least one name"),
         (entry() | {"file_names": [1]}, "video 'v': 'file_names' must be a list of at least one name"),
+        (
+            {"objects": {"1": {"category": "car"}, "01": {"category": "car"}}},
+            "two objects have the same number",
+        ),
         ({"objects": {"x": {"category": "car"}}}, "is not YouTube-VOS's meta.json"),
         ({"objects": {"9" * 5000: {"category": "car"}}}, "is not YouTube-VOS's meta.json"),
         ({"objects": []}, "is not YouTube-VOS's meta.json"),

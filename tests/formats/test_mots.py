@@ -238,3 +238,20 @@ def test_numbers_that_are_too_long(made: Any) -> None:
     (root / "a.txt").write_text(f"{'9' * 5000} 1 1 24 40 x")
     with pytest.raises(InputError, match="a.txt, line 1: a line must be: frame, object"):
         read_mots(root, made.frames, CLASSES)
+
+
+def test_two_frames_with_one_number(made: Any) -> None:
+    number(made, 0)
+    annotations = write_pngs(made)
+    frame, png = made.frames / "b/000000.jpg", annotations / "b/000000.png"
+    (png.parent / "0.png").write_bytes(png.read_bytes())
+    assert "b/0.png' and '" in (text := error(made, annotations)) and "same frame number" in text
+    (png.parent / "0.png").unlink()
+    (frame.parent / "0.jpg").write_bytes(frame.read_bytes())
+    assert "b/0.jpg' and '" in (text := error(made, annotations)) and "same frame number" in text
+
+
+def test_numbers_of_thousands_of_digits_are_counted(made: Any) -> None:
+    videos = labelled(made, *(f"city/{'1' * 5000}{t}.jpg" for t in range(3)), video=1)
+    write_mots(videos, CLASSES, made.root / "mots")
+    assert (made.root / "mots" / "city.txt").read_text().splitlines()[-1].startswith("2 2001 2 ")

@@ -55,3 +55,14 @@ def test_a_size_that_only_one_video_has_is_checked_for_each() -> None:
     results = [{"video_id": n, "category_id": 1, "score": 0.5, "segmentations": [RLE]} for n in (1, 2)]
     with pytest.raises(InputError, match=r"video 2, result 1, frame 0: the mask's size is \[4, 5\]"):
         list(read_results(results, videos))
+
+
+@pytest.mark.parametrize("depth", [900, 980])
+def test_deep_nesting_is_refused(depth: int) -> None:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    result = {"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [RLE, value]}
+    for key in result:
+        with pytest.raises(InputError):
+            list(read_results([result | {key: value}], {1: Video(1, ["0.jpg", "1.jpg"], 4, 5)}))

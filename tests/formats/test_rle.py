@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -72,12 +74,24 @@ def test_encode_masks_gives_none_for_empty_frames() -> None:
     np.testing.assert_array_equal(decode_mask(encoded[1]), masks[1])
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
         ({"size": [4, 5], "counts": [3, 4]}, "cover 7 pixels, not 4 x 5 = 20"),
         ({"size": [4, 5], "counts": [-1, 21]}, "malformed RLE: a run of -1 pixels"),
         ({"size": [4, 5], "counts": [2**30] * 4 + [20]}, "malformed RLE"),
+        ({"size": [4, 5], "counts": [2**32]}, "cover 4294967296 pixels"),
+        ({"size": [4, 5], "counts": [2**32 - 20] * 40}, "malformed RLE"),
+        ({"size": [4, 5], "counts": "P" * 6 + "0" * 5}, "malformed RLE"),
+        ({"size": [4, 5], "counts": nested(900)}, "list of integers"),
+        ({"size": nested(900), "counts": [20]}, r"the mask's size is \["),
         ({"size": [4, 5], "counts": [2**64, 20]}, "list of integers"),
         ({"size": [4, 5], "counts": [[], 20]}, "list of integers"),
         ({"size": [4, 5], "counts": [2**62] * 4 + [20]}, "list of integers"),
@@ -229,3 +243,12 @@ def test_space_time_iou_counts_pixels_of_all_frames() -> None:
     np.testing.assert_array_equal(mask_areas(encoded[1]), tracklets[1].sum((1, 2)))
     assert space_time_iou(encoded[3:4], encoded[3:4]) == 0
     assert space_time_iou([], encoded).shape == (0, 5)
+
+
+def test_long_outlines_are_refused_before_memory_is_taken() -> None:
+    """pycocotools takes 50 bytes for each pixel of a side."""
+    spikes = [0, 0] + [99_999, 0, 0, 99_999] * 250
+    for side in (4, 20_000):
+        with pytest.raises(InputError, match="its sides have a length of"):
+            to_rle([spikes], side, side)
+    assert to_rle([[0, 0, 20_000, 0, 20_000, 20_000]], 20_000, 20_000) is not None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
 from seqformer.formats.checks import refuse
@@ -195,3 +196,19 @@ def test_one_error_is_one_problem(change: Callable[[dict[str, Any]], None], expe
 def ids_of_first_video(data: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     yield data["videos"][0], "id"
     yield from ((annotation, "video_id") for annotation in data["annotations"])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "usable"), [(2**14, 2**15, True), (24000, 24000, False), (10**6, 10**6, False)]
+)
+def test_frames_that_pycocotools_cannot_count_are_refused(height: int, width: int, usable: bool) -> None:
+    """Masks in such frames end the process, or take hours."""
+    data = copy.deepcopy(DATA)
+    data["videos"][1].update(height=height, width=width)
+    data["annotations"][1]["segmentations"] = [[[0, 0, 9, 0, 9, 9], [5, 5, width, 5, width, 9]]]
+    if usable:
+        dataset = parse_dataset(data, "data.json")
+        assert mask_api.area(dataset.annotations[1].masks[0]) > width
+    else:
+        with pytest.raises(InputError, match=f"video 2: frames of {width}x{height} pixels are too large"):
+            parse_dataset(data, "data.json")

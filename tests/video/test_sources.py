@@ -345,3 +345,19 @@ def test_several_videos(tmp_path):
     paths = [encode(tmp_path / name, 2) for name in ("a.mp4", "b.mp4")]
     with pytest.raises(InputError, match="give one video, or pictures"):
         open_source(paths)
+
+
+def test_metadata_that_is_not_text(tmp_path):
+    path = encode(tmp_path / "a.mkv", 4)
+    data = path.read_bytes()
+    assert data.count(b"Lavf") > 1
+    path.write_bytes(data.replace(b"Lavf", b"\xca\xfe\xff\xee"))
+    with VideoReader(path) as video:
+        assert len(list(video)) == 4
+
+
+def test_a_small_video_of_many_pixels_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqformer.video.sources.LARGEST_DECODED", 96 * 128 - 1)
+    path = encode(tmp_path / "a.mp4", 4)
+    with pytest.raises(InputError, match="no frame of '.*a.mp4' can be decoded"):
+        VideoReader(path)

@@ -21,6 +21,7 @@ __all__ = ["add_seqformer_config", "load_config"]
 
 _logger = logging.getLogger(__name__)
 
+_MOST_LEVELS = 100
 _MOST_ALIASES = 20  # each can multiply what a YAML file says
 
 
@@ -256,8 +257,13 @@ def _build(merge: Callable[[CN], None], source: str, opts: Sequence[str]) -> CN:
 
 def _merge_file(cfg: CN, path: Path) -> None:
     """Merges a YAML file. Tags that would execute code are errors of the file."""
+    aliases = depth = 0
     with path.open(encoding="utf-8") as file:
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(file, yaml.SafeLoader))
+        for event in yaml.parse(file, yaml.SafeLoader):
+            aliases += isinstance(event, yaml.AliasEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MOST_LEVELS:  # parsing takes time in proportion to the square of the depth
+                raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
     if aliases > _MOST_ALIASES:
         raise ValueError(f"{aliases} aliases (*name), more than {_MOST_ALIASES}")
     cfg.merge_from_file(str(path), allow_unsafe=False)

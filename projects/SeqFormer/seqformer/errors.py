@@ -5,11 +5,14 @@ from __future__ import annotations
 import operator
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 
-__all__ = ["DivergedError", "InputError", "check_number", "exit_on_bad_input", "name_flags"]
+__all__ = ["DivergedError", "InputError", "check_number", "exit_on_bad_input", "name_flags", "one_line"]
+
+_LONGEST_START, _LONGEST_END = 3000, 1000  # characters of a message
 
 
 class InputError(ValueError):
@@ -23,13 +26,29 @@ class DivergedError(InputError):
     """Raised in training when losses, predictions or weights are not finite. The message says which."""
 
 
+def one_line(text: object) -> str:
+    """Returns text for a terminal: one line, without control characters and lone surrogates, not very long.
+
+    Names in files from others may contain all of these.
+    """
+    words = " ".join(str(text).splitlines())
+    if len(words) > _LONGEST_START + _LONGEST_END:
+        words = f"{words[:_LONGEST_START]} ... {words[-_LONGEST_END:]}"
+    return "".join(
+        character.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(character).startswith("C")
+        else character
+        for character in words
+    )
+
+
 @contextmanager
 def exit_on_bad_input() -> Iterator[None]:
     """Turns an :class:`InputError` into one line on stderr and exit code 2; for ``main()`` functions."""
     try:
         yield
     except InputError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 

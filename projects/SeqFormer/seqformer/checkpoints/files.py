@@ -190,9 +190,22 @@ def tensors_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Ten
     while prefix := next((p for p in _WRAPPERS if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     try:
-        return {name: torch.as_tensor(value) for name, value in state.items()}
-    except TypeError as error:  # arrays of objects or text
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+    except (TypeError, ValueError) as error:  # arrays of objects, of text, or of another byte order
         raise InputError(f"weights '{path}' have no state dict: {_first_sentence(error)}") from error
+    for name, tensor in tensors.items():
+        if not _is_whole(tensor):
+            raise InputError(
+                f"weights '{path}': the tensor {name!a:.200} has other values than those in the file"
+            )
+    return tensors
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether all values of a tensor are in memory; a copy of one that repeats a few can take any memory."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

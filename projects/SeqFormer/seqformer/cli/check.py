@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from seqformer.cli.program import program
+from seqformer.errors import one_line
 from seqformer.formats.check import check_dataset
 
 __all__ = ["add_arguments", "main", "run"]
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     progress = partial(tqdm, desc="frames", unit="video", disable=None)
     dataset, problems = check_dataset(args.json, args.frames, decode=args.decode, progress=progress)
     for problem in problems:
-        print(" ".join(problem.splitlines()))  # names in the JSON may have line breaks
+        print(one_line(problem))
     content = (
         f"{len(dataset.videos)} videos, {sum(video.length for video in dataset.videos.values())} frames, "
         f"{len(dataset.annotations or ())} annotations, {len(dataset.names)} categories"

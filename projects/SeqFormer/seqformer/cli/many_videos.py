@@ -15,7 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from seqformer.engine import started_by_torchrun
-from seqformer.errors import InputError
+from seqformer.errors import InputError, one_line
 from seqformer.formats.files import PICTURE_SUFFIXES
 from seqformer.video import origin_of, read_origin
 
@@ -97,7 +97,7 @@ class Share:
             try:
                 track(video, target)
             except InputError as error:
-                failures.append((video, " ".join(str(error).splitlines())))
+                failures.append((video, one_line(error)))
             except Exception as error:  # an error in one video must not stop the others
                 traceback.print_exc()
                 failures.append((video, f"{type(error).__name__}: {' '.join(str(error).split())}"))

@@ -156,7 +156,7 @@ class StreamingJob:
             KeyboardInterrupt: if the job is interrupted and the source is a file.
         """
         if self._resume:
-            self._restore(stream)
+            restore(stream, self._state_path)
         try:
             self.unfinished.mkdir(parents=True, exist_ok=True)
             self._origin_path.write_text(self._origin)
@@ -281,8 +281,14 @@ class StreamingJob:
         write_results(self._results_path, entries())
         return len(counted)
 
-    def _restore(self, stream: StreamingPredictor) -> None:
-        try:
-            stream.restore(torch.load(self._state_path, weights_only=True))
-        except Exception as error:  # damaged files raise nearly everything
-            raise InputError(f"'{self._state_path}' cannot be read: start without `resume`") from error
+
+def restore(stream: StreamingPredictor, path: Path) -> None:
+    """Continues a stream from a state.pth.
+
+    Raises:
+        InputError: if the file cannot be read or is not a state.
+    """
+    try:
+        stream.restore(torch.load(path, weights_only=True))
+    except Exception as error:  # damaged files raise nearly everything
+        raise InputError(f"'{path}' cannot be read: start without `resume`") from error

@@ -220,6 +220,8 @@ class DatasetBuilder:
         places: dict[int, tuple[VideoBuilder, int]] = {}
         for key, numbers in videos.items():
             if all(frames[number].frame is not None for number in numbers):
+                if len({frames[number].frame for number in numbers}) < len(numbers):
+                    raise InputError(f"{source}: video {key}: two frames have the same number")
                 numbers.sort(key=lambda number: frames[number].frame or 0)
             else:
                 numbers.sort(key=lambda number: natural_order(frames[number].name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _check_frames(video: Video, where: str, image_root: Path, decode: bool, repo
             continue
         seen[name] = frame
         path = image_root / name
-        if not path.is_file():
+        if not os.path.isfile(path):  # False for a name that is too long, which Path.is_file raises
             usable = False  # read_ytvis has already reported it
             continue
         try:

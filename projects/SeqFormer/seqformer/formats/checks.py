@@ -10,17 +10,20 @@ from typing import Any, TypeGuard
 from seqformer.errors import InputError
 
 __all__ = [
+    "LARGEST_FRAME",
     "Repeated",
     "Report",
     "as_integer",
     "check_names",
     "is_integer",
     "is_number",
+    "named",
     "objects",
     "quoted",
     "refuse",
 ]
 
+LARGEST_FRAME = 2**29  # pixels; pycocotools counts pixels in 32 bits
 _LONGEST = 40  # characters of a value in a message
 
 Report = Callable[[str], None]
@@ -37,7 +40,8 @@ def refuse(problem: str) -> None:
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a value is an integer of at most 64 bits, as arrays of ids need."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def as_integer(value: Any) -> Any:
@@ -47,8 +51,16 @@ def as_integer(value: Any) -> Any:
 
 def quoted(value: Any) -> str:
     """Returns a value for a message: strings in quotes, and long ones shortened."""
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except RecursionError:
+        return "a list in a list in a list ..."
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def named(id_: Any) -> str:
+    """Returns an id for the beginning of a message: as :func:`quoted`, without the quotes of a string."""
+    return quoted(id_).strip("'")
 
 
 class Repeated:

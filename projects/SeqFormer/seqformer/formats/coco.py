@@ -11,7 +11,16 @@ from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
 from seqformer.formats.builder import DatasetBuilder, ListedFrame, VideoBuilder
-from seqformer.formats.checks import as_integer, is_integer, is_number, objects, quoted, refuse
+from seqformer.formats.checks import (
+    LARGEST_FRAME,
+    as_integer,
+    is_integer,
+    is_number,
+    named,
+    objects,
+    quoted,
+    refuse,
+)
 from seqformer.formats.files import read_json, write_json
 from seqformer.formats.labelled import LabelledVideo
 from seqformer.formats.rle import SHORTEST_POLYGON, to_rle
@@ -71,18 +80,23 @@ def read_coco(json_file: str | Path, categories: Container[int]) -> list[CocoIma
     data = read_json(json_file)
     images = {}
     for entry in objects(data, "images", str(json_file), refuse, "COCO"):
-        where = f"{json_file}: image {entry.get('id', '(without id)')}"
+        where = f"{json_file}: image {named(entry['id']) if 'id' in entry else '(without id)'}"
         id_, height, width = (as_integer(entry.get(key)) for key in ("id", "height", "width"))
         for key, value in (("id", id_), ("height", height), ("width", width)):
             if not is_integer(value) or (key != "id" and value < 1):
                 raise InputError(f"{where}: '{key}' must be a positive integer, not {quoted(value)}")
+        if height * width > LARGEST_FRAME:
+            raise InputError(
+                f"{where}: {quoted(width)}x{quoted(height)} pixels are too large: at most {LARGEST_FRAME} "
+                "can be used"
+            )
         if not isinstance(entry.get("file_name"), str):
             raise InputError(f"{where}: no 'file_name'")
         images[id_] = CocoImage(id_, entry["file_name"], height, width)
     for entry in objects(data, "annotations", str(json_file), refuse, "COCO"):
         image_id, category = (as_integer(entry.get(key)) for key in ("image_id", "category_id"))
         image = images.get(image_id) if is_integer(image_id) else None
-        where = f"{json_file}: image {image_id}, annotation {entry.get('id')}"
+        where = f"{json_file}: image {named(image_id)}, annotation {named(entry.get('id'))}"
         for key, value in (("image_id", image_id), ("category_id", category)):
             if not is_integer(value):
                 raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
@@ -92,7 +106,9 @@ def read_coco(json_file: str | Path, categories: Container[int]) -> list[CocoIma
             segmentation = _segmentation(entry.get("segmentation"), image, where)
             box = entry.get("bbox")
             if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-                raise InputError(f"{where}: 'bbox' must be x, y, width and height in pixels, not {box!r}")
+                raise InputError(
+                    f"{where}: 'bbox' must be x, y, width and height in pixels, not {quoted(box)}"
+                )
             if segmentation:
                 crowd = bool(entry.get("iscrowd"))
                 instance = CocoInstance(entry.get("id"), category, crowd, box, segmentation)
@@ -136,7 +152,7 @@ def read_coco_video(json_file: Path, frames: Path) -> Dataset:
     for entry in objects(data, "images", source, refuse, "COCO"):
         name = entry.get("file_name")
         id_, video, frame = (as_integer(entry.get(key)) for key in ("id", "video_id", "frame_id"))
-        where = f"{source}: image {id_}"
+        where = f"{source}: image {named(id_)}"
         if not is_integer(id_) or id_ in images:
             raise InputError(f"{where}: ids must be integers, each used once")
         if not isinstance(name, str):
@@ -152,7 +168,7 @@ def read_coco_video(json_file: Path, frames: Path) -> Dataset:
     places = dict(zip(images, builder.add_listed(list(images.values()), source, first), strict=True))
     for number, entry in enumerate(objects(data, "annotations", source, refuse, "COCO")):
         image = as_integer(entry.get("image_id"))
-        where = f"{source}: image {image}, annotation {entry.get('id')}"
+        where = f"{source}: image {named(image)}, annotation {named(entry.get('id'))}"
         if not is_integer(image) or image not in places:
             raise InputError(f"{where}: there is no image with that id")
         _add_annotation(*places[image], entry, builder.names, number, where)

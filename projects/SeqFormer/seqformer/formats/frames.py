@@ -19,6 +19,7 @@ from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
 
 __all__ = [
+    "LARGEST_DECODED",
     "UNREADABLE",
     "folders_with",
     "frame_number",
@@ -31,9 +32,13 @@ __all__ = [
     "subfolders",
 ]
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (Exception,)  # Pillow raises nearly everything for damaged files, and MemoryError for large ones
+LARGEST_DECODED = (
+    2**27
+)  # pixels, such as 16384x8192; a file of 34 bytes can ask for more memory than there is
 _ORIENTATION = 0x0112  # EXIF; values from 5 to 8 swap width and height
 _MOST_LEVELS = 16
+_ROWS = 1024
 _WIDTH, _HEIGHT, _PHOTOMETRIC = 256, 257, 262  # TIFF tags
 _WHITE_IS_ZERO = 0  # photometric
 _DEEP = 65535  # largest level of 16 bits
@@ -170,22 +175,19 @@ def read_frame(path: str | Path, video: Sequence[str | Path] = ()) -> np.ndarray
             _check_kind(image, path)
             largest = _largest_level(image)
             twelve_bits = 0 < largest <= _TWELVE_BITS and not any(map(_exceeds_twelve_bits, video))
-            picture = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):
-                return _scaled(image, picture, path, 4 if twelve_bits else 8)
+                return _scaled(image, path, 4 if twelve_bits else 8)
+            if not twelve_bits:
+                return _on_black(image)
     except InputError:
         raise
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
-    if twelve_bits:
-        raise InputError(
-            f"'{path}' has 16-bit colours, none above {_TWELVE_BITS} (12 bits): save it with 8 bits, or "
-            "scale its levels to 16 bits"
-        )
-    if picture.mode not in ("RGBA", "RGBa", "LA", "La", "PA") and "transparency" not in picture.info:
-        return np.array(picture.convert("RGB"))
-    pixels = np.asarray(picture.convert("RGBA"), dtype=np.uint16)
-    return ((pixels[..., :3] * pixels[..., 3:] + 127) // 255).astype(np.uint8)
+    raise InputError(
+        f"'{path}' has 16-bit colours, none above {_TWELVE_BITS} (12 bits): save it with 8 bits, or "
+        "scale its levels to 16 bits"
+    )
 
 
 def is_animation(path: str | Path) -> bool:
@@ -209,6 +211,7 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
+            _check_kind(image, path)
             if image.mode not in _ID_MODES:
                 raise InputError(
                     f"'{path}' is in colour (mode {image.mode}): ids must be palette indices or grey levels"
@@ -226,6 +229,9 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def _check_kind(image: Image.Image, path: str | Path) -> None:
     """Raises an InputError for pictures that cannot be a frame, as far as their headers tell."""
+    if image.width * image.height > LARGEST_DECODED:
+        size = f"{image.width}x{image.height}"
+        raise InputError(f"'{path}' has {size} pixels: pictures of at most {LARGEST_DECODED} can be read")
     if image.mode == "F":
         raise InputError(f"'{path}' has float levels, whose range is unknown: save it with 8 or 16 bits")
     count = getattr(image, "n_frames", 1)
@@ -264,16 +270,29 @@ def _file_exceeds_twelve_bits(path: str, changed: int) -> bool:
         return _largest_level(image) > _TWELVE_BITS
 
 
-def _scaled(image: Image.Image, picture: Image.Image, path: str | Path, shift: int) -> np.ndarray:
+def _on_black(image: Image.Image) -> np.ndarray:
+    """Returns a picture of 8 bits as (H, W, 3) uint8; transparent parts are blended with black."""
+    transparent = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+    rgb = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, _ROWS):  # parts, so that copies of large pictures need little memory
+        part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+        if transparent:
+            pixels = np.asarray(part.convert("RGBA"), dtype=np.uint16)
+            rgb[top : top + _ROWS] = (pixels[..., :3] * pixels[..., 3:] + 127) // 255
+        else:
+            rgb[top : top + _ROWS] = np.asarray(part.convert("RGB"))
+    return rgb
+
+
+def _scaled(image: Image.Image, path: str | Path, shift: int) -> np.ndarray:
     """Returns a grey picture of more than 8 bits as (H, W, 3) uint8.
 
     Args:
-        image: the picture as it was opened.
-        picture: the same, upright.
+        image: the picture, upright.
         path: its path, for messages.
         shift: number of low bits to drop.
     """
-    levels = np.asarray(picture).astype(np.int64)
+    levels = np.asarray(image)
     low, high = int(levels.min()), int(levels.max())
     if low < 0 or high > _DEEP:
         raise InputError(
@@ -288,5 +307,5 @@ def _scaled(image: Image.Image, picture: Image.Image, path: str | Path, shift: i
 
 
 def _unreadable(path: str | Path, error: BaseException) -> InputError:
-    reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return InputError(f"'{path}' cannot be read: {reason}")

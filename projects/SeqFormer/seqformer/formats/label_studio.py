@@ -202,7 +202,9 @@ def _add_region(video: VideoBuilder, frame: int, region: dict[str, Any], categor
     height, width = video.size
     size = region.get("original_height", height), region.get("original_width", width)
     if size != video.size:
-        raise InputError(f"the region is for {size[1]}x{size[0]} pixels, but the frame is {width}x{height}")
+        raise InputError(
+            f"the region is for {quoted(size[1])}x{quoted(size[0])} pixels, but the frame is {width}x{height}"
+        )
     if region.get("image_rotation"):
         raise InputError("rotated images are not supported")
     value, score, meta = region["value"], region.get("score"), region.get("meta")

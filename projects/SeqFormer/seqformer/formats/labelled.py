@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from seqformer.errors import InputError
-from seqformer.formats.checks import check_names
+from seqformer.formats.checks import check_names, quoted
 from seqformer.formats.files import is_inside, read_json
 from seqformer.formats.results import best_categories, read_results
 from seqformer.formats.rle import decode_mask, mask_areas
@@ -120,6 +120,11 @@ def _names(video: Video, where: str) -> tuple[str, list[str]]:
     stems = [path.stem for path in paths]
     if len(set(stems)) < len(stems):
         raise InputError(f"{where}: two frames have the same name")
+    hidden = next((path.name for path in paths if path.name.startswith(".")), None)
+    if hidden is not None:
+        raise InputError(
+            f"{where}: the frame {quoted(hidden)} is a hidden file, which other tools do not read"
+        )
     parent = str(parents.pop())
     return str(video.id) if parent == "." else parent, stems
 

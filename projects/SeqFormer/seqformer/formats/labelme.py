@@ -61,6 +61,8 @@ def read_labelme(annotations: Path, frames: Path, meta: Path | None = None) -> D
         entry = described.video(name)
         pictures = builder.pictures(name, entry)
         known = {path.stem: path for path in paths}
+        if len(known) < len(paths):
+            raise InputError(f"'{paths[0].parent}': two files have the same name but for their suffix")
         missing = [str(path) for stem, path in known.items() if stem not in pictures]
         if missing:
             raise InputError(f"'{missing[0]}' has no frame in '{frames / name}'")

@@ -138,6 +138,8 @@ def read_meta(path: Path) -> Meta:
             number: _object(ids[named[video][number]], entry, f"{where}, object {number}")
             for number, entry in ((int(number), entry) for number, entry in described["objects"].items())
         }
+        if len(objects) < len(described["objects"]):
+            raise InputError(f"{where}: two objects have the same number")
         videos[video] = MetaVideo(objects, _id(described, where), frames)
     return Meta(path, names, videos)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def read_mots(
         folder = f"{name}/img1" if (frames / name / "img1").is_dir() else name
         pictures = builder.pictures(folder, entry)
         if entry.names is None:
-            numbered = {frame_number(path): path for path in pictures.values()}
+            numbered = _by_number(pictures.values())
         else:
             numbered = dict(zip(_numbers(list(pictures)), pictures.values(), strict=True))
         add = _add_pngs if source.is_dir() else _add_text
@@ -138,7 +139,7 @@ def _add_pngs(
     entry: MetaVideo,
     keep_ignored: bool,
 ) -> None:
-    pngs = {frame_number(path): path for path in list_pictures(folder).values()}
+    pngs = _by_number(list_pictures(folder).values())
     for number, path in pngs.items():
         if number not in pictures:
             raise InputError(f"'{path}' has no frame")
@@ -160,6 +161,17 @@ def _add_pngs(
         if keep_ignored and ignore_class is not None:
             ignored = encode_masks((ids // _IDS_PER_CLASS == ignore_class)[None])[0]
             _add_ignored(video, frame, ignored, classes)
+
+
+def _by_number(paths: Iterable[Path]) -> dict[int, Path]:
+    """Returns pictures by the frame number in their names."""
+    numbered: dict[int, Path] = {}
+    for path in paths:
+        number = frame_number(path)
+        if number in numbered:
+            raise InputError(f"'{numbered[number]}' and '{path}' have the same frame number")
+        numbered[number] = path
+    return numbered
 
 
 def _add_ignored(video: VideoBuilder, frame: int, mask: RLE | None, classes: dict[int, str]) -> None:
@@ -237,7 +249,7 @@ def _objects(labelled: LabelledVideo, names: dict[int, str]) -> list[int]:
 
 def _numbers(stems: list[str]) -> list[int]:
     """Returns the frame numbers in file names, or those counted from 0 if they are not different numbers."""
-    numbers = [int(stem) for stem in stems if stem.isdecimal()]
+    numbers = [int(stem) for stem in stems if stem.isdecimal() and len(stem) < _MOST_DIGITS]
     return numbers if len(set(numbers)) == len(stems) else list(range(len(stems)))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seqformer.errors import InputError
-from seqformer.formats.checks import as_integer, is_integer, is_number, quoted
+from seqformer.formats.checks import as_integer, is_integer, is_number, named, quoted
 from seqformer.formats.files import read_content, replaced_when_complete
 from seqformer.formats.ytvis import Video, parse_segmentations
 from seqformer.structures import RLE
@@ -76,20 +76,23 @@ def read_results(
         score = result.get("score")
         if video_id is not None and video != video_id:
             continue
-        where = f"{source}: video {video}, result {index}"
+        where = f"{source}: video {named(video)}, result {index}"
         for key, value in (("video_id", video), ("category_id", category)):
             if not is_integer(value):
                 raise InputError(f"{where}: '{key}' must be an integer, not {quoted(value)}")
         if video not in videos:
-            raise InputError(f"{where}: there is no video {video} in {dataset}")
+            raise InputError(f"{where}: there is no video {named(video)} in {dataset}")
         if categories is not None and category not in categories:
-            raise InputError(f"{where}: there is no category {category} in {dataset}")
+            raise InputError(f"{where}: there is no category {named(category)} in {dataset}")
         if not is_number(score):
             raise InputError(f"{where}: 'score' must be a finite number, not {quoted(score)}")
         if video != seen_video:
             seen, seen_video = {}, video
         segmentations = result.get("segmentations")
-        content = repr(segmentations)
+        try:
+            content = repr(segmentations)
+        except RecursionError:
+            raise InputError(f"{where}: 'segmentations' is nested too deep") from None
         if content not in seen:
             seen[content] = parse_segmentations(segmentations, videos[video], where)
         yield Result(videos[video], category, float(score), seen[content])

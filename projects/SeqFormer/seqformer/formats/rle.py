@@ -9,6 +9,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
+from seqformer.formats.checks import quoted
 from seqformer.structures import RLE
 
 __all__ = [
@@ -27,7 +28,9 @@ SHORTEST_POLYGON = 6  # numbers: x and y of three corners
 _LONGEST_RUN = 2**32  # pixels
 # pycocotools needs memory in proportion to the length of a polygon's sides, in pixels.
 _LARGEST_COORDINATE = 1e5
-_LONGEST_OUTLINE = 1e6  # and twice the area of the frame, which is more than the outline of noise
+# About 50 bytes each. Of a full HD frame, twice the area is more than the outline of noise.
+_LONGEST_OUTLINE = 1e6  # and twice the area of the frame
+_MOST_OF_AREA = 1e7
 
 
 def rle_counts(counts: object) -> np.ndarray:
@@ -171,7 +174,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
                 raise InputError("malformed polygon: it must list x, y of at least three corners")
         corners = [np.reshape(polygon, (-1, 2)) for polygon in segmentation]
         sides = sum(np.abs(np.roll(points, -1, 0) - points).max(1).sum() for points in corners)
-        if sides > 2 * height * width + _LONGEST_OUTLINE:
+        if sides > min(2 * height * width, _MOST_OF_AREA) + _LONGEST_OUTLINE:
             raise InputError(f"malformed polygon: its sides have a length of {sides:.0f} pixels in all")
         rle = mask_api.merge(mask_api.frPyObjects(segmentation, height, width))
         return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
@@ -181,7 +184,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> RLE | None:
         )
     size = segmentation.get("size")
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
-        raise InputError(f"the mask's size is {size}, but the frame's is [{height}, {width}]")
+        raise InputError(f"the mask's size is {quoted(size)}, but the frame's is [{height}, {width}]")
     counts = segmentation["counts"]
     runs = rle_counts(counts)
     if runs.min(initial=0) < 0:

@@ -87,5 +87,5 @@ def read_spool(path: str | Path) -> Iterator[FrameResult]:
                 yield FrameResult(frame["index"], instances, ended)
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
         raise InputError(f"'{path}' is not a file of final frames: {error}") from error

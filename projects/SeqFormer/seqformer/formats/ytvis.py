@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pycocotools import mask as mask_api
 
 from seqformer.errors import InputError
 from seqformer.formats.checks import (
+    LARGEST_FRAME,
     Repeated,
     Report,
     as_integer,
     is_integer,
     is_number,
+    named,
     objects,
     quoted,
     refuse,
@@ -189,7 +191,7 @@ def parse_dataset(data: Any, source: str, report: Report = refuse, image_root: P
         for index, entry in enumerate(objects(data, "annotations", source, report)):
             identity = as_integer(entry.get("id", index))
             if not is_integer(identity) or identity in identities:
-                where = f"{source}: video {entry.get('video_id')}, annotation {identity}"
+                where = f"{source}: video {named(entry.get('video_id'))}, annotation {named(identity)}"
                 if is_integer(identity):
                     report(f"{where}: ids must be integers, each used once")
                 else:
@@ -224,7 +226,7 @@ class _Bad:
 
 def _key(id_: Any) -> str:
     """Returns a key for any value of an id, the same for 5 and "5"."""
-    return quoted(as_integer(id_)).strip("'")
+    return named(as_integer(id_))
 
 
 def _categories(data: dict[str, Any], source: str, report: Report) -> tuple[dict[int, str], set[str]]:
@@ -243,7 +245,7 @@ def _categories(data: dict[str, Any], source: str, report: Report) -> tuple[dict
             report(f"{source}: two categories have the id {id_}")
         elif name in names.values():
             bad.add(_key(id_))
-            report(f"{source}: two categories have the name '{name}'")
+            report(f"{source}: two categories have the name {quoted(name)}")
         else:
             names[id_] = name
     if data.get("categories") == []:
@@ -311,7 +313,7 @@ def parse_segmentations(entries: Any, video: Video, where: str, report: Report =
 
 
 def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
-    where = f"{source}: video {entry.get('id', '(without id)')}"
+    where = f"{source}: video {named(entry['id']) if 'id' in entry else '(without id)'}"
     values = {key: as_integer(entry.get(key)) for key in ("id", "height", "width")}
     problems = [
         f"{where}: '{key}' must be a positive integer, not {quoted(value)}"
@@ -325,9 +327,28 @@ def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
         problems.append(
             f"{where}: 'length' is {quoted(entry['length'])}, but there are {len(names)} file_names"
         )
+    if not problems and values["height"] * values["width"] > LARGEST_FRAME:
+        size = f"{quoted(values['width'])}x{quoted(values['height'])}"
+        problems.append(
+            f"{where}: frames of {size} pixels are too large: at most {LARGEST_FRAME} can be used"
+        )
+    if not problems:
+        outside = [name for name in names if not _is_inside(name)]
+        if outside:
+            problems.append(f"{where}: the file name {quoted(outside[0])} is not in the folder of frames")
     for problem in problems:
         report(problem)
     return None if problems else Video(values["id"], names, values["height"], values["width"])
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a frame's name is a possible file name that stays in the folder of frames."""
+    path = PurePosixPath(name)
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def _missing_files(root: Path, names: list[str], listings: dict[Path, set[str]]) -> list[Path]:
@@ -353,7 +374,7 @@ def _annotation(
     video_id: Any = as_integer(entry.get("video_id"))
     category: Any = as_integer(entry.get("category_id"))
     crowd: Any = as_integer(entry.get("iscrowd"))
-    where = f"{source}: video {video_id}, annotation {identity}"
+    where = f"{source}: video {named(video_id)}, annotation {named(identity)}"
     known = is_integer(category) and category in names
     if not known and _key(category) not in bad.categories:
         value = category if is_integer(category) else quoted(category)
@@ -399,7 +420,9 @@ def _boxes(entries: Any, video: Video, where: str, report: Report) -> list[list[
     for frame, box in enumerate(entries):
         right = isinstance(box, list) and len(box) == 4 and all(map(is_number, box)) and min(box[2:]) >= 0
         if box is not None and not right:
-            report(f"{where}, frame {frame}: a box must be x, y, width and height in pixels, not {box!r}")
+            report(
+                f"{where}, frame {frame}: a box must be x, y, width and height in pixels, not {quoted(box)}"
+            )
         boxes.append(box if right else None)
     return boxes
 
@@ -411,7 +434,7 @@ def _areas(entries: Any, video: Video, where: str, report: Report) -> list[float
     for frame, area in enumerate(entries):
         right = area is None or (is_number(area) and area >= 0)
         if not right:
-            report(f"{where}, frame {frame}: an area must be a number of pixels, not {area!r}")
+            report(f"{where}, frame {frame}: an area must be a number of pixels, not {quoted(area)}")
         areas.append(float(area or 0) if right else 0.0)
     return areas
 

@@ -274,7 +274,7 @@ class GrowingVideoWriter(VideoWriter):
     def _copy(self) -> None:
         options = VideoWriter._container_options
         with (
-            av.open(str(self.path)) as source,
+            av.open(str(self.path), metadata_errors="replace") as source,
             av.open(str(self._temporary), "w", format="mp4", options=options) as target,
         ):
             target.metadata.update(self._metadata)
@@ -302,8 +302,8 @@ def _add_sound(
     """
     try:
         with (
-            av.open(str(video)) as source,
-            av.open(str(sound.path)) as heard,
+            av.open(str(video), metadata_errors="replace") as source,
+            av.open(str(sound.path), metadata_errors="replace") as heard,
             av.open(str(target), "w", format="mp4", options=options) as copy,
         ):
             copy.metadata.update(metadata)
@@ -490,7 +490,7 @@ def read_origin(path: str | Path) -> str | None:
         None if the file was not written by :class:`VideoWriter`, or from a live source.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             comment = container.metadata.get(_ORIGIN_KEY, "")
     except (av.error.FFmpegError, OSError, ValueError):
         return None

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from seqformer.errors import InputError
 from seqformer.formats.files import PICTURE_SUFFIXES, natural_order
-from seqformer.formats.frames import frame_size, is_animation, pictures_in, read_frame
+from seqformer.formats.frames import LARGEST_DECODED, frame_size, is_animation, pictures_in, read_frame
 from seqformer.video.display import FrameClock, FrameConverter, FrameTime, frame_rate, shown_stream
 from seqformer.video.forks import Opened
 from seqformer.video.live import LiveReader, is_address
@@ -194,16 +194,20 @@ class VideoReader:
             raise InputError(f"'{self.path}' is empty (0 bytes): give a video file")
         no_video = f"'{self.path}' is not a video, or is truncated before its first frame: give a whole file"
         try:
-            container = av.open(str(self.path))
+            container = av.open(str(self.path), metadata_errors="replace")
         except av.error.InvalidDataError as error:
             raise InputError(no_video) from error
         except av.error.FFmpegError as error:
             raise InputError(f"'{self.path}' cannot be read: {error.strerror}") from error
+        except ValueError as error:  # values that PyAV does not know
+            raise InputError(no_video) from error
         stream = shown_stream(container)
         if stream is None or container.format.name == "tty":  # FFmpeg renders text files
             container.close()
             raise InputError(no_video)
         stream.thread_type = "AUTO"
+        if stream.codec_context is not None:  # None: FFmpeg has no decoder
+            stream.codec_context.options = {"max_pixels": str(LARGEST_DECODED)}
         self._opened = Opened(container, stream)
         return self._opened
 
