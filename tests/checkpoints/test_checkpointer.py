@@ -269,3 +269,15 @@ def test_training_does_not_resume_from_other_weights(tmp_path: Path) -> None:
     SeqFormerCheckpointer(model, str(tmp_path), resumable=False).save("model_best")
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
     assert (tmp_path / "model_best.pth").is_file()
+
+
+def test_queries_of_training_alone_are_not_missed_in_inference(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    state = tiny_model().state_dict()
+    write_state(tmp_path / "model.pth", state)
+    SeqFormerCheckpointer(tiny_model(QUERY_GROUPS=2), strict=True).load(str(tmp_path / "model.pth"))
+    assert caplog.messages[-1].endswith(f"{len(state)} of {len(state)} tensors loaded")
+    SeqFormerCheckpointer(tiny_model(QUERY_GROUPS=2)).load(str(tmp_path / "model.pth"))
+    assert caplog.messages[-1].endswith("tensors loaded; not loaded: training_query_embed (1)")

