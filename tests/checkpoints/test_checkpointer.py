@@ -281,3 +281,10 @@ def test_queries_of_training_alone_are_not_missed_in_inference(
     assert caplog.messages[-1].endswith(f"{len(state)} of {len(state)} tensors loaded")
     SeqFormerCheckpointer(tiny_model(QUERY_GROUPS=2)).load(str(tmp_path / "model.pth"))
     assert caplog.messages[-1].endswith("tensors loaded; not loaded: training_query_embed (1)")
+
+
+@pytest.mark.parametrize("blobs", [[1, 2], {}, {1: np.zeros(2)}, {"a": "text"}, 3])
+def test_a_damaged_file_of_caffe2_is_refused_in_one_line(tmp_path: Path, blobs: object) -> None:
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps({"blobs": blobs}))
+    with pytest.raises(InputError, match="have no state dict"):
+        SeqFormerCheckpointer(tiny_model()).load(str(tmp_path / "model.pkl"))

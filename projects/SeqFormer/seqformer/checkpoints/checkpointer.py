@@ -136,7 +136,7 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = read_checkpoint(filename)
         if filename.endswith(".pkl") and "model" not in checkpoint:  # from Detectron2's catalogue
-            blobs = checkpoint.get("blobs", checkpoint)
+            blobs = tensors_of({"model": checkpoint.get("blobs", checkpoint)}, filename)
             blobs = {name: blob for name, blob in blobs.items() if not name.endswith("_momentum")}
             checkpoint = {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
         checkpoint["model"] = tensors_of(checkpoint, filename)
@@ -173,7 +173,7 @@ class SeqFormerCheckpointer(DetectionCheckpointer):
                 ]
             if problems:
                 raise InputError(f"weights '{path}' ({layout.name}) and config do not match: {problems[0]}")
-        if self.strict:  # nothing is missing; what the file lacks all the same is not used in inference
+            # Nothing is missing; what the file lacks all the same is not used in inference.
             in_model = {name: tensor for name, tensor in in_model.items() if name not in absent}
             absent = []
         loaded = f"{len(in_model) - len(absent)} of {len(in_model)} tensors loaded"
