@@ -22,6 +22,7 @@ from seqformer import model_zoo
 from seqformer.checkpoints import (
     SeqFormerCheckpointer,
     export_weights,
+    is_address,
     read_config,
     read_state,
     start_weights,
@@ -70,8 +71,17 @@ _MOST_AT_ONCE = 10  # instances of a clip in inference
 _EVALUATION_SHARE = 0.1  # of the time, for one evaluation
 _LAST_SECONDS = 10.0  # to save the model
 _FEW_VIDEOS = 5
+_MOST_MINUTES = 60 * 24 * 100
 _LISTED = 5  # names in a message
 _OWN_KEYS = ("MODEL.WEIGHTS", "DATASETS.TRAIN", "DATASETS.TEST", "OUTPUT_DIR")
+_QUIET = (
+    "detectron2.checkpoint.detection_checkpoint",
+    "detectron2.data.build",
+    "detectron2.data.common",
+    "detectron2.engine.defaults",
+    "detectron2.evaluation.testing",
+    "fvcore.common.checkpoint",
+)
 _COLUMNS = ("AP", "AP50", "AR10", "AR100")
 
 
@@ -104,7 +114,7 @@ def finetune(args: argparse.Namespace) -> None:
     name, json_file, frames = args.finetune
     output = Path(args.output)
     with name_flags({"minutes": "--minutes"}), trust_checkpoints(args.trust_checkpoint):
-        check_number("minutes", args.minutes, above=0)
+        check_number("minutes", args.minutes, above=0, at_most=_MOST_MINUTES)
         if output.exists():
             raise InputError(f"'{output}' exists: remove it or choose another --output")
         for key in args.opts[::2]:
@@ -155,6 +165,8 @@ class _Finetuning:
     def run(self) -> None:
         """See :func:`finetune`."""
         names = list(self.train.names.values())
+        if self.start.cfg.MODEL.DEVICE == "cpu":
+            keep_freed_memory()
         print(f"start: {self.start.said}", flush=True)
         try:
             self.output.mkdir(parents=True)
@@ -209,9 +221,8 @@ class _Finetuning:
         new = [name for name in names if name not in known]
         if new:
             print(
-                f"class head: {len(names)} classes ({_listed(names)}); "
-                + (f"{_listed(known)} kept, " if known else "re-initialised, ")
-                + f"new ones start from the mean of the model's {len(old)}"
+                f"class head: re-initialised for {_listed(new)} with the mean of the model's classes"
+                + (f"; kept for {_listed(known)}" if known else "")
             )
         path = self.output / "start.safetensors"
         write_state(path, start_weights(state, old, names, num_queries, _SEED))
@@ -222,9 +233,10 @@ class _Finetuning:
         figures, num_frames = self.figures, cfg.INPUT.SAMPLING_FRAME_NUM
         left = self._left() - _LAST_SECONDS
         size, why = choose_sizes(cfg, figures, speed, left * (1 - 2 * _EVALUATION_SHARE))
+        if "INPUT.MIN_SIZE_TEST" in self.opts[::2]:
+            size, why = cfg.INPUT.MIN_SIZE_TEST, ["as you say"]
         cfg = self._with(cfg, size_values(figures, size))
         print("frames: " + "\n        ".join(why))
-        size = cfg.INPUT.MIN_SIZE_TEST
         self._limit_evaluation(lambda frames: evaluation_seconds(figures, size, frames, speed), left)
         evaluation = evaluation_seconds(figures, size, _frames(self.val), speed)
         pixels = clip_pixels(figures, size, num_frames)
@@ -238,8 +250,9 @@ class _Finetuning:
         total = 2 * evaluation + seconds + _LAST_SECONDS
         end = datetime.now() + timedelta(seconds=total)
         print(
-            f"training: about {cfg.SOLVER.MAX_ITER} steps of {cfg.SOLVER.IMS_PER_BATCH} clips, {step:.2f} s each, on "
-            f"{cfg.MODEL.DEVICE}; {_minutes(evaluation)} for each of two evaluations of {_frames(self.val)} frames\n"
+            f"training: about {cfg.SOLVER.MAX_ITER} steps of {cfg.SOLVER.IMS_PER_BATCH} clips, "
+            f"{step:.2f} s each, on {cfg.MODEL.DEVICE}\n"
+            f"evaluation: {_frames(self.val)} frames before and after, {_minutes(evaluation)} each\n"
             f"expected end: {end:%H:%M}, in {_minutes(total)}",
             flush=True,
         )
@@ -247,7 +260,8 @@ class _Finetuning:
 
     def _limit_evaluation(self, cost: Callable[[int], float], left: float) -> None:
         """Leaves out videos of the validation part whose evaluation would take too long."""
-        kept, frames = [], 0
+        kept: list[int] = []
+        frames = 0
         for id_, video in self.val.videos.items():
             if kept and cost(frames + video.length) > _EVALUATION_SHARE * left:
                 continue
@@ -296,9 +310,10 @@ class _Finetuning:
             self.output / "evaluation.json",
             {key: result.to_json() for key, result in zip(("before", "after"), evaluations, strict=True)},
         )
-        print(
-            f"\n{_table(*evaluations)}\n\n{trainer.max_iter} steps; {_minutes(time.perf_counter() - self.began)}"
-        )
+        for path in self.output.glob("model_[0-9]*.pth"):
+            path.unlink()
+        took = _minutes(time.perf_counter() - self.began)
+        print(f"\n{_table(*evaluations)}\n\n{trainer.max_iter} steps; {took} in all")
         print(f"try it: seqformer predict VIDEO --model {model} --output out.mp4")
 
     def _with(self, cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
@@ -326,6 +341,8 @@ def _load_start(name: str, opts: Sequence[str]) -> _Start:
         raise InputError(
             f"no model '{name}': give {', '.join(model_zoo.MODELS)}, {IMAGENET}, a config file or weights"
         )
+    if is_weights_file(name) and not is_address(name) and not Path(name).is_file():
+        raise InputError(f"no file '{name}'")
     if is_weights_file(name) and read_config(name) is None:
         raise InputError(
             f"weights '{name}' have no config in them: give the config file instead, and MODEL.WEIGHTS {name}"
@@ -335,7 +352,7 @@ def _load_start(name: str, opts: Sequence[str]) -> _Start:
         return _Start(cfg, [], f"'{name}' with random weights, except a backbone's that it names")
     cfg = model_config(name, opts=opts) if is_config else model_config(model=name, opts=opts)
     names, _ = classes(cfg)
-    return _Start(cfg, names, f"'{name}', with {len(names)} classes ({_listed(names)})")
+    return _Start(cfg, names, f"'{name}', which knows {_listed(names)}")
 
 
 def _load_backbone(opts: Sequence[str]) -> _Start:
@@ -345,7 +362,7 @@ def _load_backbone(opts: Sequence[str]) -> _Start:
     if not backbone and not cfg.MODEL.TIMM.PRETRAINED:
         raise InputError(
             f"'{IMAGENET}' needs the weights of {cfg.MODEL.TIMM.NAME}: MODEL.TIMM.WEIGHTS FILE "
-            "(docs/own-data.md shows how to get them), or MODEL.TIMM.PRETRAINED True to let timm download them"
+            "(docs/own-data.md says where from), or MODEL.TIMM.PRETRAINED True to download them"
         )
     cfg.MODEL.WEIGHTS = ""
     return _Start(cfg, [], f"the ImageNet weights of {cfg.MODEL.TIMM.NAME}; all else is random")
@@ -362,10 +379,10 @@ def _load_data(train: tuple[str, str], val: Sequence[str] | None) -> tuple[Datas
         raise InputError(f"'{train[0]}' has no annotations: there is nothing to train on")
     if val:
         parts = whole, _checked(*val)
-        if list(parts[0].names.values()) != list(parts[1].names.values()):
+        first, second = (list(part.names.values()) for part in parts)
+        if first != second:
             raise InputError(
-                f"'{train[0]}' and '{val[0]}' have different classes: {_listed(parts[0].names.values())}, and "
-                f"{_listed(parts[1].names.values())}"
+                f"'{train[0]}' and '{val[0]}' have different classes: {_listed(first)}, and {_listed(second)}"
             )
         if not parts[1].annotations:
             raise InputError(f"'{val[0]}' has no annotations: nothing can be measured")
@@ -382,14 +399,9 @@ def _load_data(train: tuple[str, str], val: Sequence[str] | None) -> tuple[Datas
     both = [Dataset(names, part.videos, part.annotations) for part in parts]
     figures = _figures(both, train[0])
     for part, what in zip(both, ("training", "validation"), strict=True):
-        print(
-            f"{what}: {len(part.videos)} videos, {_frames(part)} frames, {len(part.annotations or ())} instances"
-            + (
-                " (held out at random, with the same seed in every run)"
-                if what == "validation" and not val
-                else ""
-            )
-        )
+        held_out = "" if val or what == "training" else " (held out at random, the same ones in every run)"
+        counts = f"{_frames(part)} frames, {len(part.annotations or ())} instances"
+        print(f"{what}: {len(part.videos)} videos, {counts}{held_out}")
     if len(both[0].videos) < _FEW_VIDEOS:
         print(f"warning: {len(both[0].videos)} training videos are few; expect a model for these scenes only")
     return both[0], both[1], figures
@@ -432,7 +444,7 @@ def _set_up_log(folder: Path) -> None:
     """Logs into the folder and on the terminal, without the text of the network and the config."""
     for name in ("detectron2", "fvcore", "seqformer"):
         setup_logger(str(folder), name=name, abbrev_name=name)
-    for name in ("detectron2.engine.defaults", "detectron2.data.common", "detectron2.data.build"):
+    for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -460,8 +472,9 @@ def _table(before: Evaluation, after: Evaluation) -> str:
     ]
     header = ["", *(f"{column} {when}" for column in _COLUMNS for when in ("before", "after"))]
     said = "; ".join(
-        f"{when}: {e.id_switches.covered} of {e.id_switches.instances} instances found, {e.id_switches.switches} ID switches"
-        for when, e in (("before", before), ("after", after))
+        f"{when}: {evaluation.id_switches.covered} of {evaluation.id_switches.instances} instances found, "
+        f"{evaluation.id_switches.switches} ID switches"
+        for when, evaluation in (("before", before), ("after", after))
     )
     return tabulate(cells, header, "pipe", disable_numparse=True) + f"\n\n{said}"
 

@@ -241,9 +241,8 @@ def _finetune(args: argparse.Namespace) -> int | None:
         finetune(args)
     except KeyboardInterrupt:
         config = Path(args.output, "config.yaml")
-        print(
-            f"interrupted; continue with `seqformer train --config-file {config} --resume`", file=sys.stderr
-        )
+        more = f"; continue with `seqformer train --config-file {config} --resume`" * config.is_file()
+        print(f"interrupted{more}", file=sys.stderr)
         return _INTERRUPTED
     return None
 

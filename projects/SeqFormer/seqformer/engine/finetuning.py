@@ -211,8 +211,8 @@ def choose_sizes(
     size = next((size for size in range(wanted, least, -SIZE_STEP) if affordable(size)), least)
     number = cells(figures, size)
     said = [
-        f"short side of {size} pixels: the median instance, {figures.short_side:.0f} pixels of {native:.0f}, has "
-        f"{number:.1f} cells of its mask along its short side ({CELLS_WANTED} are wanted)"
+        f"short side of {size} pixels, of {native:.0f}: along the short side of the median instance, "
+        f"{figures.short_side:.0f} pixels, its mask has {number:.1f} cells ({CELLS_WANTED} are wanted)"
     ]
     if size < wanted:
         said.append(f"{wanted} pixels would be better, but time or memory do not allow it")
@@ -238,8 +238,8 @@ def choose_schedule(batch_seconds: float, seconds: float) -> dict[str, Any]:
     if steps < FEWEST_STEPS:
         missing = FEWEST_STEPS * batch_seconds - seconds
         raise InputError(
-            f"`minutes` are too few: a step takes about {batch_seconds:.1f} s, and {max(0.0, seconds):.0f} s are left "
-            f"for training; give at least {math.ceil(missing / 60)} more"
+            f"`minutes` are too few: a step takes about {batch_seconds:.1f} s, and {max(0.0, seconds):.0f} s "
+            f"are left for training; give at least {math.ceil(missing / 60)} more"
         )
     return {
         "SOLVER.MAX_ITER": steps,
