@@ -248,6 +248,22 @@ def test_validation_data_of_other_classes(
     )
 
 
+def test_instances_without_ids_are_warned_of(
+    toy: Toy, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Annotated in labelme without group ids, each mask is an instance of its own."""
+    annotations = []
+    for annotation in json.loads(toy.train.read_text())["annotations"]:
+        for t, mask in enumerate(annotation["segmentations"]):
+            masks = [mask if t == other else None for other in range(3)]
+            own = {"id": 3 * annotation["id"] + t, "segmentations": masks, "bboxes": None, "areas": None}
+            annotations += [annotation | own] if mask else []
+    data = [str(model), str(edited(toy, tmp_path / "data.json", annotations=annotations)), str(toy.frames)]
+    with pytest.raises(SystemExit):
+        main(["train", "--finetune", *data, "--output", str(tmp_path / "out"), "--minutes", "0.01"])
+    assert "warning: most instances are visible in one frame only" in capsys.readouterr().out
+
+
 def test_val_needs_finetune(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", "--config-file", "a.yaml", "--val", str(toy.val), str(toy.frames)])

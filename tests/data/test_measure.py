@@ -40,6 +40,7 @@ def test_figures_of_instances() -> None:
     assert (figures.most_at_once, figures.most_in_video) == (1, 2)
     assert (figures.num_videos, figures.num_frames, figures.num_instances) == (1, 4, 2)
     assert (figures.shortest, figures.median_length, figures.longest) == (1, 2, 3)
+    assert figures.median_visible == 1.5
     assert figures.aspect == 1.5
 
 

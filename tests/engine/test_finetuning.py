@@ -32,6 +32,7 @@ FIGURES = DatasetFigures(
     shortest=10,
     median_length=20,
     longest=30,
+    median_visible=15,
     short_side=60,
     most_at_once=3,
     most_in_video=4,

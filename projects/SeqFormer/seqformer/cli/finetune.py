@@ -402,6 +402,11 @@ def _load_data(train: tuple[str, str], val: Sequence[str] | None) -> tuple[Datas
         held_out = "" if val or what == "training" else " (held out at random, the same ones in every run)"
         counts = f"{_frames(part)} frames, {len(part.annotations or ())} instances"
         print(f"{what}: {len(part.videos)} videos, {counts}{held_out}")
+    if figures.median_visible == 1 < figures.median_length:
+        print(
+            "warning: most instances are visible in one frame only: has an instance the same id in all frames? "
+            "Without ids the model cannot learn to track"
+        )
     if len(both[0].videos) < _FEW_VIDEOS:
         print(f"warning: {len(both[0].videos)} training videos are few; expect a model for these scenes only")
     return both[0], both[1], figures

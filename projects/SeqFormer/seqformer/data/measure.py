@@ -28,6 +28,7 @@ class DatasetFigures:
         height, width: median size of frames, pixels.
         aspect: greatest ratio of a frame's longer to its shorter side.
         shortest, median_length, longest: frames of videos.
+        median_visible: frames in which an instance is visible, median.
         short_side: median of the shorter sides of the boxes of masks, pixels.
         most_at_once: most instances that are visible in one frame.
         most_in_video: most instances of one video.
@@ -42,6 +43,7 @@ class DatasetFigures:
     shortest: int
     median_length: float
     longest: int
+    median_visible: float
     short_side: float
     most_at_once: int
     most_in_video: int
@@ -55,6 +57,7 @@ def measure_dataset(dataset: Dataset) -> DatasetFigures:
     """
     annotations = [a for a in dataset.annotations or () if not a.crowd and any(a.masks)]
     sides: list[float] = []
+    spans: list[int] = []
     visible: dict[int, np.ndarray] = {}
     instances: dict[int, int] = {}
     for annotation in annotations:
@@ -62,6 +65,7 @@ def measure_dataset(dataset: Dataset) -> DatasetFigures:
         if not masks:
             continue
         sides += np.min(mask_api.toBbox(masks)[:, 2:], axis=1).tolist()
+        spans.append(len(masks))
         id_ = annotation.video.id
         here = np.array([bool(mask) for mask in annotation.masks], dtype=int)
         visible[id_] = visible.get(id_, 0) + here
@@ -80,6 +84,7 @@ def measure_dataset(dataset: Dataset) -> DatasetFigures:
         shortest=min(lengths),
         median_length=float(np.median(lengths)),
         longest=max(lengths),
+        median_visible=float(np.median(spans)),
         short_side=float(np.median(sides)),
         most_at_once=max(int(counts.max()) for counts in visible.values()),
         most_in_video=max(instances.values()),
