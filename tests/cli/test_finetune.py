@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,16 @@ from seqformer.formats.ytvis import read_ytvis
 
 FEW_STEPS = ["SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TEST", "64"]
 FEW_STEPS += ["MODEL.SeqFormer.APPLY_CLS_THRES", "0.0"]  # after a few steps no class is probable
+
+
+@pytest.fixture(autouse=True)
+def without_handlers() -> Iterator[None]:
+    """Removes the handlers of logs, which write to the captured output of one test."""
+    yield
+    for name in ("detectron2", "fvcore", "seqformer"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
 
 
 class Toy(NamedTuple):

@@ -404,8 +404,8 @@ def _load_data(train: tuple[str, str], val: Sequence[str] | None) -> tuple[Datas
         print(f"{what}: {len(part.videos)} videos, {counts}{held_out}")
     if figures.median_visible == 1 < figures.median_length:
         print(
-            "warning: most instances are visible in one frame only: has an instance the same id in all frames? "
-            "Without ids the model cannot learn to track"
+            "warning: most instances are visible in one frame only: without the same id in all frames of an "
+            "instance, the model cannot learn to track"
         )
     if len(both[0].videos) < _FEW_VIDEOS:
         print(f"warning: {len(both[0].videos)} training videos are few; expect a model for these scenes only")
