@@ -15,11 +15,13 @@ from networks import tiny_config
 
 from seqformer import SeqFormer
 from seqformer.checkpoints import model_metadata, read_class_names, read_config, read_state, write_model
+from seqformer.cli.finetune import load_start
 from seqformer.cli.main import main
 from seqformer.config import load_config
 from seqformer.data.toy import SHAPES, make_toy_dataset
 from seqformer.formats.files import read_json, write_json
 from seqformer.formats.ytvis import read_ytvis
+from seqformer.model_zoo import SHIPPED_MODEL
 
 FEW_STEPS = ["SOLVER.MAX_ITER", "2", "DATALOADER.NUM_WORKERS", "0", "INPUT.MIN_SIZE_TEST", "64"]
 FEW_STEPS += ["MODEL.SeqFormer.APPLY_CLS_THRES", "0.0"]  # after a few steps no class is probable
@@ -209,6 +211,13 @@ def test_a_model_that_does_not_exist(
     toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str
 ) -> None:
     assert message in refused(capsys, [name, str(toy.train), str(toy.frames)], tmp_path / "out")
+
+
+def test_a_gpu_is_used_whatever_the_config_file_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_start(SHIPPED_MODEL).cfg.MODEL.DEVICE == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert load_start(SHIPPED_MODEL).cfg.MODEL.DEVICE == "cuda"
+    assert load_start(SHIPPED_MODEL, ["MODEL.DEVICE", "cpu"]).cfg.MODEL.DEVICE == "cpu"
 
 
 def test_weights_without_a_config(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

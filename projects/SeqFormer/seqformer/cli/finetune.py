@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.env import seed_all_rng
@@ -40,7 +42,8 @@ from seqformer.data import (
 )
 from seqformer.engine import Trainer, keep_freed_memory
 from seqformer.engine.finetuning import (
-    HEADROOM,
+    CPU_HEADROOM,
+    GPU_HEADROOM,
     Speed,
     choose_batch,
     choose_clips,
@@ -61,7 +64,7 @@ from seqformer.formats.ytvis import Dataset, write_ytvis
 from seqformer.inference import model_config
 from seqformer.inference.setup import classes, is_weights_file
 
-__all__ = ["finetune"]
+__all__ = ["Start", "finetune", "load_start"]
 
 IMAGENET = "imagenet"
 
@@ -86,7 +89,7 @@ _COLUMNS = ("AP", "AP50", "AR10", "AR100")
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """Where the training starts.
 
     Attributes:
@@ -120,7 +123,7 @@ def finetune(args: argparse.Namespace) -> None:
         for key in args.opts[::2]:
             if key in _OWN_KEYS[1:]:
                 raise InputError(f"{key} cannot be set: --finetune takes data and --output")
-        start = _load_start(name, args.opts)
+        start = load_start(name, args.opts)
         train, val, figures = _load_data((json_file, frames), args.val)
         _Finetuning(args, began, output, start, train, val, figures).run()
 
@@ -142,7 +145,7 @@ class _Finetuning:
         args: argparse.Namespace,
         began: float,
         output: Path,
-        start: _Start,
+        start: Start,
         train: Dataset,
         val: Dataset,
         figures: DatasetFigures,
@@ -288,8 +291,10 @@ class _Finetuning:
 
         seconds = self._left() - 1.1 * evaluating - _LAST_SECONDS if on_time else None
         if on_time:
-            headroom = max(1, math.ceil(HEADROOM * cfg.SOLVER.MAX_ITER))
-            registered = with_values(registered, {"SOLVER.MAX_ITER": headroom})
+            # Of these, as many steps are done as there is time for. The share of the warmup stays the same.
+            headroom = CPU_HEADROOM if cfg.MODEL.DEVICE == "cpu" else GPU_HEADROOM
+            steps = {key: headroom * cfg.SOLVER[key] for key in ("MAX_ITER", "WARMUP_ITERS")}
+            registered = with_values(registered, {f"SOLVER.{key}": value for key, value in steps.items()})
             registered.freeze()
         after = self.output / "inference" / "after"
         trainer = Trainer(registered, lambda name: YTVISEvaluator(name, after), seconds=seconds)
@@ -324,8 +329,8 @@ class _Finetuning:
         return self.seconds - (time.perf_counter() - self.began)
 
 
-def _load_start(name: str, opts: Sequence[str]) -> _Start:
-    """Returns the model to start from.
+def load_start(name: str, opts: Sequence[str] = ()) -> Start:
+    """Returns the model to start from, on a GPU if there is one and MODEL.DEVICE is not in ``opts``.
 
     Args:
         name: a name in the model zoo, a file of weights, a config file, or "imagenet".
@@ -334,8 +339,14 @@ def _load_start(name: str, opts: Sequence[str]) -> _Start:
     Raises:
         InputError: if there is no such model.
     """
-    if name == IMAGENET:
-        return _load_backbone(opts)
+    start = _load_backbone(opts) if name == IMAGENET else _load_model_to_start(name, opts)
+    if torch.cuda.is_available() and "MODEL.DEVICE" not in opts[::2]:
+        # Config files for small models say cpu, where they were trained.
+        return replace(start, cfg=with_values(start.cfg, {"MODEL.DEVICE": "cuda"}))
+    return start
+
+
+def _load_model_to_start(name: str, opts: Sequence[str]) -> Start:
     is_config = Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()
     if not is_config and not is_weights_file(name) and name not in model_zoo.MODELS:
         raise InputError(
@@ -349,13 +360,13 @@ def _load_start(name: str, opts: Sequence[str]) -> _Start:
         )
     if is_config and not any((load_config(name, opts).MODEL.WEIGHTS, model_zoo.find_name(name))):
         cfg = load_config(name, opts)
-        return _Start(cfg, [], f"'{name}' with random weights, except a backbone's that it names")
+        return Start(cfg, [], f"'{name}' with random weights, except a backbone's that it names")
     cfg = model_config(name, opts=opts) if is_config else model_config(model=name, opts=opts)
     names, _ = classes(cfg)
-    return _Start(cfg, names, f"'{name}', which knows {_listed(names)}")
+    return Start(cfg, names, f"'{name}', which knows {_listed(names)}")
 
 
-def _load_backbone(opts: Sequence[str]) -> _Start:
+def _load_backbone(opts: Sequence[str]) -> Start:
     """Returns the small network of the shipped model, with the ImageNet weights of its backbone alone."""
     cfg = load_config(model_zoo.get_config_file(model_zoo.SHIPPED_MODEL), opts)
     backbone = cfg.MODEL.TIMM.WEIGHTS
@@ -365,7 +376,7 @@ def _load_backbone(opts: Sequence[str]) -> _Start:
             "(docs/own-data.md says where from), or MODEL.TIMM.PRETRAINED True to download them"
         )
     cfg.MODEL.WEIGHTS = ""
-    return _Start(cfg, [], f"the ImageNet weights of {cfg.MODEL.TIMM.NAME}; all else is random")
+    return Start(cfg, [], f"the ImageNet weights of {cfg.MODEL.TIMM.NAME}; all else is random")
 
 
 def _load_data(train: tuple[str, str], val: Sequence[str] | None) -> tuple[Dataset, Dataset, DatasetFigures]:
@@ -455,9 +466,7 @@ def _set_up_log(folder: Path) -> None:
 
 def _remove_made(folder: Path) -> None:
     """Removes what was made before the training could begin."""
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_config(path: Path, cfg: CfgNode) -> None:
