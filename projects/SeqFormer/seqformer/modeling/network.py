@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import Backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from seqformer.errors import InputError, check_number
@@ -297,10 +296,17 @@ class SeqFormerNetwork(nn.Module):
             images: N tensors (3, h, w), values 0 to 255, on any device. They are zero-padded on the right and
                 bottom to a common size whose sides are multiples of ``size_divisibility``.
         """
-        normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
-        sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
-        batch = ImageList.from_tensors(normalised, size_divisibility=self.size_divisibility)
-        features, masks = self.detr.features(batch.tensor, sizes)
+        height, width = (
+            math.ceil(max(sides) / self.size_divisibility) * self.size_divisibility
+            for sides in zip(*(image.shape[1:] for image in images), strict=True)
+        )
+        batch = torch.zeros(len(images), 3, height, width, device=self.device)
+        for padded, image in zip(batch, images, strict=True):
+            padded[:, : image.shape[1], : image.shape[2]] = (
+                image.to(self.device, non_blocking=True) - self.pixel_mean
+            ) / self.pixel_std
+        sizes = torch.tensor([image.shape[:0:-1] for image in images], device=self.device)
+        features, masks = self.detr.features(batch, sizes)
         memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
         mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
         return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
