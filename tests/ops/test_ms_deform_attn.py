@@ -359,9 +359,10 @@ def test_works_without_the_compiled_operator(repository, tmp_path) -> None:
 @pytest.mark.cuda
 @pytest.mark.parametrize("form", sorted(FORMS))
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_cuda_agrees_with_the_reference(dtype: torch.dtype, form: str) -> None:
+@pytest.mark.parametrize("channels", [4, 8, 32, 37, 128, 256])
+def test_cuda_agrees_with_the_reference(channels: int, dtype: torch.dtype, form: str) -> None:
     function, reference, make = FORMS[form]
-    inputs = make([(20, 30), (10, 15)], queries=77, channels=32, dtype=dtype)
+    inputs = make([(20, 30), (10, 15)], queries=77, channels=channels, dtype=dtype)
     on_device = tuple(t.cuda() for t in inputs)
     assert_agrees(function(*on_device).cpu(), reference(*in_double(inputs)))
     actual = gradients(function, on_device, dtype)
