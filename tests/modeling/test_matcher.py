@@ -28,7 +28,9 @@ def giou(first: list[float], second: list[float]) -> float:
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 1000), instances=st.integers(1, 3), frames=st.integers(1, 3))
-def test_matching_is_the_cheapest_of_all_assignments(seed: int, instances: int, frames: int) -> None:
+def test_matching_is_the_cheapest_of_all_assignments(
+    device: torch.device, seed: int, instances: int, frames: int
+) -> None:
     torch.manual_seed(seed)
     targets = make_targets(instances, frames)
     logits, boxes = torch.randn(5, 3), torch.rand(frames, 5, 4) * 0.4 + 0.1
@@ -42,7 +44,9 @@ def test_matching_is_the_cheapest_of_all_assignments(seed: int, instances: int, 
         return (2 * focal + 5 * distance).item() - 2 * overlap
 
     best = min(permutations(range(5), instances), key=lambda qs: sum(cost(q, i) for i, q in enumerate(qs)))
-    queries, matched = HungarianMatcher()(logits, boxes, targets)
+    on_device = VideoTargets(*(t.to(device) for t in (targets.classes, targets.boxes, targets.masks)))
+    queries, matched = HungarianMatcher()(logits.to(device), boxes.to(device), on_device)
+    assert queries.device.type == matched.device.type == device.type
     assert dict(zip(matched.tolist(), queries.tolist(), strict=True)) == dict(enumerate(best))
 
 
