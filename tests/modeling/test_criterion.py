@@ -9,16 +9,18 @@ from seqformer.modeling.matcher import HungarianMatcher, Predictions, Targets
 WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_mask": 2.0, "loss_dice": 5.0}
 
 
-def make_targets(*counts: int, frames: int = 2) -> Targets:
+def make_targets(device: torch.device, *counts: int, frames: int = 2) -> Targets:
     total = sum(counts)
     boxes = torch.rand(total, frames, 4) * 0.3 + 0.2
     masks = (torch.rand(total, frames, 6, 8) > 0.5).float()
-    return Targets(torch.randint(0, 3, (total,)), boxes, masks, list(counts))
+    classes = torch.randint(0, 3, (total,))
+    return Targets(classes, boxes, masks, list(counts)).to(device)
 
 
-def make_predictions(layers: int, videos: int, frames: int = 2) -> Predictions:
+def make_predictions(device: torch.device, layers: int, videos: int, frames: int = 2) -> Predictions:
     boxes = torch.rand(layers, videos, frames, 5, 4) * 0.4 + 0.1
-    return Predictions(torch.randn(layers, videos, 5, 3).requires_grad_(), boxes.requires_grad_())
+    logits = torch.randn(layers, videos, 5, 3)
+    return Predictions(logits.to(device).requires_grad_(), boxes.to(device).requires_grad_())
 
 
 def test_perfect_masks_have_no_dice_loss() -> None:
@@ -28,12 +30,12 @@ def test_perfect_masks_have_no_dice_loss() -> None:
 
 
 @pytest.mark.parametrize("instances", [0, 2])
-def test_losses_are_finite_and_have_gradients(instances: int) -> None:
+def test_losses_are_finite_and_have_gradients(device: torch.device, instances: int) -> None:
     criterion = Criterion(HungarianMatcher(), WEIGHTS)
-    targets = make_targets(instances)
-    predictions = make_predictions(1, 1)
+    targets = make_targets(device, instances)
+    predictions = make_predictions(device, 1, 1)
     matches = criterion.matcher(predictions, targets)
-    masks = torch.randn(instances, 2, 6, 8, requires_grad=True)
+    masks = torch.randn(instances, 2, 6, 8).to(device).requires_grad_()
     losses = criterion.losses(predictions, matches, masks, targets, criterion.normaliser(targets))
     assert set(losses) == set(WEIGHTS)
     torch.cat(list(losses.values())).sum().backward()
@@ -43,15 +45,15 @@ def test_losses_are_finite_and_have_gradients(instances: int) -> None:
     assert (masks.grad.abs().sum() > 0) == (instances > 0)
 
 
-def test_losses_of_videos_and_layers_add_up() -> None:
+def test_losses_of_videos_and_layers_add_up(device: torch.device) -> None:
     """A layer's losses are the sums of those of its videos, each computed alone."""
     criterion = Criterion(HungarianMatcher(), WEIGHTS)
-    targets, predictions = make_targets(3, 0, 1), make_predictions(2, 3)
+    targets, predictions = make_targets(device, 3, 0, 1), make_predictions(device, 2, 3)
     matches = criterion.matcher(predictions, targets)
     assert matches.counts == [6, 0, 2]
-    masks = torch.randn(8, 2, 6, 8)
+    masks = torch.randn(8, 2, 6, 8).to(device)
     losses = criterion.losses(predictions, matches, masks, targets, 1.0)
-    expected = {name: torch.zeros(2) for name in WEIGHTS}
+    expected = {name: torch.zeros(2, device=device) for name in WEIGHTS}
     for layer in range(2):
         for video, instances in enumerate((slice(0, 3), slice(3, 3), slice(3, 4))):
             alone = Predictions(
@@ -73,9 +75,9 @@ def test_losses_of_videos_and_layers_add_up() -> None:
         torch.testing.assert_close(loss, expected[name])
 
 
-def test_weights_and_normaliser_scale_losses() -> None:
-    targets, predictions = make_targets(2), make_predictions(1, 1)
-    masks = torch.randn(2, 2, 6, 8)
+def test_weights_and_normaliser_scale_losses(device: torch.device) -> None:
+    targets, predictions = make_targets(device, 2), make_predictions(device, 1, 1)
+    masks = torch.randn(2, 2, 6, 8).to(device)
     plain = Criterion(HungarianMatcher(), dict.fromkeys(WEIGHTS, 1.0))
     weighted = Criterion(HungarianMatcher(groups=1), WEIGHTS)
     matches = plain.matcher(predictions, targets)
@@ -85,6 +87,6 @@ def test_weights_and_normaliser_scale_losses() -> None:
         torch.testing.assert_close(other[name], one[name] * weight / 4)
 
 
-def test_the_normaliser_is_the_number_of_instances_times_the_groups() -> None:
-    assert Criterion(HungarianMatcher(groups=2), WEIGHTS).normaliser(make_targets(3, 2)) == 2 * 5
-    assert Criterion(HungarianMatcher(), WEIGHTS).normaliser(make_targets(0)) == 1
+def test_the_normaliser_is_the_number_of_instances_times_the_groups(device: torch.device) -> None:
+    assert Criterion(HungarianMatcher(groups=2), WEIGHTS).normaliser(make_targets(device, 3, 2)) == 2 * 5
+    assert Criterion(HungarianMatcher(), WEIGHTS).normaliser(make_targets(device, 0)) == 1

@@ -11,10 +11,11 @@ from seqformer.errors import DivergedError
 from seqformer.modeling.matcher import HungarianMatcher, Predictions, Targets, giou_loss
 
 
-def make_targets(*counts: int, frames: int = 2) -> Targets:
+def make_targets(device: torch.device, *counts: int, frames: int = 2) -> Targets:
     total = sum(counts)
     boxes = torch.rand(total, frames, 4) * 0.3 + 0.2
-    return Targets(torch.randint(0, 3, (total,)), boxes, torch.zeros(total, frames, 6, 8), list(counts))
+    masks = torch.zeros(total, frames, 6, 8)
+    return Targets(torch.randint(0, 3, (total,)), boxes, masks, list(counts)).to(device)
 
 
 def match(
@@ -39,10 +40,12 @@ def giou(first: list[float], second: list[float]) -> float:
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 1000), instances=st.integers(1, 3), frames=st.integers(1, 3))
-def test_matching_is_the_cheapest_of_all_assignments(seed: int, instances: int, frames: int) -> None:
+def test_matching_is_the_cheapest_of_all_assignments(
+    device: torch.device, seed: int, instances: int, frames: int
+) -> None:
     torch.manual_seed(seed)
-    targets = make_targets(instances, frames=frames)
-    logits, boxes = torch.randn(5, 3), torch.rand(frames, 5, 4) * 0.4 + 0.1
+    targets = make_targets(device, instances, frames=frames)
+    logits, boxes = torch.randn(5, 3).to(device), (torch.rand(frames, 5, 4) * 0.4 + 0.1).to(device)
 
     def cost(query: int, instance: int) -> float:
         p = logits[query, targets.classes[instance]].sigmoid()
@@ -85,15 +88,17 @@ def test_frames_without_the_instance_count() -> None:
 
 
 @pytest.mark.parametrize(("instances", "pairs"), [(0, 0), (7, 4)])
-def test_no_or_too_many_instances(instances: int, pairs: int) -> None:
+def test_no_or_too_many_instances(device: torch.device, instances: int, pairs: int) -> None:
     """Every query is matched to at most one instance."""
-    queries, matched = match(torch.randn(4, 3), torch.rand(2, 4, 4), make_targets(instances))
+    queries, matched = match(
+        torch.randn(4, 3).to(device), torch.rand(2, 4, 4).to(device), make_targets(device, instances)
+    )
     assert len(queries) == len(matched) == pairs == len(set(queries.tolist())) == len(set(matched.tolist()))
 
 
-def test_every_group_of_queries_is_matched_with_all_instances() -> None:
-    logits, boxes = torch.randn(10, 3), torch.rand(2, 10, 4) * 0.4 + 0.1
-    targets = make_targets(3)
+def test_every_group_of_queries_is_matched_with_all_instances(device: torch.device) -> None:
+    logits, boxes = torch.randn(10, 3).to(device), (torch.rand(2, 10, 4) * 0.4 + 0.1).to(device)
+    targets = make_targets(device, 3)
     queries, instances = match(logits, boxes, targets, groups=2)
     for group, half in enumerate((slice(5), slice(5, 10))):
         expected = match(logits[half], boxes[:, half], targets)
@@ -102,9 +107,10 @@ def test_every_group_of_queries_is_matched_with_all_instances() -> None:
         assert torch.equal(instances[part], expected[1])
 
 
-def test_pairs_are_ordered_by_video_and_layer() -> None:
-    predictions = Predictions(torch.randn(2, 3, 6, 3), torch.rand(2, 3, 2, 6, 4) * 0.4 + 0.1)
-    matches = HungarianMatcher(groups=2)(predictions, make_targets(2, 0, 4))
+def test_pairs_are_ordered_by_video_and_layer(device: torch.device) -> None:
+    logits, boxes = torch.randn(2, 3, 6, 3), torch.rand(2, 3, 2, 6, 4) * 0.4 + 0.1
+    predictions = Predictions(logits.to(device), boxes.to(device))
+    matches = HungarianMatcher(groups=2)(predictions, make_targets(device, 2, 0, 4))
     assert matches.counts == [8, 0, 12]
     assert matches.videos.tolist() == [0] * 8 + [2] * 12
     assert matches.layers.tolist() == [0] * 4 + [1] * 4 + [0] * 6 + [1] * 6
@@ -112,7 +118,8 @@ def test_pairs_are_ordered_by_video_and_layer() -> None:
     assert set(matches.instances[8:].tolist()) <= {2, 3, 4, 5}
 
 
-def test_costs_that_are_not_finite_are_refused() -> None:
-    predictions = Predictions(torch.full((1, 1, 4, 3), float("nan")), torch.rand(1, 1, 2, 4, 4))
+def test_costs_that_are_not_finite_are_refused(device: torch.device) -> None:
+    logits = torch.full((1, 1, 4, 3), float("nan"), device=device)
+    predictions = Predictions(logits, torch.rand(1, 1, 2, 4, 4).to(device))
     with pytest.raises(DivergedError, match="not finite"):
-        HungarianMatcher()(predictions, make_targets(1))
+        HungarianMatcher()(predictions, make_targets(device, 1))
