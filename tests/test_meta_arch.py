@@ -130,5 +130,6 @@ def test_recomputed_layers_give_the_same_losses_and_gradients(device: torch.devi
     for first, second in zip(*results, strict=True):
         assert first.keys() == second.keys()
         for name in first:
-            tolerance = {"rtol": 1.3e-6 * slack, "atol": 1e-5 * slack}
+            # On GPUs, sums of gradients have no fixed order.
+            tolerance = {"rtol": 1.3e-6 * slack, "atol": 1e-5 * slack**2}
             torch.testing.assert_close(first[name], second[name], msg=name, **tolerance)

@@ -177,20 +177,18 @@ class SeqFormer(nn.Module):
         )
         matches = self.criterion.matcher(predictions, targets)
 
-        # The mask head runs once a video, on the matched queries of all layers.
+        # The mask head runs once, on the matched queries of all layers and videos.
         queries = torch.stack([output.instance_queries for output in outputs])
-        queries = queries[matches.layers, matches.videos, matches.queries]
         references = torch.stack([output.reference[..., :2] for output in outputs])
-        references = references[matches.layers, matches.videos, :, matches.queries].transpose(0, 1)
-        masks = [
-            self.network.masks(frames[video * num_frames : (video + 1) * num_frames], *of_video)
-            for video, of_video in enumerate(
-                zip(queries.split(matches.counts), references.split(matches.counts, dim=1), strict=True)
-            )
-        ]
+        masks = self.network.masks(
+            frames,
+            queries[matches.layers, matches.videos, matches.queries],
+            references[matches.layers, matches.videos, :, matches.queries].transpose(0, 1),  # T, M, 2
+            matches.videos,
+        )
 
         normaliser = self.criterion.normaliser(targets)
-        losses = self.criterion.losses(predictions, matches, torch.cat(masks), targets, normaliser)
+        losses = self.criterion.losses(predictions, matches, masks, targets, normaliser)
         suffixes = [f"_{layer}" for layer in layers[:-1]] + [""]
         return {
             name + suffix: loss
