@@ -47,7 +47,7 @@ def train(args: argparse.Namespace, start: str, folder: Path) -> None:
     print(f"{start}: {args.minutes:g} min, output in {log}", flush=True)
     with log.open("w", encoding="utf-8") as file:
         code = subprocess.call(
-            [sys.executable, "-c", _COMMAND, *command, *args.opts], stdout=file, stderr=subprocess.STDOUT
+            [sys.executable, "-c", _COMMAND, *command, *args.options], stdout=file, stderr=subprocess.STDOUT
         )
     if code:
         raise InputError(f"the training from '{start}' failed with exit code {code}: see '{log}'")
@@ -89,9 +89,7 @@ if __name__ == "__main__":
     parser.add_argument("--starts", nargs="+", required=True, metavar="MODEL", help="as of --finetune")
     parser.add_argument("--minutes", type=float, default=60, help="time of each (default: %(default)g)")
     parser.add_argument("--output", required=True, help="folder for all trainings")
-    parser.add_argument(
-        "--options", dest="opts", nargs="*", default=[], metavar="KEY VALUE", help="config overrides"
-    )
+    parser.add_argument("--options", nargs="*", default=[], metavar="KEY VALUE", help="config overrides")
     arguments = parser.parse_args()
     with exit_on_bad_input():
         run(arguments)
