@@ -30,6 +30,7 @@ from seqformer.errors import InputError, name_flags
 from seqformer.inference import VideoPredictor, classes
 from seqformer.video import DatasetVideo, open_dataset_video
 from seqformer.visualization.comparison import write_side_by_side
+from seqformer.visualization.crop import crop_frames, crop_row, crop_trace, windows
 from seqformer.visualization.figures import (
     FORMATS,
     Frames,
@@ -39,6 +40,7 @@ from seqformer.visualization.figures import (
     temporal_weights_figure,
 )
 from seqformer.visualization.rows import (
+    Row,
     check_threshold,
     ground_truth_row,
     match_colors,
@@ -162,6 +164,14 @@ def pick_frames(args: argparse.Namespace, video: DatasetVideo) -> Frames:
     return Frames(video.pick(numbers), numbers, video.times)
 
 
+def crop(args: argparse.Namespace, frames: Frames, rows: list[Row]) -> tuple[Frames, list[Row]]:
+    """Crops frames and masks to windows around the instances, if the user asked for it."""
+    if not args.crop:
+        return frames, rows
+    boxes = windows(rows, frames.numbers, frames.size)
+    return crop_frames(frames, boxes), [crop_row(row, frames.numbers, boxes) for row in rows]
+
+
 def instances(args: argparse.Namespace) -> Path:
     """Draws a strip of frames with predicted instances and, if available, the ground truth."""
     path, kind = figure_path(args)
@@ -179,6 +189,7 @@ def instances(args: argparse.Namespace) -> Path:
         if video.dataset and (truth := ground_truth_row(video.dataset, video.video)):
             rows.insert(0, truth)
         match_colors(rows)
+    frames, rows = crop(args, frames, rows)
     figure = instances_figure(frames, rows, width=args.width, dpi=args.dpi, labels=not args.no_labels)
     save_figure(figure, path, kind, args.dpi)
     return path
@@ -193,7 +204,13 @@ def attention(args: argparse.Namespace) -> Path:
     layers = parse_layers(args.layers, cfg.MODEL.SeqFormer.DEC_LAYERS)
     trace = VideoPredictor(cfg).trace(frames.pictures)
     chosen = parse_instances(args.instances, len(trace.queries))
-    shown = trace_row("result", trace, classes(cfg)[0], chosen).instances
+    row = trace_row("result", trace, classes(cfg)[0], chosen)
+    if args.crop:
+        traced = range(trace.num_frames)
+        boxes = windows([row], traced, frames.size)
+        trace, row = crop_trace(trace, boxes, frames.size), crop_row(row, traced, boxes)
+        frames = crop_frames(frames, boxes)
+    shown = row.instances
     if args.figure == "sampling-points":
         figure = sampling_points_figure(
             frames, trace, shown, layers, level=args.level, width=args.width, dpi=args.dpi
@@ -217,8 +234,9 @@ def compare(args: argparse.Namespace) -> Path:
     if is_video:
         write_side_by_side(path, video.frames, rows)
         return path
+    frames, rows = crop(args, pick_frames(args, video), rows)
     figure = instances_figure(
-        pick_frames(args, video),
+        frames,
         rows,
         width=args.width,
         dpi=args.dpi,
@@ -259,6 +277,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     video.add_argument(
         "--count", type=int, default=6, help="show this many evenly spaced frames (default: %(default)s)"
+    )
+    video.add_argument(
+        "--crop",
+        action="store_true",
+        help="show a window around the instances in each frame; all windows have the same size",
     )
     video.add_argument(
         "--output", type=Path, metavar="FILE", help="file to write (default: output/FIGURE.FORMAT)"
