@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqformer.checkpoints import read_checkpoint
 from seqformer.cli.whole_video import Progress, WrittenVideo, check_existing, no_progress, results_path
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
@@ -289,6 +290,6 @@ def restore(stream: StreamingPredictor, path: Path) -> None:
         InputError: if the file cannot be read or is not a state.
     """
     try:
-        stream.restore(torch.load(path, weights_only=True))
+        stream.restore(read_checkpoint(path))
     except Exception as error:  # damaged files raise nearly everything
         raise InputError(f"'{path}' cannot be read: start without `resume`") from error
