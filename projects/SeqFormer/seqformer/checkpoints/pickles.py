@@ -52,8 +52,8 @@ def _check(file: IO[bytes]) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         added: list[object] = [_MARK if item is _MARK else _VALUE for item in opcode.stack_after]
         if opcode.name == "GLOBAL":
-            if len(argument) > _LONGEST_NAME:
-                raise ValueError(f"a name has {len(argument)} characters")
+            if len(str(argument)) > _LONGEST_NAME:
+                raise ValueError(f"a name has {len(str(argument))} characters")
             added = [_NAME]
         elif opcode.name in ("REDUCE", "NEWOBJ") and stack[-2:-1] != [_NAME]:
             raise ValueError("what it calls is not a function")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -31,20 +32,23 @@ __all__ = ["StreamingJob"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAVED_EVERY = 30.0  # seconds
+_CHECKED_EVERY = 1.0
 _SHARE_OF_SAVING = 0.05  # limit, as a fraction of time; each save writes the whole results.json
 
 
 @dataclass
 class _Clock:
-    """Tells when to save again.
+    """Tells when to save again, and when to check that this will be possible.
 
     Attributes:
         last: time of the last save, seconds of ``time.monotonic``.
         took: duration of the last save, seconds.
+        checked: time of the last check.
     """
 
     last: float
     took: float = 0.0
+    checked: float = 0.0
 
     def due(self) -> bool:
         return time.monotonic() - self.last >= max(_SAVED_EVERY, self.took / _SHARE_OF_SAVING)
@@ -220,6 +224,9 @@ class StreamingJob:
 
         clock = _Clock(time.monotonic())
         for frame in frames:
+            if time.monotonic() - clock.checked >= _CHECKED_EVERY:
+                self._check_folders()
+                clock.checked = time.monotonic()
             try:
                 results = stream.push(frame)
             except InputError as error:
@@ -235,6 +242,16 @@ class StreamingJob:
                 raise KeyboardInterrupt
         if waiting:
             write(stream.finish())
+
+    def _check_folders(self) -> None:
+        """Checks that files can still be created; those that are open can be written even if not.
+
+        Raises:
+            InputError: if not.
+        """
+        for folder in (self._results_path.parent, self.unfinished):
+            if not os.access(folder, os.W_OK):
+                raise InputError(f"'{folder}' cannot be written any more")
 
     def _read(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields the frames up to a failure of the source, which is stored in ``_failure``."""
