@@ -25,7 +25,7 @@ import numpy as np
 
 from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
-from seqformer.cli.program import program
+from seqformer.cli.program import add_overwrite_argument, check_new, program
 from seqformer.errors import InputError, name_flags
 from seqformer.inference import VideoPredictor, classes
 from seqformer.video import DatasetVideo, open_dataset_video
@@ -142,7 +142,10 @@ def figure_path(args: argparse.Namespace) -> tuple[Path, str]:
         raise InputError(f"--dpi {args.dpi}: give {_DPI.start} to {_DPI.stop - 1}")
     if not _WIDTHS[0] <= args.width <= _WIDTHS[1]:
         raise InputError(f"--width {args.width}: give {_WIDTHS[0]:g} to {_WIDTHS[1]:g} inches")
-    return path if suffix else path.with_name(f"{path.name}.{kind}"), kind
+    path = path if suffix else path.with_name(f"{path.name}.{kind}")
+    if args.output is not None:
+        check_new(path, args.overwrite)
+    return path, kind
 
 
 def open_video(args: argparse.Namespace) -> DatasetVideo:
@@ -210,6 +213,8 @@ def compare(args: argparse.Namespace) -> Path:
     path, kind = (args.output, "mp4") if is_video else figure_path(args)
     if is_video and args.format:
         raise InputError(f"--format {args.format} cannot be used with the video '{path}'")
+    if is_video:
+        check_new(path, args.overwrite)
     check_threshold(args.confidence_threshold)
     files = parse_results(args.results)
     video = open_video(args)
@@ -263,6 +268,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument(
         "--output", type=Path, metavar="FILE", help="file to write (default: output/FIGURE.FORMAT)"
     )
+    add_overwrite_argument(video)
     video.add_argument(
         "--format", choices=FORMATS, help="format of the file (default: the suffix of --output, or png)"
     )
