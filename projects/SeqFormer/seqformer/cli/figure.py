@@ -25,8 +25,9 @@ import numpy as np
 
 from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
-from seqformer.cli.program import add_overwrite_argument, check_new, program
+from seqformer.cli.program import add_outside_argument, add_overwrite_argument, check_new, program
 from seqformer.errors import InputError, name_flags
+from seqformer.formats.ytvis import allow_outside
 from seqformer.inference import VideoPredictor, classes
 from seqformer.video import DatasetVideo, open_dataset_video
 from seqformer.visualization.comparison import write_side_by_side
@@ -154,7 +155,10 @@ def open_video(args: argparse.Namespace) -> DatasetVideo:
     Raises:
         InputError: if it cannot be read or does not match the dataset.
     """
-    video = open_dataset_video(args.input, dataset=args.dataset, images=args.images, video_id=args.video_id)
+    with allow_outside(args.allow_outside):
+        video = open_dataset_video(
+            args.input, dataset=args.dataset, images=args.images, video_id=args.video_id
+        )
     if video.problem:
         print(f"warning: {video.problem}", file=sys.stderr)
     return video
@@ -269,6 +273,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="FILE", help="file to write (default: output/FIGURE.FORMAT)"
     )
     add_overwrite_argument(video)
+    add_outside_argument(video)
     video.add_argument(
         "--format", choices=FORMATS, help="format of the file (default: the suffix of --output, or png)"
     )

@@ -10,7 +10,14 @@ from typing import Protocol
 
 from seqformer.errors import InputError, exit_on_bad_input
 
-__all__ = ["Program", "add_overwrite_argument", "add_trust_argument", "check_new", "program"]
+__all__ = [
+    "Program",
+    "add_outside_argument",
+    "add_overwrite_argument",
+    "add_trust_argument",
+    "check_new",
+    "program",
+]
 
 
 class Program(Protocol):
@@ -31,6 +38,15 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
 def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
     """Adds --overwrite, for :func:`check_new`."""
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+
+def add_outside_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --allow-outside, the argument of :func:`seqformer.formats.ytvis.allow_outside`."""
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="let the dataset name frames outside the folder of frames",
+    )
 
 
 def check_new(path: Path | None, overwrite: bool) -> None:

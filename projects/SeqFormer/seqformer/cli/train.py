@@ -27,7 +27,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from seqformer import model_zoo
 from seqformer.checkpoints import trust_checkpoints
-from seqformer.cli.program import add_trust_argument, program
+from seqformer.cli.program import add_outside_argument, add_trust_argument, program
 from seqformer.config import load_config
 from seqformer.data import resolve_datasets
 from seqformer.engine import (
@@ -40,6 +40,7 @@ from seqformer.engine import (
 from seqformer.errors import InputError, check_number, exit_on_bad_input, name_flags
 from seqformer.evaluation import YTVISEvaluator
 from seqformer.formats.files import locked
+from seqformer.formats.ytvis import allow_outside
 
 __all__ = ["add_arguments", "main", "run", "train_or_evaluate"]
 
@@ -82,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rendezvous address for multi-machine training (default: %(default)s)",
     )
     add_trust_argument(parser)
+    add_outside_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
 
 
@@ -152,7 +154,12 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
 
 def _process(args: argparse.Namespace) -> None:
     """Trains or evaluates in one process."""
-    with exit_on_bad_input(), setup(args) as cfg, trust_checkpoints(args.trust_checkpoint):
+    with (
+        exit_on_bad_input(),
+        trust_checkpoints(args.trust_checkpoint),
+        allow_outside(args.allow_outside),
+        setup(args) as cfg,
+    ):
         logger.info("Device: %s", cfg.MODEL.DEVICE)
         if cfg.MODEL.DEVICE == "cpu":
             keep_freed_memory()
