@@ -65,7 +65,7 @@ def test_a_stream_that_stalls(tmp_path, model, address, monkeypatch, capsys) -> 
     ("then", "reason"), [("close", "its server ended it"), ("silence", "no data for 1 seconds")]
 )
 def test_an_rtsp_server_that_goes_away(tmp_path, model, monkeypatch, capsys, then, reason) -> None:
-    monkeypatch.setattr(live, "_RTSP_TIMEOUT", 1)
+    monkeypatch.setattr(live, "_TIMEOUT", 1)
     output = str(tmp_path / "out/o.mp4")
     with serve_rtsp(encode(tmp_path / "a.ts", 20), then=then) as address:
         error = error_of(capsys, ["--streaming", address, "--output", output, *model])

@@ -25,8 +25,9 @@ __all__ = ["LiveReader", "is_address"]
 _CAMERA = re.compile(r"camera:(\d+)")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://.", re.IGNORECASE)
 _RTSP = re.compile(r"rtsps?://", re.IGNORECASE)
-_TIMEOUT = 20.0  # seconds; live HLS has pauses as long as its segments
-_RTSP_TIMEOUT = 10.0
+_HLS = re.compile(r"\.m3u8(\?|$)", re.IGNORECASE)
+_TIMEOUT = 10.0  # seconds
+_HLS_TIMEOUT = 20.0  # which has pauses as long as its segments
 _MISSING = 1.0  # seconds at the end of a stream that may be missing
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class LiveReader:
 
     Args:
         address: "camera:" and a number, or an address.
-        timeout: seconds without data after which reading fails; by default 10 for RTSP, 20 for others.
+        timeout: seconds without data after which reading fails; by default 20 for HLS, 10 for others.
 
     Raises:
         InputError: if the stream cannot be opened or has no frames; while reading, if it fails, if its server
@@ -59,7 +60,7 @@ class LiveReader:
 
     def __init__(self, address: str, timeout: float | None = None):
         self.address = address
-        self._timeout = timeout or (_RTSP_TIMEOUT if _RTSP.match(address) else _TIMEOUT)
+        self._timeout = timeout or (_HLS_TIMEOUT if _HLS.search(address) else _TIMEOUT)
         self.name = _name(address)
         self.paths: list[Path] = []
         self.length: int | None = None
