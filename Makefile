@@ -1,6 +1,7 @@
 # Every target works in a fresh clone: it first installs what it needs into .venv.
 #   PYTHON=/path/to/python3.11   Python for .venv
 #   ARGS="-k matcher"            additional arguments for pytest
+#   SEQFORMER_TEST_DEVICE=cuda   device of networks and operators in tests; `make gpu` sets it
 #   MINUTES=10 or SEED=123       for `make fuzz`: how long to run, or the round to repeat (fuzz-files: only MINUTES)
 
 PYTHON ?=
@@ -12,10 +13,14 @@ VENV_PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.docs-installed
 CSRC := $(addprefix projects/SeqFormer/seqformer/ops/csrc/,*.* cpu/*.* cuda/*.*)
+# Tests that can run on a GPU are in these, and need no video decoder.
+GPU_TESTS := tests/ops tests/modeling tests/inference/test_video.py tests/inference/test_streaming.py \
+	tests/inference/test_postprocess.py tests/test_meta_arch.py tests/test_overfit.py tests/test_fidelity.py \
+	tests/test_fidelity_public.py tests/test_fidelity_original.py
 INSTALLED_FROM := requirements/install.sh $(wildcard requirements/*.txt setup.py $(CSRC)) setup.cfg pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz fuzz-files matrix matrix-short lint docs cuda install clean distclean
+.PHONY: help demo test fuzz fuzz-files matrix matrix-short lint docs cuda gpu install clean distclean
 
 help:
 	@echo "make demo       segment and track the people of demo/assets/street.mp4 into output/street.mp4"
@@ -27,6 +32,7 @@ help:
 	@echo "make lint       check style, types and import layers"
 	@echo "make docs       build the documentation in site/"
 	@echo "make cuda       also compile the operators for CUDA; needs the toolkit (CUDA_HOME=/path/to/it) but no GPU"
+	@echo "make gpu        on a machine with a GPU: make cuda, run tests on the GPU, and print tables of its speed"
 	@echo "make install    only install into .venv (other targets do this when something has changed)"
 	@echo "make clean      remove caches and build files (distclean: also .venv)"
 
@@ -68,6 +74,14 @@ cuda: $(INSTALLED)
 	PATH="$(CURDIR)/.venv/bin:$$PATH" FORCE_CUDA=1 $(VENV_PYTHON) setup.py --quiet build_ext --inplace
 	$(VENV_PYTHON) -c "import sys; from seqformer.ops import implementation; print(implementation()); \
 		sys.exit('CUDA' not in implementation())"
+
+# The tables are printed even if tests fail. Neither can run for longer than ten minutes.
+gpu: cuda
+	@status=0; \
+	SEQFORMER_TEST_DEVICE=cuda timeout 600 $(VENV_PYTHON) -m pytest -n auto --maxprocesses 4 \
+		-m "cuda or device" $(ARGS) $(GPU_TESTS) || status=1; \
+	timeout 600 $(VENV_PYTHON) benchmarks/gpu.py || status=1; \
+	exit $$status
 
 install: $(INSTALLED)
 

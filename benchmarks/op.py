@@ -2,6 +2,7 @@
 
     pip install --no-deps torch-ms-deform-attn==0.1.1    # optional
     python benchmarks/op.py
+    python benchmarks/op.py --device cuda
 
 The encoder case is five frames of 384x640: every cell of four levels is a query that samples near itself. The
 decoder case is 300 queries that sample anywhere. All variants run in turns, and medians are compared.
@@ -11,14 +12,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 
 import torch
+from timing import copy_bandwidth, device_name, seconds_a_call
 from torch import Tensor
 
-from seqformer.cli.env import cpu_name
 from seqformer.ops import implementation, is_compiled, ms_deform_attn, ms_deform_attn_fused
 from seqformer.ops.reference import attention_weights, ms_deform_attn_reference, sampling_locations
 
@@ -27,8 +28,8 @@ LEVELS = ((48, 80), (24, 40), (12, 20), (6, 10))
 QUERIES = 300
 
 
-def make_case(encoder: bool) -> dict[str, Tensor]:
-    """Returns the arguments of both forms of the operator, in float32."""
+def make_case(encoder: bool, device: torch.device) -> dict[str, Tensor]:
+    """Returns the arguments of both forms of the operator, in float32, the same on every device."""
     cells = [h * w for h, w in LEVELS]
     shapes = torch.tensor(LEVELS)
     if encoder:
@@ -44,7 +45,7 @@ def make_case(encoder: bool) -> dict[str, Tensor]:
     samples = (FRAMES, reference.shape[1], HEADS, len(LEVELS), POINTS)
     offsets = 2 * torch.randn(*samples, 2)
     logits = torch.randn(samples)
-    return {
+    case = {
         "value": torch.randn(FRAMES, sum(cells), HEADS, CHANNELS),
         "shapes": shapes,
         "starts": torch.tensor([sum(cells[:level]) for level in range(len(cells))]),
@@ -54,6 +55,7 @@ def make_case(encoder: bool) -> dict[str, Tensor]:
         "locations": sampling_locations(reference, offsets, shapes),
         "weights": attention_weights(logits),
     }
+    return {name: tensor.to(device) for name, tensor in case.items()}
 
 
 def other_package() -> Callable[..., Tensor] | None:
@@ -65,60 +67,75 @@ def other_package() -> Callable[..., Tensor] | None:
     return module.ms_deform_attn
 
 
-def variants(case: dict[str, Tensor], other: Callable[..., Tensor] | None) -> dict[str, Callable[[], object]]:
-    """Returns the functions to time, by name."""
+def variants(
+    case: dict[str, Tensor],
+    other: Callable[..., Tensor] | None,
+    halves: Sequence[torch.dtype] = (torch.bfloat16,),
+    located_form: Callable[..., Tensor] = ms_deform_attn,
+    fused_form: Callable[..., Tensor] = ms_deform_attn_fused,
+) -> dict[str, Callable[[], Tensor | tuple[Tensor, ...]]]:
+    """Returns the functions to time, by name: they return outputs, or gradients if they run backward.
+
+    Args:
+        case: from ``make_case``.
+        other: another package's operator.
+        halves: also run with a value of these dtypes.
+        located_form, fused_form: the two forms of the operator.
+    """
     sizes = (case["shapes"], case["starts"])
     located = (case["value"], *sizes, case["locations"], case["weights"])
-    half = (case["value"].bfloat16(), *sizes, case["locations"], case["weights"])
-    raw = (case["reference"], case["offsets"], case["logits"])
-    leaves = [case[name].clone().requires_grad_() for name in ("value", "locations", "weights")]
-    gradient = torch.randn_like(ms_deform_attn(*located))
+    raw = (case["value"], *sizes, case["reference"], case["offsets"], case["logits"])
+    gradient = torch.linspace(-1, 1, case["value"].shape[0] * located[3].shape[1] * HEADS * CHANNELS)
+    gradient = gradient.view(len(case["value"]), -1, HEADS * CHANNELS).to(case["value"])
 
-    def both_ways(function: Callable[..., Tensor]) -> Callable[[], object]:
-        value, locations, weights = leaves
-        return lambda: torch.autograd.grad(function(value, *sizes, locations, weights), leaves, gradient)
+    def both_ways(
+        function: Callable[..., Tensor], inputs: tuple[Tensor, ...] = located, first: int = 3
+    ) -> Callable[[], tuple[Tensor, ...]]:
+        """Gradients of the value, and of the inputs from the one with index ``first``."""
+        leaves = [inputs[0].clone().requires_grad_(), *(t.clone().requires_grad_() for t in inputs[first:])]
+        middle, weight = inputs[1:first], gradient.to(inputs[0].dtype)
+        return lambda: torch.autograd.grad(function(leaves[0], *middle, *leaves[1:]), leaves, weight)
 
-    def unfused() -> Tensor:
-        locations = sampling_locations(case["reference"], case["offsets"], case["shapes"])
-        return ms_deform_attn(case["value"], *sizes, locations, attention_weights(case["logits"]))
+    def unfused(value: Tensor, *rest: Tensor) -> Tensor:
+        shapes, starts, reference, offsets, logits = rest
+        locations = sampling_locations(reference, offsets, shapes)
+        return located_form(value, shapes, starts, locations, attention_weights(logits))
 
-    table: dict[str, Callable[[], object]] = {
+    table: dict[str, Callable[[], Tensor | tuple[Tensor, ...]]] = {
         "forward, plain PyTorch": lambda: ms_deform_attn_reference(*located),
-        "forward": lambda: ms_deform_attn(*located),
-        "forward, value in bfloat16": lambda: ms_deform_attn(*half),
-        "softmax, locations, forward": unfused,
-        "the same fused": lambda: ms_deform_attn_fused(case["value"], *sizes, *raw),
+        "forward": lambda: located_form(*located),
+        "softmax, locations, forward": lambda: unfused(*raw),
+        "the same fused": lambda: fused_form(*raw),
         "forward and backward, plain PyTorch": both_ways(ms_deform_attn_reference),
-        "forward and backward": both_ways(ms_deform_attn),
+        "forward and backward": both_ways(located_form),
+        "softmax, locations, forward and backward": both_ways(unfused, raw, 4),
+        "the same fused, forward and backward": both_ways(fused_form, raw, 4),
     }
+    for dtype in halves:
+        suffix = f", value in {str(dtype).removeprefix('torch.')}"
+        half = (case["value"].to(dtype), *located[1:])
+        half_raw = (half[0], *raw[1:])
+        table["forward" + suffix] = partial(located_form, *half)
+        table["the same fused" + suffix] = partial(fused_form, *half_raw)
+        table["forward and backward" + suffix] = both_ways(located_form, half)
+        table["the same fused, forward and backward" + suffix] = both_ways(fused_form, half_raw, 4)
     if other is not None:
         table["forward, torch-ms-deform-attn"] = lambda: other(*located)
         table["forward and backward, torch-ms-deform-attn"] = both_ways(other)
     return table
 
 
-def time_in_turns(table: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Returns the median time of each function, seconds."""
+def time_in_turns(
+    table: dict[str, Callable[[], object]], repeats: int, device: torch.device
+) -> dict[str, float]:
+    """Returns the median time of each function, seconds; the first turn is a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in table}
     for turn in range(repeats + 1):
         for name, function in table.items():
-            start = time.perf_counter()
-            function()
-            if turn:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - start)
+            value = seconds_a_call(function, device)
+            if turn:
+                seconds[name].append(value)
     return {name: median(values) for name, values in seconds.items()}
-
-
-def copy_bandwidth() -> float:
-    """Returns the bytes per second read (and written) when copying 256 MB, best of ten."""
-    source = torch.zeros(1 << 26)
-    target = torch.empty_like(source)
-    best = float("inf")
-    for _ in range(10):
-        start = time.perf_counter()
-        target.copy_(source)
-        best = min(best, time.perf_counter() - start)
-    return source.nbytes / best
 
 
 RATIOS = (
@@ -128,6 +145,7 @@ RATIOS = (
     ("forward and backward, torch-ms-deform-attn", "forward and backward"),
     ("softmax, locations, forward", "the same fused"),
     ("forward", "forward, value in bfloat16"),
+    ("softmax, locations, forward and backward", "the same fused, forward and backward"),
 )
 
 
@@ -135,30 +153,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
+    device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    print(f"{cpu_name()}, {args.threads} threads; torch {torch.__version__}; {implementation()}")
+    print(f"{device_name(device)}, {args.threads} threads; torch {torch.__version__}; {implementation()}")
     if not is_compiled:
         parser.error("the operator is not compiled: nothing to compare")
     other = other_package()
     if other is None:
         print("torch-ms-deform-attn is not installed and not compared")
+    halves = (torch.bfloat16, torch.float16) if device.type == "cuda" else (torch.bfloat16,)
     for name, encoder in (("encoder", True), ("decoder", False)):
-        case = make_case(encoder)
-        table = variants(case, other)
+        case = make_case(encoder, device)
+        table = variants(case, other, halves)
         if other is not None:
             expected = table["forward, plain PyTorch"]()
             torch.testing.assert_close(
                 table["forward, torch-ms-deform-attn"](), expected, atol=1e-3, rtol=1e-3
             )
-        seconds = time_in_turns(table, args.repeats)
+        seconds = time_in_turns(table, args.repeats, device)
         print(f"\n{name}: {FRAMES} frames, {case['locations'].shape[1]} queries, {HEADS} heads of {CHANNELS}")
         print("\n| | ms (median) |\n|---|---|")
         for variant, value in seconds.items():
-            print(f"| {variant} | {1000 * value:.1f} |")
+            print(f"| {variant} | {1000 * value:.{3 if device.type == 'cuda' else 1}f} |")
         print("\n| | speedup |\n|---|---|")
         for slow, fast in RATIOS:
             if slow in seconds:
@@ -168,7 +189,7 @@ def main() -> None:
         rates = [gathered / seconds[form] / 1e9 for form in ("forward", "the same fused")]
         print(
             f"\ncells read: {gathered / 1e9:.2f} GB, forward {rates[0]:.1f} GB/s, fused {rates[1]:.1f} GB/s; "
-            f"a copy of main memory reads {copy_bandwidth() / 1e9:.1f} GB/s. "
+            f"a copy of memory reads {copy_bandwidth(device) / 1e9:.1f} GB/s. "
             f"The fused form never writes {written / 1e6:.1f} MB of locations and weights"
         )
 

@@ -1,4 +1,4 @@
-"""Shared by all tests: reference figures, threads, seeds, and conditions of the markers."""
+"""Shared by all tests: the device, reference figures, threads, seeds, and conditions of the markers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import Phase, settings  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -25,11 +25,26 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # draws new ones, with the second profile and a seed.
 settings.register_profile("seqformer", deadline=None, derandomize=True)
 settings.register_profile("fuzz", deadline=None, derandomize=False, database=None, max_examples=500)
-settings.load_profile("seqformer")
+# On another device examples that fail are not made smaller, which can take minutes.
+settings.register_profile(
+    "device", deadline=None, derandomize=True, database=None, max_examples=40, phases=(Phase.generate,)
+)
+DEVICE = torch.device(os.environ.get("SEQFORMER_TEST_DEVICE", "cpu"))
+settings.load_profile("seqformer" if DEVICE.type == "cpu" else "device")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if DEVICE.type == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError(f"SEQFORMER_TEST_DEVICE is {DEVICE}, but there is no CUDA device")
+    if DEVICE.type != "cpu":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()):
+            item.add_marker("device")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -55,6 +70,18 @@ def seed() -> int:
     """Starts every test from the same random state, whatever the order of tests."""
     _seed()
     return 0
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where networks, losses and operators run: SEQFORMER_TEST_DEVICE, a CPU by default."""
+    return DEVICE
+
+
+@pytest.fixture(scope="session")
+def slack(device: torch.device) -> float:
+    """Multiplies tolerances: 1 on CPUs, 10 on GPUs, whose float32 sums have many orders."""
+    return 1.0 if device.type == "cpu" else 10.0
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,9 @@ def expected(repository: Path) -> Mapping[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def model(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> SeqFormer:
+def model(
+    weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory, device: torch.device
+) -> SeqFormer:
     path = released_file(tmp_path_factory.mktemp("original") / "original.pth", weights)
     model = build_model(
         resnet_config(
@@ -49,7 +51,7 @@ def model(weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFac
         )
     )
     SeqFormerCheckpointer(model, strict=True).load(str(path))
-    return model.eval()
+    return model.eval().to(device)
 
 
 def test_recipe_reproduces_the_weights_of_the_figures(weights: dict[str, torch.Tensor]) -> None:
@@ -60,23 +62,24 @@ def test_recipe_reproduces_the_weights_of_the_figures(weights: dict[str, torch.T
     assert total == pytest.approx(172.2822, abs=1e-3)
 
 
-def test_logits_and_boxes(model: SeqFormer, expected: Mapping[str, np.ndarray]) -> None:
+def test_logits_and_boxes(model: SeqFormer, expected: Mapping[str, np.ndarray], slack: float) -> None:
     with torch.no_grad():
         frames = model.encode(list(torch.from_numpy(expected["frames"])))
         output = model.network.decode(frames, len(frames))[-1]
         logits = model.network.classify(-1, output)
     # Row k of the original's class head is category k, which is class k - 1 here; rows 0 and 41 are unused.
-    np.testing.assert_allclose(logits[0], expected["pred_logits"][:, 1:41], rtol=0, atol=3e-5)
-    np.testing.assert_allclose(output.boxes[0], expected["pred_boxes"], rtol=0, atol=5e-6)
+    logits, boxes = logits[0].cpu(), output.boxes[0].cpu()
+    np.testing.assert_allclose(logits, expected["pred_logits"][:, 1:41], rtol=0, atol=3e-5 * slack)
+    np.testing.assert_allclose(boxes, expected["pred_boxes"], rtol=0, atol=5e-6 * slack)
 
 
-def test_results(model: SeqFormer, expected: Mapping[str, np.ndarray]) -> None:
+def test_results(model: SeqFormer, expected: Mapping[str, np.ndarray], slack: float) -> None:
     frames = list(torch.from_numpy(expected["frames"]))
     result = model([{"image": frames, "height": HEIGHT, "width": WIDTH}])
-    np.testing.assert_allclose(result["pred_scores"], expected["scores"], rtol=0, atol=5e-6)
+    np.testing.assert_allclose(result["pred_scores"], expected["scores"], rtol=0, atol=5e-6 * slack)
     assert [label + 1 for label in result["pred_labels"]] == expected["category_ids"].tolist()
     shape = expected["mask_shape"]
     masks = np.unpackbits(expected["masks"], count=shape.prod()).reshape(shape).astype(bool)
     actual = torch.stack(result["pred_masks"]).numpy()
     assert actual.shape == masks.shape
-    assert (actual != masks).mean() <= 1e-5
+    assert (actual != masks).mean() <= 1e-5 * slack

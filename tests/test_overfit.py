@@ -9,8 +9,9 @@ from networks import tiny_config, two_moving_squares
 STEPS = 120
 
 
-def test_a_video_can_be_overfitted() -> None:
+def test_a_video_can_be_overfitted(device: torch.device) -> None:
     cfg = tiny_config(NUM_CLASSES=2, NUM_OBJECT_QUERIES=10, ENC_LAYERS=1, DEC_LAYERS=2, DROPOUT=0.0)
+    cfg.MODEL.DEVICE = str(device)
     cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
     cfg.MODEL.TIMM.NAME = "resnet10t"
     model = build_model(cfg).train()

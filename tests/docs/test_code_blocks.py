@@ -117,6 +117,8 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if as_module:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     else:
+        # As Python does for a program, which can then import the files next to it.
+        monkeypatch.setattr(sys, "path", [str(Path(name).resolve().parent), *sys.path])
         runpy.run_path(name, run_name="__main__")
 
 

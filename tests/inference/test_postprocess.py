@@ -44,8 +44,8 @@ def test_queries_of_the_best_pairs_come_best_first() -> None:
     assert select_queries(probabilities, InferenceOptions(num_instances=3)).tolist() == [1, 3, 0]
 
 
-def test_masks_at_the_output_size() -> None:
-    logits = torch.full((1, 1, 8, 8), -3.0)
+def test_masks_at_the_output_size(device: torch.device) -> None:
+    logits = torch.full((1, 1, 8, 8), -3.0, device=device)
     logits[..., 2:4, 1:3] = 3.0  # pixels 8 to 16 down, 4 to 12 across, of a 32x32 padded frame
     mask = output_masks(logits, (28, 20), (56, 40))
     assert mask.shape == (1, 1, 56, 40)
@@ -74,11 +74,12 @@ def test_next_best_queries_replace_duplicates() -> None:
     assert select_queries(probabilities, options).tolist() == list(range(20))
 
 
-def test_duplicates_of_a_clip_are_dropped() -> None:
+def test_duplicates_of_a_clip_are_dropped(device: torch.device) -> None:
     """All queries are equal, so all predict the same object."""
     found = []
     for most in (1.0, 0.5):
         model = tiny_model(DUPLICATE_IOU=most, APPLY_CLS_THRES=0.0, CLIP_MATCHING=True, CLIP_LENGTH=2)
+        model.to(device)
         with torch.no_grad():
             queries = model.network.detr.query_embed.weight
             queries.copy_(queries[:1].clone())

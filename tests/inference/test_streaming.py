@@ -26,9 +26,9 @@ class KeepSize:
 
 
 @pytest.fixture(scope="module")
-def model() -> SeqFormer:
+def model(device: torch.device) -> SeqFormer:
     torch.manual_seed(0)
-    model = tiny_model(CLIP_MATCHING=True)
+    model = tiny_model(CLIP_MATCHING=True).to(device)
     for head in model.network.detr.class_embed:
         torch.nn.init.constant_(head.bias, -1.0)
     return model
@@ -82,7 +82,9 @@ def collect(results: list[FrameResult], predictor: StreamingPredictor) -> VideoR
         (6, 5, 1, False, False, 0.7),
     ],
 )
-def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips, pairs, motion) -> None:
+def test_the_end_is_the_whole_videos_result(
+    model, slack: float, count, length, stride, clips, pairs, motion
+) -> None:
     frames = make_frames(count)
     predictor, options = stream(model, length, stride, clips, pairs, motion)
     results = [result for frame in frames for result in predictor.push(frame)] + predictor.finish()
@@ -91,7 +93,7 @@ def test_the_end_is_the_whole_videos_result(model, count, length, stride, clips,
     assert (found.height, found.width, found.length) == (40, 56, count)
     expected = whole(model, frames, options)
     assert found.tracklets
-    np.testing.assert_allclose([t.score for t in found.tracklets], expected["pred_scores"], rtol=1e-5)
+    np.testing.assert_allclose([t.score for t in found.tracklets], expected["pred_scores"], rtol=1e-5 * slack)
     assert [t.label for t in found.tracklets] == expected["pred_labels"]
     differing = 0
     for tracklet, masks in zip(found.tracklets, expected["pred_masks"], strict=True):

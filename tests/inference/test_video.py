@@ -17,9 +17,11 @@ from seqformer.tracking import ClipInstances, InstanceStore, assign_by_overlap
     ("num_frames", "length", "stride", "expected"),
     [(5, 3, 1, [0, 1, 2]), (5, 2, 2, [0, 2, 3]), (3, 5, 1, [0]), (5, 5, 1, [0]), (6, 5, 4, [0, 1])],
 )
-def test_inference_decodes_the_clips_of_the_definition(num_frames, length, stride, expected) -> None:
+def test_inference_decodes_the_clips_of_the_definition(
+    device: torch.device, num_frames, length, stride, expected
+) -> None:
     assert clip_starts(num_frames, length, stride) == expected
-    model = tiny_model(CLIP_MATCHING=True, CLIP_LENGTH=length, CLIP_STRIDE=stride)
+    model = tiny_model(CLIP_MATCHING=True, CLIP_LENGTH=length, CLIP_STRIDE=stride).to(device)
     decoded = []
     inference = VideoInference(model.network, model.options, observer=decoded.append)
     finals = list(inference.run([torch.rand(3, 32, 32) * 255 for _ in range(num_frames)]))
@@ -33,7 +35,7 @@ def test_inference_decodes_the_clips_of_the_definition(num_frames, length, strid
     [(10, 3, 1, 0), (10, 4, 3, 0), (9, 3, 3, 0), (2, 5, 1, 0), (10, 3, 1, 12)],
 )
 def test_a_videos_result_is_the_readable_versions(
-    monkeypatch, num_frames: int, length: int, stride: int, max_live: int
+    monkeypatch, device: torch.device, num_frames: int, length: int, stride: int, max_live: int
 ) -> None:
     """Compares scores, labels and masks, given the network's output for each clip."""
     clips = []
@@ -44,7 +46,7 @@ def test_a_videos_result_is_the_readable_versions(
 
     monkeypatch.setattr(video, "assign_by_overlap", assign)
     clipping = {"CLIP_LENGTH": length, "CLIP_STRIDE": stride, "MAX_LIVE_INSTANCES": max_live}
-    model = tiny_model(CLIP_MATCHING=True, APPLY_CLS_THRES=0.009, **clipping)
+    model = tiny_model(CLIP_MATCHING=True, APPLY_CLS_THRES=0.009, **clipping).to(device)
     noise = torch.rand(num_frames + 4, 3, 40, 56)
     images = [255 * noise[t : t + 4].mean(0) for t in range(num_frames)]
     result = model([{"image": images, "height": 80, "width": 112}])
@@ -58,7 +60,7 @@ def test_a_videos_result_is_the_readable_versions(
         masks = torch.zeros(num_frames, 80, 112, dtype=torch.bool)
         for f in range(num_frames):
             if (i, f) in logits:
-                masks[f] = output_masks(logits[i, f][None, None], (40, 56), (80, 112))[0, 0]
+                masks[f] = output_masks(logits[i, f][None, None], (40, 56), (80, 112))[0, 0].cpu()
         assert (masks != found).sum() <= 1e-3 * masks.sum()
 
 
@@ -75,8 +77,9 @@ def test_every_frame_is_encoded_once(clips: bool) -> None:
 
 
 @pytest.mark.parametrize("clips", [False, True])
-def test_results_do_not_depend_on_batches_of_frames(clips: bool) -> None:
-    model = tiny_model(CLIP_MATCHING=clips, CLIP_LENGTH=3, CLIP_STRIDE=2, APPLY_CLS_THRES=0.009)
+def test_results_do_not_depend_on_batches_of_frames(device: torch.device, slack: float, clips: bool) -> None:
+    options = {"CLIP_LENGTH": 3, "CLIP_STRIDE": 2, "APPLY_CLS_THRES": 0.009}
+    model = tiny_model(CLIP_MATCHING=clips, **options).to(device)
     images = list(torch.rand(8, 3, 40, 56) * 255)
     results = []
     for sizes in ([1] * 8, [3, 5], [8]):
@@ -92,7 +95,7 @@ def test_results_do_not_depend_on_batches_of_frames(clips: bool) -> None:
         assert [(e.instance_id, [label for label, _ in e.scores]) for e in retired] == [
             (e.instance_id, [label for label, _ in e.scores]) for e in results[0][1]
         ]
-        torch.testing.assert_close(logits, results[0][0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(logits, results[0][0], rtol=1e-3 * slack, atol=1e-4 * slack)
 
 
 def test_a_video_without_frames() -> None:

@@ -3,28 +3,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqformer.modeling.criterion import Criterion, LayerPrediction, dice_loss
-from seqformer.modeling.matcher import HungarianMatcher, VideoTargets
+from seqformer.modeling.criterion import Criterion, dice_loss
+from seqformer.modeling.matcher import HungarianMatcher, Predictions, Targets
 
 WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_mask": 2.0, "loss_dice": 5.0}
 
 
-def make_targets(instances: int, frames: int = 2) -> VideoTargets:
-    boxes = torch.rand(frames, instances, 4) * 0.3 + 0.2
-    masks = (torch.rand(instances, frames, 6, 8) > 0.5).float()
-    return VideoTargets(torch.randint(0, 3, (instances,)), boxes, masks)
+def make_targets(device: torch.device, *counts: int, frames: int = 2) -> Targets:
+    total = sum(counts)
+    boxes = torch.rand(total, frames, 4) * 0.3 + 0.2
+    masks = (torch.rand(total, frames, 6, 8) > 0.5).float()
+    classes = torch.randint(0, 3, (total,))
+    return Targets(classes, boxes, masks, list(counts)).to(device)
 
 
-def test_every_group_of_queries_is_matched_with_all_instances() -> None:
-    targets = [make_targets(3), make_targets(2)]
-    logits, boxes = torch.randn(2, 10, 3), torch.rand(2, 2, 10, 4) * 0.4 + 0.1
-    halves = [LayerPrediction(logits[:, half], boxes[:, :, half]) for half in (slice(5), slice(5, 10))]
-    first, second = (Criterion(HungarianMatcher(), WEIGHTS).match(half, targets) for half in halves)
-    criterion = Criterion(HungarianMatcher(), WEIGHTS, groups=2)
-    for video, (queries, instances) in enumerate(criterion.match(LayerPrediction(logits, boxes), targets)):
-        assert torch.equal(queries, torch.cat((first[video][0], second[video][0] + 5)))
-        assert torch.equal(instances, torch.cat((first[video][1], second[video][1])))
-    assert criterion.normaliser(targets) == 2 * 5
+def make_predictions(device: torch.device, layers: int, videos: int, frames: int = 2) -> Predictions:
+    boxes = torch.rand(layers, videos, frames, 5, 4) * 0.4 + 0.1
+    logits = torch.randn(layers, videos, 5, 3)
+    return Predictions(logits.to(device).requires_grad_(), boxes.to(device).requires_grad_())
 
 
 def test_perfect_masks_have_no_dice_loss() -> None:
@@ -34,30 +30,63 @@ def test_perfect_masks_have_no_dice_loss() -> None:
 
 
 @pytest.mark.parametrize("instances", [0, 2])
-def test_losses_are_finite_and_have_gradients(instances: int) -> None:
+def test_losses_are_finite_and_have_gradients(device: torch.device, instances: int) -> None:
     criterion = Criterion(HungarianMatcher(), WEIGHTS)
-    targets = [make_targets(instances)]
-    logits = torch.randn(1, 5, 3, requires_grad=True)
-    boxes = (torch.rand(1, 2, 5, 4) * 0.4 + 0.1).requires_grad_()
-    prediction = LayerPrediction(logits, boxes)
-    matches = criterion.match(prediction, targets)
-    masks = torch.randn(instances, 2, 6, 8, requires_grad=True)
-    losses = criterion.losses(prediction, matches, [masks], targets, criterion.normaliser(targets))
+    targets = make_targets(device, instances)
+    predictions = make_predictions(device, 1, 1)
+    matches = criterion.matcher(predictions, targets)
+    masks = torch.randn(instances, 2, 6, 8).to(device).requires_grad_()
+    losses = criterion.losses(predictions, matches, masks, targets, criterion.normaliser(targets))
     assert set(losses) == set(WEIGHTS)
-    sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    assert logits.grad.abs().sum() > 0
-    assert (boxes.grad.abs().sum() > 0) == (instances > 0)
+    torch.cat(list(losses.values())).sum().backward()
+    assert all(loss.isfinite().all() for loss in losses.values())
+    assert predictions.logits.grad.abs().sum() > 0
+    assert (predictions.boxes.grad.abs().sum() > 0) == (instances > 0)
+    assert (masks.grad.abs().sum() > 0) == (instances > 0)
 
 
-def test_weights_and_normaliser_scale_losses() -> None:
-    targets = [make_targets(2)]
-    prediction = LayerPrediction(torch.randn(1, 5, 3), torch.rand(1, 2, 5, 4) * 0.4 + 0.1)
-    masks = [torch.randn(2, 2, 6, 8)]
+def test_losses_of_videos_and_layers_add_up(device: torch.device) -> None:
+    """A layer's losses are the sums of those of its videos, each computed alone."""
+    criterion = Criterion(HungarianMatcher(), WEIGHTS)
+    targets, predictions = make_targets(device, 3, 0, 1), make_predictions(device, 2, 3)
+    matches = criterion.matcher(predictions, targets)
+    assert matches.counts == [6, 0, 2]
+    masks = torch.randn(8, 2, 6, 8).to(device)
+    losses = criterion.losses(predictions, matches, masks, targets, 1.0)
+    expected = {name: torch.zeros(2, device=device) for name in WEIGHTS}
+    for layer in range(2):
+        for video, instances in enumerate((slice(0, 3), slice(3, 3), slice(3, 4))):
+            alone = Predictions(
+                predictions.logits[layer, video][None, None], predictions.boxes[layer, video][None, None]
+            )
+            target = Targets(
+                targets.classes[instances],
+                targets.boxes[instances],
+                targets.masks[instances],
+                [instances.stop - instances.start],
+            )
+            chosen = (matches.layers == layer) & (matches.videos == video)
+            match = criterion.matcher(alone, target)
+            assert torch.equal(match.queries, matches.queries[chosen])
+            assert torch.equal(match.instances + instances.start, matches.instances[chosen])
+            for name, loss in criterion.losses(alone, match, masks[chosen], target, 1.0).items():
+                expected[name][layer] += loss[0]
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, expected[name])
+
+
+def test_weights_and_normaliser_scale_losses(device: torch.device) -> None:
+    targets, predictions = make_targets(device, 2), make_predictions(device, 1, 1)
+    masks = torch.randn(2, 2, 6, 8).to(device)
     plain = Criterion(HungarianMatcher(), dict.fromkeys(WEIGHTS, 1.0))
-    weighted = Criterion(HungarianMatcher(), WEIGHTS)
-    matches = plain.match(prediction, targets)
-    one = plain.losses(prediction, matches, masks, targets, 1.0)
-    other = weighted.losses(prediction, matches, masks, targets, 4.0)
+    weighted = Criterion(HungarianMatcher(groups=1), WEIGHTS)
+    matches = plain.matcher(predictions, targets)
+    one = plain.losses(predictions, matches, masks, targets, 1.0)
+    other = weighted.losses(predictions, matches, masks, targets, 4.0)
     for name, weight in WEIGHTS.items():
         torch.testing.assert_close(other[name], one[name] * weight / 4)
+
+
+def test_the_normaliser_is_the_number_of_instances_times_the_groups(device: torch.device) -> None:
+    assert Criterion(HungarianMatcher(groups=2), WEIGHTS).normaliser(make_targets(device, 3, 2)) == 2 * 5
+    assert Criterion(HungarianMatcher(), WEIGHTS).normaliser(make_targets(device, 0)) == 1

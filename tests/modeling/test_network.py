@@ -9,42 +9,44 @@ from seqformer.modeling.network import EncodedFrames, Transformer
 
 
 @torch.no_grad()
-def test_frames_do_not_mix_before_the_decoder() -> None:
-    model = tiny_model()
+def test_frames_do_not_mix_before_the_decoder(device: torch.device, slack: float) -> None:
+    model = tiny_model().to(device)
     images = [torch.rand(3, 50, 70) * 255 for _ in range(3)]
     together = model.encode(images)
     parts = [model.encode([image]) for image in images]
     apart = EncodedFrames.cat(parts)
-    torch.testing.assert_close(together.memory, apart.memory, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(together.mask_features, apart.mask_features, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together.memory, apart.memory, rtol=1e-4, atol=1e-5 * slack)
+    torch.testing.assert_close(together.mask_features, apart.mask_features, rtol=1e-4, atol=1e-5 * slack)
     assert len(together[1:]) == 2
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_frames", [1, 2, 7])
-def test_any_number_of_frames_with_the_same_weights(num_frames: int) -> None:
-    model = tiny_model()
+def test_any_number_of_frames_with_the_same_weights(device: torch.device, num_frames: int) -> None:
+    model = tiny_model().to(device)
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(num_frames)])
     outputs = model.network.decode(frames, num_frames)
     for output in outputs:
         assert output.boxes.shape == (1, num_frames, 300, 4)
-        torch.testing.assert_close(output.temporal_weights.sum(1), torch.ones(1, 300))
+        torch.testing.assert_close(output.temporal_weights.sum(1), torch.ones(1, 300, device=device))
 
 
 @torch.no_grad()
-def test_videos_of_a_batch_do_not_mix() -> None:
-    model = tiny_model()
+def test_videos_of_a_batch_do_not_mix(device: torch.device, slack: float) -> None:
+    model = tiny_model().to(device)
     first, second = ([torch.rand(3, 64, 64) * 255 for _ in range(2)] for _ in range(2))
     both = model.network.decode(model.encode(first + second), 2)[-1]
     alone = model.network.decode(model.encode(second), 2)[-1]
-    torch.testing.assert_close(both.instance_queries[1:], alone.instance_queries, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(both.boxes[1:], alone.boxes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        both.instance_queries[1:], alone.instance_queries, rtol=1e-4, atol=1e-4 * slack
+    )
+    torch.testing.assert_close(both.boxes[1:], alone.boxes, rtol=1e-4, atol=1e-5 * slack)
 
 
 @torch.no_grad()
-def test_padding_does_not_affect_queries() -> None:
+def test_padding_does_not_affect_queries(device: torch.device) -> None:
     """Padded cells of memory are never sampled."""
-    model = tiny_model()
+    model = tiny_model().to(device)
     frames = model.encode([torch.rand(3, 40, 60) * 255 for _ in range(2)])
     assert frames.padding_mask.any()
     expected = model.network.decode(frames, 2)[-1].boxes
@@ -71,9 +73,9 @@ def test_groups_of_queries_are_independent() -> None:
 
 
 @torch.no_grad()
-def test_frames_are_normalised_and_padded() -> None:
+def test_frames_are_normalised_and_padded(device: torch.device) -> None:
     """Frames can have any dtype and size; the network gets (x - mean) / std, padded with zeros."""
-    network = tiny_model().network
+    network = tiny_model().to(device).network
     images = [torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8), torch.rand(3, 33, 70) * 255]
     seen = []
     network.detr.features, features = lambda *x: (seen.extend(x), features(*x))[1], network.detr.features
@@ -81,7 +83,7 @@ def test_frames_are_normalised_and_padded() -> None:
     batch, sizes = seen
     assert batch.shape == (2, 3, 64, 96) and sizes.tolist() == frames.sizes.tolist() == [[60, 40], [70, 33]]
     mean, std = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)
-    for padded, image in zip(batch, images, strict=True):
+    for padded, image in zip(batch.cpu(), images, strict=True):
         height, width = image.shape[-2:]
         for channel in range(3):
             expected = (image[channel].float() - mean[channel]) / std[channel]

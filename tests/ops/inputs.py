@@ -64,8 +64,16 @@ def in_double(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(t.double() if t.is_floating_point() else t for t in inputs)
 
 
+def on(device: torch.device, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(t.to(device) for t in inputs)
+
+
 def assert_agrees(actual: Tensor, expected: Tensor) -> None:
-    """Checks ``actual`` against float64 ``expected``, as if computed in float32 or 64 and rounded once."""
+    """Checks ``actual`` against float64 ``expected``, as if computed in float32 or 64 and rounded once.
+
+    They can be on different devices.
+    """
+    actual, expected = actual.cpu(), expected.cpu()
     slack = 1e-12 if actual.dtype == torch.float64 else 2e-5
     rounding = torch.finfo(actual.dtype).eps / 2
     scale = max(expected.abs().max().item(), 1) if expected.numel() else 1

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from seqformer.errors import InputError, name_flags
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.video import VideoInference
-from seqformer.modeling.criterion import Criterion, LayerPrediction
-from seqformer.modeling.matcher import HungarianMatcher, VideoTargets
+from seqformer.modeling.criterion import Criterion
+from seqformer.modeling.matcher import HungarianMatcher, Predictions, Targets
 from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
 from seqformer.tracking import MotionOptions
 
@@ -109,7 +109,8 @@ class SeqFormer(nn.Module):
             options = InferenceOptions(**_values(c, _INFERENCE_KEYS), motion=motion)
             transformer = Transformer(**_values(c, _TRANSFORMER_KEYS))
             queries = QueryNetwork(build_backbone(cfg), transformer, **_values(c, _QUERY_KEYS))
-        matcher = HungarianMatcher(c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU, alpha=c.FOCAL_ALPHA)
+        costs = (c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU)
+        matcher = HungarianMatcher(*costs, alpha=c.FOCAL_ALPHA, groups=c.QUERY_GROUPS)
         padding = {"size_divisibility": 1} if options.original else {}
         weights = {
             "loss_ce": c.CLASS_WEIGHT,
@@ -120,7 +121,7 @@ class SeqFormer(nn.Module):
         }
         return {
             "network": SeqFormerNetwork(queries, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, **padding),
-            "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA, groups=c.QUERY_GROUPS),
+            "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA),
             "options": options,
             "deep_supervision": c.DEEP_SUPERVISION,
         }
@@ -163,53 +164,37 @@ class SeqFormer(nn.Module):
         num_frames = len(batched_inputs[0]["image"])
         frames = self.encode([image for video in batched_inputs for image in video["image"]])
         stride8 = frames.mask_features.shape[-2:]
-        targets = [self._targets(video, (2 * stride8[0], 2 * stride8[1])) for video in batched_inputs]
+        mask_size = (2 * stride8[0], 2 * stride8[1])
+        targets = Targets.cat([_targets(video, mask_size) for video in batched_inputs]).to(self.device)
         outputs = self.network.decode(frames, num_frames)
         layers = list(range(len(outputs)) if self.deep_supervision else [len(outputs) - 1])
-        predictions = [
-            LayerPrediction(self.network.classify(layer, outputs[layer]), outputs[layer].boxes)
-            for layer in layers
-        ]
-        matches = [self.criterion.match(prediction, targets) for prediction in predictions]
+        outputs = [outputs[layer] for layer in layers]
+        predictions = Predictions(
+            logits=torch.stack(
+                [self.network.classify(layer, output) for layer, output in zip(layers, outputs, strict=True)]
+            ),
+            boxes=torch.stack([output.boxes for output in outputs]),
+        )
+        matches = self.criterion.matcher(predictions, targets)
 
-        # The mask head runs once a video, on the matched queries of all layers. Result: masks[video][layer].
-        masks = []
-        for video in range(len(batched_inputs)):
-            chosen = [(outputs[layer], match[video][0]) for layer, match in zip(layers, matches, strict=True)]
-            video_masks = self.network.masks(
-                frames[video * num_frames : (video + 1) * num_frames],
-                torch.cat([output.instance_queries[video, queries] for output, queries in chosen]),
-                torch.cat([output.reference[video, :, queries, :2] for output, queries in chosen], dim=1),
-            )
-            masks.append(video_masks.split([len(queries) for _, queries in chosen]))
+        # The mask head runs once, on the matched queries of all layers and videos.
+        queries = torch.stack([output.instance_queries for output in outputs])
+        references = torch.stack([output.reference[..., :2] for output in outputs])
+        masks = self.network.masks(
+            frames,
+            queries[matches.layers, matches.videos, matches.queries],
+            references[matches.layers, matches.videos, :, matches.queries].transpose(0, 1),  # T, M, 2
+            matches.videos,
+        )
 
         normaliser = self.criterion.normaliser(targets)
-        losses = {}
-        for index, layer in enumerate(layers):
-            layer_losses = self.criterion.losses(
-                predictions[index], matches[index], [m[index] for m in masks], targets, normaliser
-            )
-            suffix = "" if layer == len(outputs) - 1 else f"_{layer}"
-            losses.update({name + suffix: loss for name, loss in layer_losses.items()})
-        return losses
-
-    def _targets(self, video: dict[str, Any], mask_size: tuple[int, int]) -> VideoTargets:
-        instances = [frame.to(self.device) for frame in video["instances"]]
-        visible = torch.stack([frame.gt_ids >= 0 for frame in instances])  # T, G
-        height, width = video["image"][0].shape[-2:]
-        scale = torch.tensor([width, height, width, height], device=self.device, dtype=torch.float32)
-        x0, y0, x1, y1 = torch.stack([frame.gt_boxes.tensor / scale for frame in instances]).unbind(-1)
-        boxes = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=-1)
-        half = _MASK_STRIDE // 2
-        masks = torch.stack(
-            [frame.gt_masks.tensor[:, half::_MASK_STRIDE, half::_MASK_STRIDE] for frame in instances], dim=1
-        )
-        pad = (0, mask_size[1] - masks.shape[-1], 0, mask_size[0] - masks.shape[-2])
-        return VideoTargets(
-            classes=instances[0].gt_classes,
-            boxes=boxes * visible.unsqueeze(-1),
-            masks=F.pad((masks & visible.T[..., None, None]).float(), pad),
-        )
+        losses = self.criterion.losses(predictions, matches, masks, targets, normaliser)
+        suffixes = [f"_{layer}" for layer in layers[:-1]] + [""]
+        return {
+            name + suffix: loss
+            for name, values in losses.items()
+            for suffix, loss in zip(suffixes, values.unbind(), strict=True)
+        }
 
     @torch.no_grad()
     def forward_inference(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -237,3 +222,24 @@ class SeqFormer(nn.Module):
             "pred_masks": [masks[tracklet.instance_id] for tracklet in result.tracklets],
             "video_result": result,
         }
+
+
+def _targets(video: dict[str, Any], mask_size: tuple[int, int]) -> Targets:
+    """Returns the ground truth of one dict of the dataset mapper, on the device of its instances."""
+    instances = video["instances"]
+    visible = torch.stack([frame.gt_ids >= 0 for frame in instances], dim=1)  # G, T
+    height, width = video["image"][0].shape[-2:]
+    boxes = torch.stack([frame.gt_boxes.tensor for frame in instances], dim=1)
+    x0, y0, x1, y1 = (boxes / boxes.new_tensor([width, height, width, height])).unbind(-1)
+    boxes = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=-1)
+    half = _MASK_STRIDE // 2
+    masks = torch.stack(
+        [frame.gt_masks.tensor[:, half::_MASK_STRIDE, half::_MASK_STRIDE] for frame in instances], dim=1
+    )
+    pad = (0, mask_size[1] - masks.shape[-1], 0, mask_size[0] - masks.shape[-2])
+    return Targets(
+        classes=instances[0].gt_classes,
+        boxes=boxes * visible.unsqueeze(-1),
+        masks=F.pad((masks & visible[..., None, None]).float(), pad),
+        counts=[len(visible)],
+    )

@@ -15,6 +15,7 @@ from detectron2.data import (
 )
 from detectron2.utils import comm
 
+from seqformer.data.batch import Batch
 from seqformer.data.mapper import YTVISDatasetMapper
 from seqformer.data.order import TrainingClips, TrainingOrder
 from seqformer.data.pseudo_clips import MAX_INSTANCES, CocoClipDatasetMapper, num_instances
@@ -119,7 +120,7 @@ def _build_order(cfg: CfgNode, datasets: list[list[dict[str, Any]]]) -> Training
 
 
 def build_train_loader(cfg: CfgNode) -> Any:
-    """Builds an endless loader of batches (lists) of training clips.
+    """Builds an endless loader of batches (:class:`Batch`) of training clips.
 
     DATASETS.TRAIN_RATIOS sets the mix of datasets. The seed is SEED; if that is negative, all processes share
     a random one.
@@ -136,6 +137,7 @@ def build_train_loader(cfg: CfgNode) -> Any:
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         aspect_ratio_grouping=False,  # the order groups them, alike for any number of processes
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=Batch,
     )
 
 

@@ -47,7 +47,7 @@ def dynamic_parameters(feature_dim: int) -> int:
 
 
 def dynamic_masks(features: Tensor, parameters: Tensor, reference: Tensor) -> Tensor:
-    """Computes the masks of one video's instances.
+    """Computes the masks of instances.
 
     Three 1x1 convolutions, with weights computed from the instance queries, are applied to the mask features
     and the coordinates relative to the instance's reference. The relative coordinates are never stored. The
@@ -55,7 +55,7 @@ def dynamic_masks(features: Tensor, parameters: Tensor, reference: Tensor) -> Te
     becomes a bias for each instance and frame.
 
     Args:
-        features: (T, c, h, w), stride 8.
+        features: stride 8; (T, c, h, w) if all instances are of one video, otherwise (N, T, c, h, w).
         parameters: (N, P), weights of the three convolutions followed by their biases.
         reference: (N, T, 2), xy in pixels of the padded frame.
 
@@ -65,7 +65,7 @@ def dynamic_masks(features: Tensor, parameters: Tensor, reference: Tensor) -> Te
     Source: SeqFormer, section 3.3; CondInst, section 3.2.
     """
     n, t = reference.shape[:2]
-    c, h, w = features.shape[1:]
+    c, h, w = features.shape[-3:]
     width = DYNAMIC_CHANNELS
     sizes = [(c + _COORDINATES) * width, width * width, width, width, width, 1]
     w1, w2, w3, b1, b2, b3 = parameters.split(sizes, dim=1)
@@ -76,7 +76,8 @@ def dynamic_masks(features: Tensor, parameters: Tensor, reference: Tensor) -> Te
     x = torch.arange(w, dtype=features.dtype, device=features.device) * stride + stride // 2
     grid = torch.stack((x.expand(h, w), y[:, None].expand(h, w))).flatten(1)  # 2, h*w
 
-    hidden = torch.einsum("noc,ctp->notp", w_features, features.transpose(0, 1).flatten(2))
+    of_video = features.transpose(-4, -3).flatten(-2)  # c, T, h*w
+    hidden = torch.einsum("noc,ctp->notp" if features.dim() == 4 else "noc,nctp->notp", w_features, of_video)
     hidden = hidden + (torch.einsum("nox,ntx->not", w_xy, reference) + b1.unsqueeze(-1)).unsqueeze(-1)
     hidden = F.relu(hidden - torch.matmul(w_xy, grid).unsqueeze(2)).flatten(2)  # N, 8, T*h*w
     hidden = F.relu(torch.baddbmm(b2.unsqueeze(-1), w2.view(n, width, width), hidden))

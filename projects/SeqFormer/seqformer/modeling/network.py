@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import Backbone
-from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from seqformer.errors import InputError, check_number
@@ -237,13 +236,16 @@ class QueryNetwork(nn.Module):
         for level, projection in enumerate(self.input_proj):
             source = raw[min(level, len(raw) - 1)] if level <= len(raw) else features[-1]
             features.append(projection(source))
-        height, width = images.shape[-2:]
-        y = torch.arange(height, device=images.device)
-        x = torch.arange(width, device=images.device)
-        padded = (y[None, :, None] >= sizes[:, 1, None, None]) | (x[None, None, :] >= sizes[:, 0, None, None])
-        padded = padded.unsqueeze(1).float()
+        padded = _padding(sizes, *images.shape[-2:]).unsqueeze(1).float()
         masks = [F.interpolate(padded, size=f.shape[-2:], mode="nearest")[:, 0].bool() for f in features]
         return features, masks
+
+
+def _padding(sizes: Tensor, height: int, width: int) -> Tensor:
+    """Returns which pixels are padding, (N, H, W) bool, from unpadded widths and heights (N, 2)."""
+    y = torch.arange(height, device=sizes.device)[None, :, None]
+    x = torch.arange(width, device=sizes.device)[None, None, :]
+    return (y >= sizes[:, 1, None, None]) | (x >= sizes[:, 0, None, None])
 
 
 def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
@@ -297,10 +299,20 @@ class SeqFormerNetwork(nn.Module):
             images: N tensors (3, h, w), values 0 to 255, on any device. They are zero-padded on the right and
                 bottom to a common size whose sides are multiples of ``size_divisibility``.
         """
-        normalised = [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images]
-        sizes = torch.tensor([image.shape[:0:-1] for image in normalised], device=self.device)
-        batch = ImageList.from_tensors(normalised, size_divisibility=self.size_divisibility)
-        features, masks = self.detr.features(batch.tensor, sizes)
+        height, width = (
+            math.ceil(max(sides) / self.size_divisibility) * self.size_divisibility
+            for sides in zip(*(image.shape[1:] for image in images), strict=True)
+        )
+        dtypes = {image.dtype for image in images}
+        dtype = dtypes.pop() if len(dtypes) == 1 else self.pixel_mean.dtype
+        padded = torch.zeros(len(images), 3, height, width, dtype=dtype, device=images[0].device)
+        for frame, image in zip(padded, images, strict=True):
+            frame[:, : image.shape[1], : image.shape[2]] = image
+        batch = (padded.to(self.device) - self.pixel_mean) / self.pixel_std
+        sizes = torch.tensor([image.shape[:0:-1] for image in images], device=self.device)
+        if any(image.shape[1:] != (height, width) for image in images):
+            batch = batch.masked_fill_(_padding(sizes, height, width).unsqueeze(1), 0.0)
+        features, masks = self.detr.features(batch, sizes)
         memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
         mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
         return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
@@ -319,21 +331,29 @@ class SeqFormerNetwork(nn.Module):
         """Returns the class logits (B, Q, K) of one decoder layer."""
         return self.detr.class_embed[layer](output.instance_queries)
 
-    def masks(self, frames: EncodedFrames, instance_queries: Tensor, reference: Tensor) -> Tensor:
-        """Computes the masks of instances of one video.
+    def masks(
+        self,
+        frames: EncodedFrames,
+        instance_queries: Tensor,
+        reference: Tensor,
+        videos: Tensor | None = None,
+    ) -> Tensor:
+        """Computes the masks of instances.
 
         Args:
-            frames: the T encoded frames.
+            frames: the T encoded frames of a video, or of several videos, one after the other.
             instance_queries: (N, d), from one decoder layer.
             reference: (T, N, 2 or 4), the layer's references, normalised to the unpadded frame.
+            videos: (N,) int64, the video of each instance; None if there is one video.
 
         Returns:
             (N, T, H/4, W/4) logits, padding included, float32.
         """
-        centres = reference[..., :2] * frames.sizes[:, None]
+        features, sizes = frames.mask_features, frames.sizes  # T, c, h, w and T, 2
+        if videos is not None:
+            features, sizes = (x.unflatten(0, (-1, len(reference)))[videos] for x in (features, sizes))
+        centres = reference[..., :2].transpose(0, 1) * sizes  # N, T, 2
         parameters = self.controller(instance_queries)
         with torch.autocast(instance_queries.device.type, enabled=False):
             # Half precision is too coarse for coordinates in pixels.
-            return dynamic_masks(
-                frames.mask_features.float(), parameters.float(), centres.float().transpose(0, 1)
-            )
+            return dynamic_masks(features.float(), parameters.float(), centres.float())

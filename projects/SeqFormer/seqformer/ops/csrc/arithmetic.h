@@ -77,34 +77,37 @@ SEQFORMER_INLINE SampleGradient<F> sample_gradient(Corners<F> product, F fx, F f
 
 // ---- functors over a linear index; T is the type of value, C of locations and weights, A of sums ----
 
-// Position of one sample, and whether any of its cells exists.
-template <typename A>
+// Position of one sample, and whether any of its cells exists. I is the type of indices of cells.
+template <typename A, typename I = int64_t>
 struct Place {
-  int64_t row, column;
+  I row, column;
   A fx, fy;
   bool inside;
 
   template <typename C>
-  SEQFORMER_INLINE static Place at(const C* location, int64_t height, int64_t width) {
+  SEQFORMER_INLINE static Place at(const C* location, I height, I width) {
     const A x = grid_coordinate<A>(static_cast<A>(location[0]), static_cast<A>(width));
     const A y = grid_coordinate<A>(static_cast<A>(location[1]), static_cast<A>(height));
     if (!(touches<A>(x, static_cast<A>(width)) & touches<A>(y, static_cast<A>(height)))) {
       return {0, 0, A(0), A(0), false};
     }
     const A left = std::floor(x), top = std::floor(y);
-    return {static_cast<int64_t>(top), static_cast<int64_t>(left), x - left, y - top, true};
+    return {static_cast<I>(top), static_cast<I>(left), x - left, y - top, true};
   }
 };
 
 // Calls visit(corner, cell, share) for every existing cell around a position; the shares add up to factor.
-template <typename A, typename Visit>
+template <typename A, typename I, typename Visit>
 SEQFORMER_INLINE void visit_corners(
-    const Place<A>& place, A factor, int64_t start, int64_t height, int64_t width, int64_t cells, Visit visit) {
+    const Place<A, I>& place, A factor, I start, I height, I width, I cells, Visit visit) {
   const Corners<A> share = corner_shares<A>(place.fx, place.fy, factor);
   const A shares[4] = {share.v00, share.v01, share.v10, share.v11};
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
   for (int corner = 0; corner < 4; ++corner) {
-    const int64_t row = place.row + corner / 2, column = place.column + corner % 2;
-    const int64_t cell = start + row * width + column;
+    const I row = place.row + corner / 2, column = place.column + corner % 2;
+    const I cell = start + row * width + column;
     // The last two comparisons prevent reads beyond the image if level starts are wrong.
     if (row >= 0 && row < height && column >= 0 && column < width && cell >= 0 && cell < cells) {
       visit(corner, cell, shares[corner]);
@@ -134,7 +137,7 @@ struct ForwardElement {
       for (int64_t point = 0; point < p.points; ++point, ++sample) {
         const auto place = Place<A>::at(locations + 2 * sample, height, width);
         if (!place.inside) continue;
-        visit_corners<A>(
+        visit_corners(
             place, static_cast<A>(weights[sample]), starts[level], height, width, p.cells,
             [&](int, int64_t cell, A share) { sum += share * static_cast<A>(slice[cell * p.heads * p.channels]); });
       }
@@ -166,7 +169,7 @@ struct ValueGradient {
       for (int64_t point = 0; point < p.points; ++point, ++sample) {
         const auto place = Place<A>::at(locations + 2 * sample, height, width);
         if (!place.inside) continue;
-        visit_corners<A>(
+        visit_corners(
             place, static_cast<A>(weights[sample]) * gradient, starts[level], height, width, p.cells,
             [&](int, int64_t cell, A share) { Add()(slice + cell * p.heads * p.channels, share); });
       }
@@ -198,7 +201,7 @@ struct LocationGradient {
       A products[4] = {A(0), A(0), A(0), A(0)};
       const T* slice = value + (image * p.cells * p.heads + head) * p.channels;
       const T* output_gradient = grad_output + query_head * p.channels;
-      visit_corners<A>(place, A(1), starts[level], height, width, p.cells, [&](int corner, int64_t cell, A) {
+      visit_corners(place, A(1), starts[level], height, width, p.cells, [&](int corner, int64_t cell, A) {
         const T* source = slice + cell * p.heads * p.channels;
         for (int64_t channel = 0; channel < p.channels; ++channel) {
           products[corner] += static_cast<A>(source[channel]) * static_cast<A>(output_gradient[channel]);
