@@ -180,14 +180,14 @@ def build(device: torch.device, *options: str) -> SeqFormer:
 
 
 @contextmanager
-def encoded_together(count: int) -> Iterator[None]:
+def encoded_together(count: int, device: torch.device) -> Iterator[None]:
     """Encodes ``count`` frames in one batch."""
-    before = video_inference.ENCODED_TOGETHER
-    video_inference.ENCODED_TOGETHER = count
+    before = video_inference.frames_together(device)
+    video_inference.ENCODED_TOGETHER[device.type] = count
     try:
         yield
     finally:
-        video_inference.ENCODED_TOGETHER = before
+        video_inference.ENCODED_TOGETHER[device.type] = before
 
 
 def network_outputs(model: SeqFormer, images: list[Tensor], queries: Tensor | None) -> tuple[Tensor, ...]:
@@ -241,7 +241,7 @@ def network(device: torch.device, quick: bool) -> int:
     for count in (1, 4, 12, 36):
 
         def batch(count: int = count) -> list[str]:
-            with encoded_together(count):
+            with encoded_together(count, device):
                 return speed(long, "bf16", 2.0)
 
         table.row(count, measure=batch)
@@ -309,7 +309,7 @@ def clips(device: torch.device, quick: bool) -> int:
 
             def measure(name: str = name, count: int = count) -> list[str]:
                 reset_peak_memory(device)
-                with precision(name, device), encoded_together(count):
+                with precision(name, device), encoded_together(count, device):
                     seconds = median(
                         seconds_of(lambda: model(video), device, repeats=1 if quick else 3, limit=4.0)
                     )

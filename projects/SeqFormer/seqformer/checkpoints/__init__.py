@@ -20,6 +20,7 @@ from seqformer.checkpoints.layouts import (
     to_published,
 )
 from seqformer.checkpoints.metadata import model_metadata, read_config
+from seqformer.checkpoints.start import start_weights
 
 __all__ = [
     "HUB_FILE",
@@ -39,6 +40,7 @@ __all__ = [
     "read_config",
     "read_metadata",
     "read_state",
+    "start_weights",
     "to_published",
     "trust_checkpoints",
     "write_model",

@@ -3,9 +3,14 @@
     seqformer train --config-file configs/ytvis19/seqformer_R50.yaml --num-gpus 8
     seqformer train --config-file FILE --eval-only MODEL.WEIGHTS model_final.pth
     seqformer train --model released/seqformer_R50_joint --eval-only
+    seqformer train --finetune pedestrians/seqformer_effnet_lite0 data.json frames --output tuned --minutes 60
     torchrun --nproc_per_node 4 --no-python seqformer train --config-file FILE
 
 torchrun starts several processes, on GPUs or CPUs.
+
+--finetune fits a trained model to your own data in the given time, in one process. It chooses classes, sizes,
+clips and schedule from the data and the machine, evaluates before and after, and saves the model as one file
+for `seqformer predict --model`. KEY VALUE pairs override what it chooses. See docs/own-data.md.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from seqformer import model_zoo
 from seqformer.checkpoints import trust_checkpoints
+from seqformer.cli.finetune import finetune
 from seqformer.cli.program import add_outside_argument, add_trust_argument, program
 from seqformer.config import load_config
 from seqformer.data import resolve_datasets
@@ -56,6 +62,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME",
         help="a model listed by `seqformer models`: its config, with its trained weights as MODEL.WEIGHTS",
+    )
+    model.add_argument(
+        "--finetune",
+        nargs=3,
+        metavar=("MODEL", "JSON", "FRAMES"),
+        help="fine-tune a model of `seqformer models`, a weights or config file, or imagenet (its backbone "
+        "alone) on annotations in YouTube-VIS format and their folder of frames",
+    )
+    parser.add_argument(
+        "--val",
+        nargs=2,
+        metavar=("JSON", "FRAMES"),
+        help="with --finetune: data to evaluate on (default: a fifth of the videos is held out)",
+    )
+    parser.add_argument(
+        "--output",
+        default="output/finetuned",
+        metavar="FOLDER",
+        help="with --finetune: new folder for the model and all else (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=60,
+        metavar="N",
+        help="with --finetune: time for everything, evaluations included (default: %(default)g)",
     )
     parser.add_argument(
         "--resume",
@@ -175,6 +207,10 @@ def run(args: argparse.Namespace) -> int | None:
     if args.model:
         args.config_file = str(model_zoo.get_config_file(args.model))
         args.opts = ["MODEL.WEIGHTS", model_zoo.get_checkpoint_url(args.model), *args.opts]
+    if args.finetune:
+        return _finetune(args)
+    if args.val:
+        raise InputError("--val is for --finetune: give DATASETS.TEST")
     if not args.config_file:
         raise InputError("no config file: give --config-file configs/ytvis19/seqformer_R50.yaml")
     try:
@@ -202,6 +238,20 @@ def run(args: argparse.Namespace) -> int | None:
         return _INTERRUPTED
     except ProcessExitedException as error:  # the process has printed its error
         return error.exit_code
+    return None
+
+
+def _finetune(args: argparse.Namespace) -> int | None:
+    if args.resume or args.eval_only or args.num_gpus != 1 or started_by_torchrun():
+        raise InputError("--finetune has one process, and no --resume, --eval-only or --num-gpus")
+    try:
+        with allow_outside(args.allow_outside):
+            finetune(args)
+    except KeyboardInterrupt:
+        config = Path(args.output, "config.yaml")
+        more = f"; continue with `seqformer train --config-file {config} --resume`" * config.is_file()
+        print(f"interrupted{more}", file=sys.stderr)
+        return _INTERRUPTED
     return None
 
 

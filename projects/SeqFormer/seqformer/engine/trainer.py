@@ -26,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from seqformer.checkpoints import SeqFormerCheckpointer
 from seqformer.data import build_test_loader, build_train_loader, training_order
 from seqformer.data.order import derived_seed
+from seqformer.engine.budget import TimeBudget
 from seqformer.engine.hooks import BestCheckpoint, MetricsWriter
 from seqformer.engine.optimizer import build_optimizer
 from seqformer.engine.writers import build_run_writers
@@ -46,6 +47,10 @@ class _BadInputInStep(BaseException):
     def __init__(self, error: InputError):
         super().__init__(error)
         self.error = error
+
+
+class _Ended(BaseException):
+    """Leaves Detectron2's training loop, whose number of steps cannot change, after the last step."""
 
 
 @contextmanager
@@ -105,6 +110,8 @@ class Trainer(DefaultTrainer):
     Args:
         cfg: the config; DATASETS.TRAIN and DATASETS.TEST must contain registered names.
         make_evaluator: returns the evaluator for the name of a dataset in DATASETS.TEST.
+        seconds: end after this time, with the learning rates of a training of that length; for one process.
+            SOLVER.MAX_ITER is then the greatest number of steps.
 
     Raises:
         InputError: if a dataset or an option cannot be used; in training, if a file cannot be read.
@@ -115,7 +122,13 @@ class Trainer(DefaultTrainer):
         >>> trainer.train()
     """
 
-    def __init__(self, cfg: CfgNode, make_evaluator: Callable[[str], DatasetEvaluator]):
+    def __init__(
+        self,
+        cfg: CfgNode,
+        make_evaluator: Callable[[str], DatasetEvaluator],
+        *,
+        seconds: float | None = None,
+    ):
         # Replaces DefaultTrainer.__init__: datasets are loaded first, because they fail most often, and DDP
         # and the checkpointer need other arguments.
         super(DefaultTrainer, self).__init__()
@@ -154,6 +167,7 @@ class Trainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self._make_evaluator = make_evaluator
+        self._seconds = seconds
         self._interrupted = False
         self._batch: list[dict[str, Any]] = []
         model.register_forward_pre_hook(self._remember_batch)
@@ -171,6 +185,8 @@ class Trainer(DefaultTrainer):
         period, names = cfg.TEST.EVAL_PERIOD, cfg.DATASETS.TEST
         # Timing starts at the first step, so that the first line of metrics has an ETA.
         built = [IterationTimer(warmup_iter=0), LRScheduler()]
+        if self._seconds is not None:
+            built.insert(0, TimeBudget(self._seconds, self.end_at))
         if cfg.TEST.PRECISE_BN.ENABLED:
             alone = cfg.clone()
             alone.merge_from_list(["DATALOADER.NUM_WORKERS", 0])
@@ -189,8 +205,9 @@ class Trainer(DefaultTrainer):
 
     def build_writers(self) -> list[EventWriter]:
         period, folder = self.cfg.LOG_PERIOD, self.cfg.OUTPUT_DIR
+        self._printer = CommonMetricPrinter(self.max_iter, window_size=period)
         return [
-            CommonMetricPrinter(self.max_iter, window_size=period),
+            self._printer,
             JSONWriter(str(Path(folder, "metrics.json")), window_size=period),
             TensorboardXWriter(folder, window_size=period),
             *build_run_writers(self.cfg),
@@ -225,6 +242,13 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
+
+    def end_at(self, max_iter: int) -> None:
+        """Sets the number of steps, at most SOLVER.MAX_ITER. Learning rates and the ETA follow it."""
+        self.max_iter = self.scheduler._max_iter = self._printer._max_iter = max_iter
+        for hook in self._hooks:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.max_iter = max_iter
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict() | {"seed": self._order.seed}
@@ -282,6 +306,9 @@ class Trainer(DefaultTrainer):
                 if comm.is_main_process():
                     self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
                 raise KeyboardInterrupt
+        if self.iter + 1 == self.max_iter < self.cfg.SOLVER.MAX_ITER:
+            self.iter += 1  # as at the end of Detectron2's loop
+            raise _Ended
 
     def after_train(self) -> None:
         with _bad_input_in_step(), self._writing():
@@ -326,6 +353,8 @@ class Trainer(DefaultTrainer):
             return super().train()
         except _BadInputInStep as error:
             raise error.error from None
+        except _Ended:
+            return None
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)

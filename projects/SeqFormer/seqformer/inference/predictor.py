@@ -20,7 +20,7 @@ from seqformer.inference.prediction import VideoPrediction
 from seqformer.inference.setup import classes, is_weights_file, model_config
 from seqformer.inference.streaming import Frame, StreamingPredictor
 from seqformer.inference.tracing import trace
-from seqformer.inference.video import ENCODED_TOGETHER, DecodedClip
+from seqformer.inference.video import DecodedClip, frames_together
 from seqformer.modeling.network import SeqFormerNetwork
 from seqformer.structures import Trace
 
@@ -236,7 +236,7 @@ class VideoPredictor:
         tensor_layout: str = "CHW",
     ) -> VideoPrediction:
         length = length_hint(video) or None
-        stream = self._stream(ENCODED_TOGETHER, None, length, observer, tensor_layout)
+        stream = self._stream(frames_together(self.network.device), None, length, observer, tensor_layout)
         tracklets = stream.tracklets()
         for frame in video:
             tracklets.add(stream.push(frame))

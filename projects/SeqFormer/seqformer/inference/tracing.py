@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seqformer.errors import InputError
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.postprocess import encode_outputs
-from seqformer.inference.video import select_candidates
+from seqformer.inference.video import frames_together, select_candidates
 from seqformer.modeling.layers import Levels, MSDeformAttn
 from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.ops.reference import attention_weights, sampling_locations
@@ -22,7 +22,6 @@ from seqformer.structures import RLE, Trace
 
 __all__ = ["SampledPoints", "Trace", "record_sampling", "trace"]
 
-_ENCODED_TOGETHER = 4  # frames
 _RESIZED_TOGETHER = 8  # frames whose masks are resized to the output's size together
 
 
@@ -108,7 +107,7 @@ def trace(
     """
     remaining = iter(frames)
     parts, image_size = [], (0, 0)
-    while batch := list(islice(remaining, _ENCODED_TOGETHER)):
+    while batch := list(islice(remaining, frames_together(network.device))):
         image_size = batch[0].shape[-2], batch[0].shape[-1]
         parts.append(network.encode(batch))
     if not parts:
