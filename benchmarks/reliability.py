@@ -6,6 +6,7 @@
     python benchmarks/reliability.py streaming --times 50    # SIGKILL of predict --streaming, then --resume
     python benchmarks/reliability.py frames --times 20000    # frames of one streamed video
     python benchmarks/reliability.py videos --times 2000     # short videos in one command
+    python benchmarks/reliability.py repeated --times 2      # trainings, with one thread and with two
 
 After each kill every file with a final name must be whole. In the end results (for training: losses and
 weights) must equal those of an uninterrupted run. The model is a tiny one with random weights. --seed repeats
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -232,6 +234,26 @@ def watch(command: list[str], expected: Path) -> str:
     return " -> ".join(texts) + " after 0.2, 0.5 and 0.9 of the time"
 
 
+def repeat(
+    times: int, folder: Path, command: Callable[[Path], list[str]], read: Callable[[Path], object]
+) -> list[object]:
+    """Runs a command several times with one thread, then with two; returns what each number of threads gives.
+
+    Raises:
+        Failure: if it fails, or runs with the same number of threads differ.
+    """
+    found = []
+    for threads in (1, 2):
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        outputs = [folder / f"{threads}threads{number}" for number in range(times)]
+        for output in outputs:
+            killed_after(command(output), 3600)
+        found.append(read(outputs[0]))
+        if not all(same(read(output), found[-1]) for output in outputs):
+            raise Failure(f"runs with {threads} threads differ")
+    return found
+
+
 def run(what: str, times: int, folder: Path) -> str:
     """Runs one of the trials and returns what was seen."""
     train, val, frames = make_toy_dataset(folder / "toy", num_train=4, num_val=4, length=6, size=(48, 64))
@@ -250,6 +272,19 @@ def run(what: str, times: int, folder: Path) -> str:
             return [str(ROOT / "train_net.py"), "--config-file", str(CONFIG), "--eval-only", *test, *options]
 
         return kill_until(times, folder, evaluate, content, False)
+    if what == "repeated":
+        toy = ["DATASETS.TRAIN", f"('ytvis:{train}:{frames}',)", "SEED", "1"]
+        one, two = repeat(times, folder, lambda out: training_command(toy, out, False), training_content)
+        losses = [(one[0][step], two[0][step]) for step in (0, 1, 9)]
+        steps = ", ".join(f"{abs(a - b) / a:.1e}" for a, b in losses)
+        test = ["DATASETS.TEST", f"('ytvis:{val}:{frames}',)"]
+        base = [str(ROOT / "train_net.py"), "--config-file", str(CONFIG), "--eval-only", *test, *options]
+        results = repeat(times, folder / "eval", lambda out: [*base, "OUTPUT_DIR", str(out)], content)
+        return (
+            f"{times} runs with the same number of threads are equal; between one thread and two, the losses "
+            f"of steps 0, 1 and 9 differ by {steps} of their value, and results of an evaluation are "
+            f"{'equal' if results[0] == results[1] else 'different'}"
+        )
     if what in ("predict", "streaming"):
         video = encode(folder / "in.mp4", 60)
 
@@ -274,9 +309,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    trials = ("training", "evaluation", "predict", "streaming", "frames", "videos")
+    trials = ("training", "evaluation", "predict", "streaming", "frames", "videos", "repeated")
     parser.add_argument("what", choices=trials)
-    parser.add_argument("--times", type=int, default=50, help="kills, frames or videos")
+    parser.add_argument("--times", type=int, default=50, help="kills, frames, videos or runs")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     args = parser.parse_args()
     random.seed(args.seed)

@@ -138,6 +138,8 @@ def test_every_config_writes_to_a_folder_of_its_own() -> None:
         ("MODEL: {NOTHING: 1}", [], "NOTHING"),
         ("MODEL: [", [], "config.yaml"),
         ("SOLVER: {BASE_LR: fast}", [], "BASE_LR"),
+        ("MODEL: {DEVICE: null}", [], "MODEL.DEVICE has no value"),
+        ("VERSION: 2", ["SOLVER.STEPS", "None"], "SOLVER.STEPS has no value"),
         ("", [], "config.yaml"),
         ("VERSION: 2", ["MODEL.NOTHING", "1"], "NOTHING"),
         ("VERSION: 2", ["MODEL.WEIGHTS"], "no value"),
@@ -170,7 +172,14 @@ def bomb(levels: int) -> str:
     [
         ("OUTPUT_DIR: !!python/object/apply:os.mkdir [{marker}]", "os.mkdir"),
         ("_BASE_: base.yaml", "os.mkdir"),
-        ("_BASE_: config.yaml", "recursion"),
+        ("_BASE_: config.yaml", "'.*config.yaml' is its own _BASE_"),
+        ("_BASE_: circle.yaml", "'.*config.yaml' is its own _BASE_"),
+        ("_BASE_: [folder/link.yaml]", "'.*config.yaml' is its own _BASE_"),
+        ("_BASE_: 3", "must be a file name"),
+        ("_BASE_: many0.yaml", "more than 100 files"),
+        ("_BASE_: bomb.yaml", "bomb.yaml': 72 aliases"),
+        ("_BASE_: [none.yaml]", "none.yaml"),
+        ("_BASE_: /dev/zero", "longer than"),
         ("[" * 100_000, "nested deeper than 100 levels"),
         (bomb(9), "72 aliases"),
         ("OUTPUT_DIR: a\x00b", "special characters"),
@@ -180,6 +189,13 @@ def test_a_config_executes_no_code_and_takes_little_memory(tmp_path: Path, text:
     marker = tmp_path / "made"
     code = f"OUTPUT_DIR: !!python/object/apply:os.mkdir [{marker}]"
     (tmp_path / "base.yaml").write_text(code)
+    (tmp_path / "bomb.yaml").write_text(bomb(9))
+    (tmp_path / "circle.yaml").write_text("_BASE_: ./config.yaml")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/link.yaml").write_text("_BASE_: ../config.yaml")
+    for level in range(8):
+        (tmp_path / f"many{level}.yaml").write_text(f"_BASE_: {[f'many{level + 1}.yaml'] * 2}")
+    (tmp_path / "many8.yaml").write_text("VERSION: 2")
     with pytest.raises(InputError, match=rf"config file '.*': .*{message}") as error:
         load_config(write(tmp_path, text.replace("{marker}", str(marker))))
     assert "\n" not in str(error.value)

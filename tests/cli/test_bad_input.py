@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import pytest
+from rtsp import serve_rtsp
 from videos import encode
 
 from seqformer.cli import predict
@@ -50,14 +51,26 @@ def test_a_video_that_changes_size(tmp_path, model, capsys) -> None:
     assert not list((tmp_path / "b").iterdir()), "without --streaming nothing is final before the end"
 
 
-def test_a_camera_that_stops(tmp_path, model, address, monkeypatch, capsys) -> None:
+def test_a_stream_that_stalls(tmp_path, model, address, monkeypatch, capsys) -> None:
     encode(tmp_path / "stops.ts", 40, noise=True)
-    monkeypatch.setattr(live, "_open", lambda address, _: av.open(address, timeout=2))
+    monkeypatch.setattr(live, "_TIMEOUT", 1)
     output = str(tmp_path / "out/o.mp4")
     error = error_of(capsys, ["--input", f"{address}/stops.ts", "--output", output, *model])
     count = check_files(tmp_path / "out", 5)
     assert count < 40
-    assert "stops.ts' stopped: " in error and f"the {count} frames before are in '{output}'" in error
+    assert f"stops.ts' stopped: no data for 1 seconds; the {count} frames before are in '{output}'" in error
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"), [("close", "its server ended it"), ("silence", "no data for 1 seconds")]
+)
+def test_an_rtsp_server_that_goes_away(tmp_path, model, monkeypatch, capsys, then, reason) -> None:
+    monkeypatch.setattr(live, "_TIMEOUT", 1)
+    output = str(tmp_path / "out/o.mp4")
+    with serve_rtsp(encode(tmp_path / "a.ts", 20), then=then) as address:
+        error = error_of(capsys, ["--streaming", address, "--output", output, *model])
+    count = check_files(tmp_path / "out", 15)
+    assert error == (f"error: '{address}' stopped: {reason}; the {count} frames before are in '{output}'\n")
 
 
 @pytest.mark.parametrize("mode", [[], ["--streaming"]])

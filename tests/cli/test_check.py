@@ -51,6 +51,23 @@ def test_valid_dataset(
     assert lines == ["no problems; usable: 2 videos, 6 frames, 6 annotations, 3 categories"]
 
 
+def test_frames_outside_the_folder_have_to_be_allowed(
+    toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    json_file, frames = toy
+
+    def lead_outside(data: Any) -> None:
+        first, second = data["videos"]
+        first["file_names"] = [str(frames / name) for name in first["file_names"]]
+        second["file_names"] = [f"../{frames.name}/{name}" for name in second["file_names"]]
+
+    change(json_file, lead_outside)
+    code, lines, _ = run(json_file, frames, capsys=capsys)
+    assert code == 1 and sum("is not in the folder of frames" in line for line in lines) == 2
+    code, lines, _ = run(json_file, frames, "--allow-outside", capsys=capsys)
+    assert (code, lines) == (0, ["no problems; usable: 2 videos, 6 frames, 6 annotations, 3 categories"])
+
+
 def test_all_problems_at_once(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     json_file, frames = toy
     names = [name for video in read_json(json_file)["videos"] for name in video["file_names"]]

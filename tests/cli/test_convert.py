@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seqformer.cli.convert import main
@@ -52,7 +53,8 @@ def test_davis_and_back(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixtur
     main(dataset_arguments(toy, "davis", back, "--annotations", masks / "Annotations", *meta))
     assert capsys.readouterr().out == f"{back}: 2 videos, 3 categories, 4 annotations\n"
     assert read_ytvis(back).names == read_ytvis(toy[0]).names
-    main(dataset_arguments(toy, "davis", back, "--annotations", masks / "Annotations", "--void", "1"))
+    void = ("--void", "1", "--overwrite")
+    main(dataset_arguments(toy, "davis", back, "--annotations", masks / "Annotations", *void))
     assert capsys.readouterr().out == f"{back}: 2 videos, 1 categories, 2 annotations\n"
 
 
@@ -65,7 +67,7 @@ def test_mots_and_back(toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture
         path.write_text(path.read_text() + f"0 10000 10 96 128 {everywhere['counts']}\n")
     classes = ("--annotations", mots, "--classes", "1=circle", "2=square", "3=triangle")
     for regions, count in (("crowd", 3 + 2 * 3), ("drop", 3)):
-        main(dataset_arguments(toy, "mots", back, *classes, "--ignore-regions", regions))
+        main(dataset_arguments(toy, "mots", back, *classes, "--ignore-regions", regions, "--overwrite"))
         assert capsys.readouterr().out == f"{back}: 2 videos, 3 categories, {count} annotations\n"
 
 
@@ -199,6 +201,32 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         assert errors.startswith("error: ") and message in errors and errors.count("\n") == 1
         assert not list(tmp_path.glob("out*"))
     assert sorted(path.name for path in toy[1].iterdir()) == ["train_001", "train_002"]
+
+
+def test_existing_files_are_replaced_only_with_overwrite(
+    toy: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, frames, results = toy
+    mine, other = tmp_path / "mine.json", tmp_path / "other.json"
+    weights = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(1)}, weights)
+    first = ["dataset", "frames", "--frames", frames, "--categories", "car", "--output", mine]
+    commands = [first, results_arguments(toy, "coco", mine), ["checkpoint", "seqformer", weights, weights]]
+    back = ["dataset", "coco", "--annotations", other, "--frames", frames, "--output", tmp_path / "new.json"]
+    main(results_arguments(toy, "coco", other))
+    for command in [*commands, [*back, "--results", mine]]:
+        mine.write_text("precious")
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in command])
+        assert end.value.code == 2
+        assert capsys.readouterr().err.endswith(
+            "exists: choose another name, or give --overwrite to replace it\n"
+        )
+        assert mine.read_text() == "precious"
+    assert not (tmp_path / "new.json").exists()
+    for command in [*commands[:2], [*back, "--results", mine]]:
+        main([*(str(argument) for argument in command), "--overwrite"])
+        assert isinstance(json.loads(mine.read_text()), dict | list)
 
 
 def test_a_class_is_a_number_and_a_name(toy: tuple, capsys: pytest.CaptureFixture[str]) -> None:

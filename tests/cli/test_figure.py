@@ -289,10 +289,36 @@ def test_sources_that_do_not_match(tmp_path: Path, video: str, dataset: list[str
         assert "error: --results" in fails(capsys, tmp_path, ["compare", *arguments])
 
 
+def test_existing_files_are_replaced_only_with_overwrite(
+    tmp_path: Path, video: str, results, capsys, monkeypatch
+) -> None:
+    path = results("a.json", entry(moving(20)))
+    for name, command in (
+        ("strip.png", ["instances", "--results", path]),
+        ("compare.png", ["compare", "--results", f"ours={path}"]),
+        ("compare.mp4", ["compare", "--results", f"ours={path}"]),
+    ):
+        output = tmp_path / name
+        output.write_text("precious")
+        arguments = [*command, "--input", video, "--output", str(output), "--dpi", "30"]
+        with pytest.raises(SystemExit) as end:
+            figure.main(arguments)
+        assert end.value.code == 2
+        assert f"'{output}' exists: choose another name, or give --overwrite" in capsys.readouterr().err
+        assert output.read_text() == "precious"
+        figure.main([*arguments, "--overwrite"])
+        assert len(output.read_bytes()) > 1000
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # the default name is not somebody else's
+        figure.main(["instances", "--results", path, "--input", video, "--dpi", "30"])
+
+
 def test_a_video_does_not_replace_its_input(video: str, results, capsys, tmp_path: Path) -> None:
     before = Path(video).read_bytes()
     arguments = ["--input", video, "--results", f"a={results('a.json', entry(moving(20)))}"]
-    assert "is the input" in fails(capsys, tmp_path, ["compare", *arguments, "--output", video])
+    assert "is the input" in fails(
+        capsys, tmp_path, ["compare", *arguments, "--output", video, "--overwrite"]
+    )
     assert Path(video).read_bytes() == before
 
 

@@ -191,6 +191,26 @@ def test_frames_before_a_full_disk_are_saved(tmp_path, model, monkeypatch, capsy
     assert {len(r["segmentations"]) for r in json.loads((tmp_path / "o/o.json").read_text())} == {5}
 
 
+def test_a_folder_that_becomes_read_only_is_noticed_before_the_next_save(
+    tmp_path, model, monkeypatch, capsys
+):
+    frames_read = []
+
+    def access(folder, mode):
+        assert (folder, mode) in ((output.parent, os.W_OK), (Path(f"{output}.unfinished"), os.W_OK))
+        frames_read.append(folder)
+        return len(frames_read) < 10
+
+    monkeypatch.setattr(streaming_job, "_CHECKED_EVERY", 0.0)
+    monkeypatch.setattr(streaming_job.os, "access", access)
+    source, output = encode(tmp_path / "in.mp4", 12), tmp_path / "o/o.mp4"
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--input", str(source), "--output", str(output), "--streaming", *model])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == f"error: '{output}.unfinished' cannot be written any more\n"
+    assert 0 < count_frames(output) < 12
+
+
 def test_state_that_cannot_be_saved_is_reported(tmp_path, model, monkeypatch, capsys):
     """On a full disk torch.save raises a RuntimeError."""
 

@@ -132,6 +132,21 @@ def test_eval_only_agrees_with_the_end_of_training(
     assert len(_tables(said)) == 3 + 5
 
 
+@pytest.mark.slow
+def test_frames_outside_the_folder_have_to_be_allowed(toy: Toy, tmp_path: Path) -> None:
+    content = json.loads(toy.val.read_text())
+    for video in content["videos"]:
+        video["file_names"] = [str(toy.frames / name) for name in video["file_names"]]
+    other = toy._replace(val=tmp_path / "outside.json")
+    other.val.write_text(json.dumps(content))
+    done = run("--eval-only", *other.options(tmp_path / "a"))
+    assert done.returncode == 2
+    assert "is not in the folder of frames" in done.stderr.splitlines()[-1]
+    done = run("--eval-only", "--allow-outside", *other.options(tmp_path / "b"))
+    assert done.returncode == 0, done.stderr
+    assert len(_tables(done.stdout)) == 3 + 5
+
+
 def _tables(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 

@@ -195,3 +195,14 @@ def test_registration_in_one_call(toy: Any) -> None:
         assert resolve_datasets(["toy_registered"]) == ("toy_registered",)
     finally:
         DatasetCatalog.remove("toy_registered")
+
+
+def test_frames_outside_the_folder_have_to_be_allowed(toy: Any, tmp_path: Path) -> None:
+    content = json.loads(toy.val.read_text())
+    content["videos"][0]["file_names"] = [str(toy.frames / n) for n in content["videos"][0]["file_names"]]
+    (tmp_path / "outside.json").write_text(json.dumps(content))
+    for name, allow in (("toy_inside", False), ("toy_outside", True)):
+        register_ytvis_instances(name, {}, tmp_path / "outside.json", toy.frames, allow_outside=allow)
+    with pytest.raises(InputError, match="is not in the folder of frames"):
+        DatasetCatalog.get("toy_inside")
+    assert DatasetCatalog.get("toy_outside") == load_ytvis_json(toy.val, toy.frames)

@@ -223,6 +223,19 @@ def test_a_tiff_without_a_size(tmp_path: Path) -> None:
             read(path)
 
 
+def test_a_tiff_whose_data_are_fewer_than_its_pixels(tmp_path: Path) -> None:
+    """It would be a picture that is black where data are missing, in any amount of memory."""
+    Image.new("L", (8, 6), 200).save(path := tmp_path / "a.tif")
+    height = (257).to_bytes(2, "little") + bytes([4, 0, 1, 0, 0, 0])
+    data = path.read_bytes()
+    assert data.count(height) == 1
+    for more in (7, 10_000_000):
+        path.write_bytes(data.replace(height + b"\6\0\0\0", height + more.to_bytes(4, "little")))
+        for read in (frame_size, read_frame, lambda path: read_ids(path, (6, 8))):
+            with pytest.raises(InputError, match=r"a.tif' is incomplete: it has data for 48 pixels only"):
+                read(path)
+
+
 def test_a_small_picture_of_many_pixels_is_refused(tmp_path: Path) -> None:
     """Such pictures are as small as 34 bytes (WebP)."""
     for side, message in (

@@ -1,12 +1,14 @@
-"""Live streams, over HTTP from this process, and their errors."""
+"""Live streams, over HTTP and RTSP from this process, and their errors."""
 
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rtsp import serve_rtsp
 from videos import encode, frames
 
 from seqformer.errors import InputError
@@ -32,13 +34,48 @@ def test_frames_over_http(tmp_path, address):
         assert np.abs(frame.astype(int) - wanted).mean() < 3
 
 
-def test_a_stream_that_stops(tmp_path, address):
-    encode(tmp_path / "stops.ts", 60, noise=True)
+@pytest.mark.parametrize("name", ["stops.ts", "stops.mkv"])
+def test_an_http_stream_that_stalls(tmp_path, address, name):
+    encode(tmp_path / name, 60, noise=True)
     found = []
-    with LiveReader(f"{address}/stops.ts", timeout=2) as stream:
-        with pytest.raises(InputError, match="stops.ts' stopped: "):
+    with LiveReader(f"{address}/{name}", timeout=1) as stream:
+        start = time.monotonic()
+        with pytest.raises(InputError, match=f"{name}' stopped: no data for 1 seconds$"):
             found.extend(stream)
-        assert len(found) < 60
+        assert time.monotonic() - start < 5
+        assert 20 <= len(found) < 60
+
+
+@pytest.mark.parametrize(
+    ("then", "reason"), [("close", "its server ended it"), ("silence", "no data for 1 seconds")]
+)
+def test_a_live_rtsp_stream_that_stops(tmp_path, then, reason):
+    path = encode(tmp_path / "a.ts", 30)
+    found = []
+    with serve_rtsp(path, then=then) as address, LiveReader(address, timeout=1) as stream:
+        start = time.monotonic()
+        with pytest.raises(InputError, match=f"'{address}' stopped: {reason}$"):
+            found.extend(stream)
+        assert time.monotonic() - start < 2  # not two times the timeout
+        assert len(found) >= 25
+
+
+@pytest.mark.parametrize("then", ["close", "bye"])
+def test_a_recording_over_rtsp_ends(tmp_path, then):
+    path = encode(tmp_path / "a.ts", 30)
+    with serve_rtsp(path, then=then, seconds=3) as address, LiveReader(address) as stream:
+        assert len(list(stream)) >= 25
+    early = pytest.raises(InputError, match="stopped: its server ended it")
+    with serve_rtsp(path, then=then, seconds=6) as address, LiveReader(address) as stream, early:
+        list(stream)
+
+
+@pytest.mark.parametrize("request_", ["OPTIONS", "DESCRIBE", "SETUP", "PLAY"])
+def test_an_rtsp_server_that_does_not_answer(tmp_path, request_):
+    path = encode(tmp_path / "a.ts", 3)
+    refused = pytest.raises(InputError, match="stream' cannot be opened: no answer for 1 seconds")
+    with serve_rtsp(path, silent_at=request_) as address, refused:
+        LiveReader(address, timeout=1)
 
 
 def test_damaged_packets_are_skipped(tmp_path, address):

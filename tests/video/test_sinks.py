@@ -10,7 +10,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
 from videos import cut, encode, frames, join, packets_of, pictures, sound
 
 from seqformer.errors import InputError
@@ -183,22 +182,6 @@ def test_wrong_frame_size(tmp_path):
     ):
         writer.write(frames(1, 64, 64)[0])
     assert not list(tmp_path.iterdir())
-
-
-def test_folder_of_frames(tmp_path):
-    (tmp_path / "empty").mkdir()
-    for folder in (tmp_path / "new" / "a", tmp_path / "empty"):
-        write(FrameFolderWriter(folder), frames(3))
-        assert sorted(file.name for file in folder.iterdir()) == ["00000.jpg", "00001.jpg", "00002.jpg"]
-        found = np.asarray(Image.open(folder / "00002.jpg")).astype(int)
-        assert np.abs(found - frames(3)[2]).mean() < 2
-
-
-def test_folder_that_is_not_empty(tmp_path):
-    (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="is not empty"), FrameFolderWriter(tmp_path):
-        pytest.fail("entered")
-    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize("name", ["file/a.mp4", "file/a", 300 * "a" + ".mp4", 300 * "a"])

@@ -5,8 +5,10 @@ Names and defaults follow the published Detectron2-style SeqFormer configs, whos
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
+from detectron2.utils.file_io import PathManager
+from fvcore.common.config import BASE_KEY
 
 from seqformer.errors import InputError
 
@@ -23,6 +27,9 @@ _logger = logging.getLogger(__name__)
 
 _MOST_LEVELS = 100
 _MOST_ALIASES = 20  # each can multiply what a YAML file says
+_MOST_FILES = 100  # a file and its bases; a list of bases can multiply them
+_LONGEST = 10**6  # characters of a file
+_ADDRESSES = ("http://", "https://")
 
 
 def add_seqformer_config(cfg: CN) -> None:
@@ -225,8 +232,10 @@ def config_from_values(values: Mapping[str, Any], source: str, opts: Sequence[st
 def _build(merge: Callable[[CN], None], source: str, opts: Sequence[str]) -> CN:
     cfg = get_cfg()
     add_seqformer_config(cfg)
+    default = cfg.clone()
     try:
         merge(cfg)
+        _check_values(default, cfg)
     except (
         RecursionError,
         KeyError,
@@ -242,6 +251,7 @@ def _build(merge: Callable[[CN], None], source: str, opts: Sequence[str]) -> CN:
         raise InputError(f"options must be KEY VALUE pairs, but '{opts[-1]}' has no value")
     try:
         cfg.merge_from_list(list(opts))
+        _check_values(default, cfg)
     except (KeyError, ValueError, AssertionError, AttributeError) as error:
         raise InputError(f"options {' '.join(opts)}: {_one_line(error)}") from error
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
@@ -255,18 +265,63 @@ def _build(merge: Callable[[CN], None], source: str, opts: Sequence[str]) -> CN:
     return cfg
 
 
+def _check_values(default: CN, cfg: CN, prefix: str = "") -> None:
+    """Checks that no key has lost its value, which merging permits.
+
+    Raises:
+        ValueError: if one has.
+    """
+    for key, value in default.items():
+        if value is not None and cfg.get(key) is None:
+            raise ValueError(f"{prefix}{key} has no value (null)")
+        if isinstance(value, CN):
+            _check_values(value, cfg[key], f"{prefix}{key}.")
+
+
 def _merge_file(cfg: CN, path: Path) -> None:
-    """Merges a YAML file. Tags that would execute code are errors of the file."""
-    aliases = depth = 0
-    with path.open(encoding="utf-8") as file:
-        for event in yaml.parse(file, yaml.SafeLoader):
-            aliases += isinstance(event, yaml.AliasEvent)
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _MOST_LEVELS:  # parsing takes time in proportion to the square of the depth
-                raise ValueError(f"nested deeper than {_MOST_LEVELS} levels")
-    if aliases > _MOST_ALIASES:
-        raise ValueError(f"{aliases} aliases (*name), more than {_MOST_ALIASES}")
+    """Merges a YAML file and its bases. Tags that would execute code are errors of the file."""
+    _check_bases(str(path), (), itertools.count(1))
     cfg.merge_from_file(str(path), allow_unsafe=False)
+
+
+def _check_bases(name: str, chain: tuple[str, ...], numbers: Iterator[int]) -> None:
+    """Checks a YAML file and its bases before they are merged.
+
+    Args:
+        name: the file or address.
+        chain: the files that lead to it.
+        numbers: counts the files.
+
+    Raises:
+        ValueError: if one takes too much memory or time, or is its own base.
+    """
+    real = name if name.startswith(_ADDRESSES) else os.path.realpath(name)
+    if real in chain:
+        raise ValueError(f"'{name}' is its own _BASE_")
+    if next(numbers) > _MOST_FILES:
+        raise ValueError(f"more than {_MOST_FILES} files by _BASE_")
+    with PathManager.open(name, encoding="utf-8") as file:
+        text = file.read(_LONGEST + 1)
+    where = f"'{name}': " if chain else ""
+    if len(text) > _LONGEST:
+        raise ValueError(f"{where}longer than {_LONGEST} characters")
+    aliases = depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MOST_LEVELS:  # parsing takes time in proportion to the square of the depth
+            raise ValueError(f"{where}nested deeper than {_MOST_LEVELS} levels")
+    if aliases > _MOST_ALIASES:
+        raise ValueError(f"{where}{aliases} aliases (*name), more than {_MOST_ALIASES}")
+    values = yaml.safe_load(text)
+    bases = values.get(BASE_KEY, []) if isinstance(values, dict) else []
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise ValueError(f"{where}_BASE_ must be a file name or a list of them")
+        base = os.path.expanduser(base)
+        if not base.startswith(_ADDRESSES):
+            base = os.path.join(os.path.dirname(name), base)
+        _check_bases(base, (*chain, real), numbers)
 
 
 def _one_line(error: Exception) -> str:

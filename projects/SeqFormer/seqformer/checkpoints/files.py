@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seqformer.checkpoints.download import local_file
+from seqformer.checkpoints.pickles import check_pickles
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
 
@@ -95,6 +96,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> Any:
     if _trusted.get():
         return torch.load(path, map_location="cpu", weights_only=False)
+    check_pickles(path)
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -113,7 +115,7 @@ def _read_pickle(path: Path) -> Any:
 
 def _needs_code(path: Path, name: str) -> InputError:
     return InputError(
-        f"weights '{path}' contain {name}, which executes code when it is loaded; "
+        f"weights '{path}' contain {name:.200}, which executes code when it is loaded; "
         "if you trust the file, give --trust-checkpoint"
     )
 

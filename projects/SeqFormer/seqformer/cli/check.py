@@ -14,9 +14,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from seqformer.cli.program import program
+from seqformer.cli.program import add_outside_argument, program
 from seqformer.errors import one_line
 from seqformer.formats.check import check_dataset
+from seqformer.formats.ytvis import allow_outside
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -25,11 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("json", type=Path, help="annotations in YouTube-VIS format")
     parser.add_argument("frames", type=Path, help="folder that file names in the JSON are relative to")
     parser.add_argument("--decode", action="store_true", help="decode whole frames, to find truncated files")
+    add_outside_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     progress = partial(tqdm, desc="frames", unit="video", disable=None)
-    dataset, problems = check_dataset(args.json, args.frames, decode=args.decode, progress=progress)
+    with allow_outside(args.allow_outside):
+        dataset, problems = check_dataset(args.json, args.frames, decode=args.decode, progress=progress)
     for problem in problems:
         print(one_line(problem))
     content = (

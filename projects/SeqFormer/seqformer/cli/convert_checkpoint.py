@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seqformer.cli.program import add_trust_argument, program
+from seqformer.cli.program import add_overwrite_argument, add_trust_argument, check_new, program
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=40,
         help="classes of the SeqFormer checkpoint (default: %(default)s)",
     )
+    add_overwrite_argument(parser)
     add_trust_argument(parser)
 
 
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
         write_state,
     )
 
+    check_new(args.output, args.overwrite)
     with trust_checkpoints(args.trust_checkpoint):
         state = read_state(args.input)
     if args.layout == "seqformer":

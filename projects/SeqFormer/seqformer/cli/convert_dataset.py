@@ -39,7 +39,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seqformer.cli.program import program
+from seqformer.cli.program import add_overwrite_argument, check_new, program
 from seqformer.errors import InputError, name_flags
 from seqformer.formats.builder import read_frames
 from seqformer.formats.coco import read_coco_video
@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--frames", type=Path, required=True, metavar="FOLDER", help="folder of the frames"
         )
         command.add_argument("--output", type=Path, required=True, metavar="JSON", help="file to write")
+        add_overwrite_argument(command)
     for command in (davis, mots, cvat, coco, label_studio, labelme, yolo):
         command.add_argument(
             "--results", type=Path, metavar="JSON", help="also write the annotations as a results.json"
@@ -140,10 +141,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if not args.frames.is_dir():
         raise InputError(f"no folder '{args.frames}'")
+    results = getattr(args, "results", None)
+    for path in (args.output, results):
+        check_new(path, args.overwrite)
     dataset = _read(args)
     write_ytvis(args.output, dataset)
-    if getattr(args, "results", None) is not None:
-        write_results(args.results, _results(dataset))
+    if results is not None:
+        write_results(results, _results(dataset))
     counts = [f"{len(dataset.videos)} videos", f"{len(dataset.names)} categories"]
     if dataset.annotations is not None:
         counts.append(f"{len(dataset.annotations)} annotations")

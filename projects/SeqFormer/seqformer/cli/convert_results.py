@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from seqformer.cli.program import program
+from seqformer.cli.program import add_overwrite_argument, check_new, program
 from seqformer.errors import name_flags
 from seqformer.formats.coco import write_coco
 from seqformer.formats.cvat import write_cvat
@@ -72,6 +72,7 @@ def add_formats(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser
         )
         if name == "coco":
             command.add_argument("--output", type=Path, required=True, metavar="JSON", help="file to write")
+            add_overwrite_argument(command)
         else:
             command.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="a new folder")
     for name, text in (
@@ -95,6 +96,8 @@ def add_formats(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.format == "coco":
+        check_new(args.output, args.overwrite)
     with name_flags({"score_threshold": "--score-threshold"}):
         names, videos = read_labelled(
             args.dataset, getattr(args, "results", None), getattr(args, "score_threshold", 0.0)

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from seqformer.checkpoints import export_weights, trust_checkpoints
-from seqformer.cli.program import add_trust_argument, program
+from seqformer.cli.program import add_overwrite_argument, add_trust_argument, check_new, program
 from seqformer.config import load_config
 
 __all__ = ["add_arguments", "main", "run"]
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classes", nargs="+", required=True, metavar="NAME", help="class names, in the order of the model"
     )
     parser.add_argument("--average", action="store_true", help="export the moving average (SOLVER.EMA)")
+    add_overwrite_argument(parser)
     add_trust_argument(parser)
     parser.add_argument("--config-file", metavar="FILE", help="config to save in the file")
     parser.add_argument(
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    check_new(args.output, args.overwrite)
     cfg = load_config(args.config_file, args.opts) if args.config_file else None
     with trust_checkpoints(args.trust_checkpoint):
         export_weights(

@@ -25,8 +25,9 @@ import numpy as np
 
 from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.model import MODEL_FLAGS, add_model_arguments, load_model_config, say_notice
-from seqformer.cli.program import program
+from seqformer.cli.program import add_outside_argument, add_overwrite_argument, check_new, program
 from seqformer.errors import InputError, name_flags
+from seqformer.formats.ytvis import allow_outside
 from seqformer.inference import VideoPredictor, classes
 from seqformer.video import DatasetVideo, open_dataset_video
 from seqformer.visualization.comparison import write_side_by_side
@@ -144,7 +145,10 @@ def figure_path(args: argparse.Namespace) -> tuple[Path, str]:
         raise InputError(f"--dpi {args.dpi}: give {_DPI.start} to {_DPI.stop - 1}")
     if not _WIDTHS[0] <= args.width <= _WIDTHS[1]:
         raise InputError(f"--width {args.width}: give {_WIDTHS[0]:g} to {_WIDTHS[1]:g} inches")
-    return path if suffix else path.with_name(f"{path.name}.{kind}"), kind
+    path = path if suffix else path.with_name(f"{path.name}.{kind}")
+    if args.output is not None:
+        check_new(path, args.overwrite)
+    return path, kind
 
 
 def open_video(args: argparse.Namespace) -> DatasetVideo:
@@ -153,7 +157,10 @@ def open_video(args: argparse.Namespace) -> DatasetVideo:
     Raises:
         InputError: if it cannot be read or does not match the dataset.
     """
-    video = open_dataset_video(args.input, dataset=args.dataset, images=args.images, video_id=args.video_id)
+    with allow_outside(args.allow_outside):
+        video = open_dataset_video(
+            args.input, dataset=args.dataset, images=args.images, video_id=args.video_id
+        )
     if video.problem:
         print(f"warning: {video.problem}", file=sys.stderr)
     return video
@@ -227,6 +234,8 @@ def compare(args: argparse.Namespace) -> Path:
     path, kind = (args.output, "mp4") if is_video else figure_path(args)
     if is_video and args.format:
         raise InputError(f"--format {args.format} cannot be used with the video '{path}'")
+    if is_video:
+        check_new(path, args.overwrite)
     check_threshold(args.confidence_threshold)
     files = parse_results(args.results)
     video = open_video(args)
@@ -286,6 +295,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     video.add_argument(
         "--output", type=Path, metavar="FILE", help="file to write (default: output/FIGURE.FORMAT)"
     )
+    add_overwrite_argument(video)
+    add_outside_argument(video)
     video.add_argument(
         "--format", choices=FORMATS, help="format of the file (default: the suffix of --output, or png)"
     )

@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from seqformer.errors import exit_on_bad_input
+from seqformer.errors import InputError, exit_on_bad_input
 
-__all__ = ["Program", "add_trust_argument", "program"]
+__all__ = [
+    "Program",
+    "add_outside_argument",
+    "add_overwrite_argument",
+    "add_trust_argument",
+    "check_new",
+    "program",
+]
 
 
 class Program(Protocol):
@@ -25,6 +33,34 @@ def add_trust_argument(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let weights execute code when they are loaded, as pickles of other projects do",
     )
+
+
+def add_overwrite_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --overwrite, for :func:`check_new`."""
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+
+def add_outside_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds --allow-outside, the argument of :func:`seqformer.formats.ytvis.allow_outside`."""
+    parser.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="let the dataset name frames outside the folder of frames",
+    )
+
+
+def check_new(path: Path | None, overwrite: bool) -> None:
+    """Checks that an output does not replace a file without being told to.
+
+    Args:
+        path: the file; None if there is none.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        InputError: if the file exists and may not be replaced.
+    """
+    if path is not None and not overwrite and path.is_file():
+        raise InputError(f"'{path}' exists: choose another name, or give --overwrite to replace it")
 
 
 def program(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import time
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqformer.checkpoints import read_checkpoint
 from seqformer.cli.whole_video import Progress, WrittenVideo, check_existing, no_progress, results_path
 from seqformer.errors import InputError
 from seqformer.formats.files import replaced_when_complete
@@ -30,20 +32,23 @@ __all__ = ["StreamingJob"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAVED_EVERY = 30.0  # seconds
+_CHECKED_EVERY = 1.0
 _SHARE_OF_SAVING = 0.05  # limit, as a fraction of time; each save writes the whole results.json
 
 
 @dataclass
 class _Clock:
-    """Tells when to save again.
+    """Tells when to save again, and when to check that this will be possible.
 
     Attributes:
         last: time of the last save, seconds of ``time.monotonic``.
         took: duration of the last save, seconds.
+        checked: time of the last check.
     """
 
     last: float
     took: float = 0.0
+    checked: float = 0.0
 
     def due(self) -> bool:
         return time.monotonic() - self.last >= max(_SAVED_EVERY, self.took / _SHARE_OF_SAVING)
@@ -219,6 +224,9 @@ class StreamingJob:
 
         clock = _Clock(time.monotonic())
         for frame in frames:
+            if time.monotonic() - clock.checked >= _CHECKED_EVERY:
+                self._check_folders()
+                clock.checked = time.monotonic()
             try:
                 results = stream.push(frame)
             except InputError as error:
@@ -234,6 +242,16 @@ class StreamingJob:
                 raise KeyboardInterrupt
         if waiting:
             write(stream.finish())
+
+    def _check_folders(self) -> None:
+        """Checks that files can still be created; those that are open can be written even if not.
+
+        Raises:
+            InputError: if not.
+        """
+        for folder in (self._results_path.parent, self.unfinished):
+            if not os.access(folder, os.W_OK):
+                raise InputError(f"'{folder}' cannot be written any more")
 
     def _read(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields the frames up to a failure of the source, which is stored in ``_failure``."""
@@ -289,6 +307,6 @@ def restore(stream: StreamingPredictor, path: Path) -> None:
         InputError: if the file cannot be read or is not a state.
     """
     try:
-        stream.restore(torch.load(path, weights_only=True))
+        stream.restore(read_checkpoint(path))
     except Exception as error:  # damaged files raise nearly everything
         raise InputError(f"'{path}' cannot be read: start without `resume`") from error

@@ -33,7 +33,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from seqformer import model_zoo
 from seqformer.checkpoints import trust_checkpoints
 from seqformer.cli.finetune import finetune
-from seqformer.cli.program import add_trust_argument, program
+from seqformer.cli.program import add_outside_argument, add_trust_argument, program
 from seqformer.config import load_config
 from seqformer.data import resolve_datasets
 from seqformer.engine import (
@@ -46,6 +46,7 @@ from seqformer.engine import (
 from seqformer.errors import InputError, check_number, exit_on_bad_input, name_flags
 from seqformer.evaluation import YTVISEvaluator
 from seqformer.formats.files import locked
+from seqformer.formats.ytvis import allow_outside
 
 __all__ = ["add_arguments", "main", "run", "train_or_evaluate"]
 
@@ -114,6 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rendezvous address for multi-machine training (default: %(default)s)",
     )
     add_trust_argument(parser)
+    add_outside_argument(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides")
 
 
@@ -184,7 +186,12 @@ def train_or_evaluate(cfg: CfgNode, *, resume: bool = False, eval_only: bool = F
 
 def _process(args: argparse.Namespace) -> None:
     """Trains or evaluates in one process."""
-    with exit_on_bad_input(), setup(args) as cfg, trust_checkpoints(args.trust_checkpoint):
+    with (
+        exit_on_bad_input(),
+        trust_checkpoints(args.trust_checkpoint),
+        allow_outside(args.allow_outside),
+        setup(args) as cfg,
+    ):
         logger.info("Device: %s", cfg.MODEL.DEVICE)
         if cfg.MODEL.DEVICE == "cpu":
             keep_freed_memory()
@@ -238,7 +245,8 @@ def _finetune(args: argparse.Namespace) -> int | None:
     if args.resume or args.eval_only or args.num_gpus != 1 or started_by_torchrun():
         raise InputError("--finetune has one process, and no --resume, --eval-only or --num-gpus")
     try:
-        finetune(args)
+        with allow_outside(args.allow_outside):
+            finetune(args)
     except KeyboardInterrupt:
         config = Path(args.output, "config.yaml")
         more = f"; continue with `seqformer train --config-file {config} --resume`" * config.is_file()

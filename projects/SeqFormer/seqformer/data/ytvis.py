@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from seqformer.formats.ytvis import Annotation, read_ytvis
+from seqformer.formats.ytvis import allow_outside as outside_allowed
 
 __all__ = ["load_ytvis_json", "register_ytvis_instances"]
 
@@ -77,7 +78,12 @@ def _add_annotation(
 
 
 def register_ytvis_instances(
-    name: str, metadata: dict[str, Any], json_file: str | Path, image_root: str | Path
+    name: str,
+    metadata: dict[str, Any],
+    json_file: str | Path,
+    image_root: str | Path,
+    *,
+    allow_outside: bool = False,
 ) -> None:
     """Registers a dataset in YouTube-VIS format with Detectron2. It is read when first used.
 
@@ -86,8 +92,14 @@ def register_ytvis_instances(
         metadata: additional metadata; may be empty.
         json_file: the annotation file.
         image_root: the folder to which file names in the JSON are relative.
+        allow_outside: let the JSON name frames outside this folder.
     """
-    DatasetCatalog.register(name, lambda: load_ytvis_json(json_file, image_root, name))
+
+    def read() -> list[dict[str, Any]]:
+        with outside_allowed(allow_outside):
+            return load_ytvis_json(json_file, image_root, name)
+
+    DatasetCatalog.register(name, read)
     MetadataCatalog.get(name).set(
         json_file=str(json_file), image_root=str(image_root), evaluator_type="ytvis", **metadata
     )

@@ -13,7 +13,7 @@ from seqformer.errors import InputError
 from seqformer.formats.files import read_content
 from seqformer.formats.results import read_results
 from seqformer.formats.rle import frame_iou, mask_areas
-from seqformer.formats.ytvis import Video, parse_dataset
+from seqformer.formats.ytvis import Video, allow_outside, parse_dataset
 from seqformer.structures import RLE
 
 __all__ = ["EvalTracklet", "EvalTracklets", "read_tracklets"]
@@ -84,7 +84,8 @@ def read_tracklets(
             result.
     """
     gt, source = read_content(gt, "ground truth")
-    dataset = parse_dataset(gt, source)
+    with allow_outside():  # frames are not read
+        dataset = parse_dataset(gt, source)
     if dataset.annotations is None:
         raise InputError(f"{source}: no annotations to compare with")
     tracklets = EvalTracklets(dataset.videos, dataset.names)

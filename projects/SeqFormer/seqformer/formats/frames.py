@@ -232,6 +232,11 @@ def _check_kind(image: Image.Image, path: str | Path) -> None:
     if image.width * image.height > LARGEST_DECODED:
         size = f"{image.width}x{image.height}"
         raise InputError(f"'{path}' has {size} pixels: pictures of at most {LARGEST_DECODED} can be read")
+    if isinstance(image, TiffImageFile):
+        extents = [tile[1] for tile in image.tile if tile[1]]
+        areas = [(right - left) * (bottom - top) for left, top, right, bottom in extents]
+        if sum(areas) < image.width * image.height:  # Pillow would leave the rest black
+            raise InputError(f"'{path}' is incomplete: it has data for {sum(areas)} pixels only")
     if image.mode == "F":
         raise InputError(f"'{path}' has float levels, whose range is unknown: save it with 8 or 16 bits")
     count = getattr(image, "n_frames", 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +33,7 @@ __all__ = [
     "Annotation",
     "Dataset",
     "Video",
+    "allow_outside",
     "category_entries",
     "parse_categories",
     "parse_dataset",
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 _LISTED = 10  # missing frames named in one message
+_outside_allowed: ContextVar[bool] = ContextVar("outside_allowed", default=False)
 
 
 @dataclass
@@ -333,7 +338,7 @@ def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
             f"{where}: frames of {size} pixels are too large: at most {LARGEST_FRAME} can be used"
         )
     if not problems:
-        outside = [name for name in names if not _is_inside(name)]
+        outside = [name for name in names if not _is_usable(name)]
         if outside:
             problems.append(f"{where}: the file name {quoted(outside[0])} is not in the folder of frames")
     for problem in problems:
@@ -341,14 +346,33 @@ def _video(entry: dict[str, Any], source: str, report: Report) -> Video | None:
     return None if problems else Video(values["id"], names, values["height"], values["width"])
 
 
-def _is_inside(name: str) -> bool:
-    """Whether a frame's name is a possible file name that stays in the folder of frames."""
+@contextmanager
+def allow_outside(allow: bool = True) -> Iterator[None]:
+    """Lets datasets that are read inside the context name frames outside the folder of frames.
+
+    Args:
+        allow: False changes nothing.
+
+    Examples:
+        >>> with allow_outside():
+        ...     dataset = read_ytvis("own.json")
+    """
+    token = _outside_allowed.set(allow or _outside_allowed.get())
+    try:
+        yield
+    finally:
+        _outside_allowed.reset(token)
+
+
+def _is_usable(name: str) -> bool:
+    """Whether a frame's name is a possible file name that stays in the folder of frames, if it has to."""
     path = PurePosixPath(name)
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
         return False
-    return bool(path.name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+    inside = not path.is_absolute() and ".." not in path.parts
+    return bool(path.name) and "\0" not in name and (inside or _outside_allowed.get())
 
 
 def _missing_files(root: Path, names: list[str], listings: dict[Path, set[str]]) -> list[Path]:

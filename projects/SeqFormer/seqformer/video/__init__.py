@@ -2,11 +2,10 @@
 
 from seqformer.video.dataset_video import DatasetVideo, open_dataset_video
 from seqformer.video.display import FrameTime
+from seqformer.video.folders import FrameFolderWriter, GrowingFolderWriter
 from seqformer.video.live import LiveReader, is_address
 from seqformer.video.sinks import (
-    FrameFolderWriter,
     FrameWriter,
-    GrowingFolderWriter,
     GrowingVideoWriter,
     VideoWriter,
     open_writer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -23,7 +24,11 @@ __all__ = ["LiveReader", "is_address"]
 
 _CAMERA = re.compile(r"camera:(\d+)")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]+://.", re.IGNORECASE)
-_TIMEOUT = 20.0  # seconds
+_RTSP = re.compile(r"rtsps?://", re.IGNORECASE)
+_HLS = re.compile(r"\.m3u8(\?|$)", re.IGNORECASE)
+_TIMEOUT = 10.0  # seconds
+_HLS_TIMEOUT = 20.0  # which has pauses as long as its segments
+_MISSING = 1.0  # seconds at the end of a stream that may be missing
 
 _logger = logging.getLogger(__name__)
 
@@ -41,11 +46,11 @@ class LiveReader:
 
     Args:
         address: "camera:" and a number, or an address.
-        timeout: seconds without data after which reading fails.
+        timeout: seconds without data after which reading fails; by default 20 for HLS, 10 for others.
 
     Raises:
-        InputError: if the stream cannot be opened or has no frames; while reading, if it fails or the size of
-            frames changes.
+        InputError: if the stream cannot be opened or has no frames; while reading, if it fails, if its server
+            closes it before its declared end (a live RTSP stream has none), or the size of frames changes.
 
     Examples:
         >>> with LiveReader("camera:0") as camera:
@@ -53,8 +58,9 @@ class LiveReader:
         ...         print(frame.shape)
     """
 
-    def __init__(self, address: str, timeout: float = _TIMEOUT):
+    def __init__(self, address: str, timeout: float | None = None):
         self.address = address
+        self._timeout = timeout or (_HLS_TIMEOUT if _HLS.search(address) else _TIMEOUT)
         self.name = _name(address)
         self.paths: list[Path] = []
         self.length: int | None = None
@@ -62,7 +68,7 @@ class LiveReader:
         self.time = FrameTime(Fraction(0), Fraction(0))
         self._count = 0
         self._damaged = 0
-        self._container = _open(address, timeout)
+        self._container = _open(address, self._timeout)
         try:
             stream = shown_stream(self._container)
             if stream is None:
@@ -110,12 +116,17 @@ class LiveReader:
     def _decode(self, stream: VideoStream) -> Iterator[av.VideoFrame]:
         packets = self._container.demux(stream)
         while True:
+            asked = time.monotonic()
             try:
                 packet = next(packets)
             except (StopIteration, av.error.EOFError):
+                if self._ends_early():
+                    raise InputError(f"'{self.address}' stopped: its server ended it") from None
                 return
             except av.error.FFmpegError as error:
-                raise InputError(f"'{self.address}' stopped: {error.strerror}") from error
+                raise InputError(f"'{self.address}' stopped: {_reason(error, self._timeout)}") from error
+            # FFmpeg may answer the first timeout with the packet that it has, and wait again.
+            is_late = time.monotonic() - asked >= self._timeout
             try:
                 frames = packet.decode()
             except av.error.EOFError:
@@ -124,10 +135,20 @@ class LiveReader:
                 self._damaged += 1
             else:
                 yield from frames
+            if is_late:
+                raise InputError(f"'{self.address}' stopped: no data for {self._timeout:g} seconds")
+
+    def _ends_early(self) -> bool:
+        """Whether a stream has ended before its declared end. FFmpeg tells for protocols other than RTSP."""
+        if not _RTSP.match(self.address):
+            return False
+        length = self._container.duration
+        return length is None or float(sum(self.time)) < length / av.time_base - _MISSING
 
 
 def _open(address: str, timeout: float) -> InputContainer:
     camera = _CAMERA.fullmatch(address)
+    start = time.monotonic()
     options = {"rtsp_transport": "tcp"} if address.lower().startswith("rtsp") else {}
     try:
         if not camera:
@@ -136,8 +157,16 @@ def _open(address: str, timeout: float) -> InputContainer:
             return av.open(camera[1], format="avfoundation", options={"framerate": "30"})
         return av.open(f"/dev/video{camera[1]}", format="v4l2", timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = _reason(error, timeout)
+        if time.monotonic() - start >= timeout:  # FFmpeg gives various errors
+            reason = f"no answer for {timeout:g} seconds"
         raise InputError(f"'{address}' cannot be opened: {reason}") from error
+
+
+def _reason(error: Exception, timeout: float) -> object:
+    if isinstance(error, av.error.ExitError | av.error.TimeoutError):
+        return f"no data for {timeout:g} seconds"
+    return getattr(error, "strerror", None) or error
 
 
 def _name(address: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes frames to videos and pictures.
+"""Writes frames to videos, and chooses the writer of an output.
 
 Files appear under their names only when they are complete, except those of the growing writers, which are
 valid at any time.
@@ -11,7 +11,6 @@ import heapq
 import logging
 import math
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -25,18 +24,16 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
-from PIL import Image
 
 from seqformer.errors import InputError
 from seqformer.formats.files import locked
 from seqformer.video.display import FrameTime
+from seqformer.video.folders import FrameFolderWriter, GrowingFolderWriter, unwritable
 from seqformer.video.forks import Opened
 from seqformer.video.sources import FrameSource, Sound, origin_of
 
 __all__ = [
-    "FrameFolderWriter",
     "FrameWriter",
-    "GrowingFolderWriter",
     "GrowingVideoWriter",
     "VideoWriter",
     "open_writer",
@@ -129,7 +126,7 @@ class VideoWriter:
             )
         except (av.error.FFmpegError, OSError) as error:
             self._lock.close()
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         self._container.metadata.update(self._metadata)
         options = {"bf": "0", **self._encoder}
         self._stream = self._container.add_stream("h264", rate=self.fps, options=options)
@@ -178,7 +175,7 @@ class VideoWriter:
                 self._container.close()
                 self._finish(self._temporary)
         except (av.error.FFmpegError, OSError) as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
         finally:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
@@ -193,7 +190,7 @@ class VideoWriter:
                     packet.duration = self._durations.pop(packet.pts, 0)
                 self._container.mux(packet)
         except av.error.FFmpegError as error:
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def _finish(self, written: Path) -> None:
         """Moves the written file to its place, with the sound."""
@@ -260,7 +257,7 @@ class GrowingVideoWriter(VideoWriter):
                     os.truncate(self._growing, whole)
                     self._place()
             if kind is None:  # otherwise the first error is more useful
-                raise error if isinstance(error, InputError) else _unwritable(self.path, error) from error
+                raise error if isinstance(error, InputError) else unwritable(self.path, error) from error
         finally:
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
@@ -375,88 +372,6 @@ def _complete_fragments(path: Path) -> int:
         return whole
 
 
-class FrameFolderWriter:
-    """Writes frames as 00000.jpg, 00001.jpg, ... into a new or empty folder.
-
-    Args:
-        folder: the folder; it must be new or empty, so that results do not mix.
-
-    Raises:
-        InputError: on entering, if the folder cannot be created or is not empty; later, if the disk is full.
-    """
-
-    def __init__(self, folder: str | Path):
-        self.path = Path(folder)
-        self._frames = 0
-
-    def __enter__(self) -> FrameFolderWriter:
-        self._made = not os.path.exists(self.path)
-        # Inside the folder, not next to it: it may be a mount point or the only writable folder.
-        self._temporary = self.path / f".{os.getpid()}.part"
-        try:
-            if not self._made and any(self.path.iterdir()):
-                raise InputError(f"folder '{self.path}' is not empty: choose a new one, or empty it")
-            self._temporary.mkdir(parents=True)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        return self
-
-    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
-        """Adds an (H, W, 3) uint8 RGB frame. Pictures have no ``time``."""
-        try:
-            Image.fromarray(frame).save(self._temporary / f"{self._frames:05d}.jpg", quality=95)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        self._frames += 1
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                for picture in sorted(self._temporary.iterdir()):
-                    os.replace(picture, self.path / picture.name)
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            if self._made and kind is not None:
-                with suppress(OSError):
-                    self.path.rmdir()
-
-
-class GrowingFolderWriter(FrameFolderWriter):
-    """A FrameFolderWriter whose pictures appear one by one, and are kept if the program is killed.
-
-    Args:
-        folder: the folder, new or empty.
-        resumed: the folder may contain pictures of an interrupted run, which are overwritten.
-    """
-
-    def __init__(self, folder: str | Path, resumed: bool = False):
-        super().__init__(folder)
-        self._resumed = resumed
-
-    def __enter__(self) -> GrowingFolderWriter:
-        if not (self._resumed and self.path.is_dir()):
-            super().__enter__()
-            shutil.rmtree(self._temporary, ignore_errors=True)
-        return self
-
-    def write(self, frame: np.ndarray, time: FrameTime | None = None) -> None:
-        """Adds an (H, W, 3) uint8 RGB frame. Pictures have no ``time``."""
-        part = self.path / f".{self._frames:05d}.part"
-        try:
-            Image.fromarray(frame).save(part, format="JPEG", quality=95)
-            os.replace(part, self.path / f"{self._frames:05d}.jpg")
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink()
-            raise _unwritable(self.path, error) from error
-        self._frames += 1
-
-    def __exit__(self, *_: object) -> None:
-        """Does nothing: all pictures are already in place."""
-
-
 def open_writer(
     output: str | Path, source: FrameSource, *, growing: bool = False, resumed: bool = False
 ) -> FrameWriter:
@@ -495,7 +410,3 @@ def read_origin(path: str | Path) -> str | None:
     except (av.error.FFmpegError, OSError, ValueError):
         return None
     return comment.removeprefix(_ORIGIN_PREFIX) if comment.startswith(_ORIGIN_PREFIX) else None
-
-
-def _unwritable(path: Path, error: OSError | av.error.FFmpegError) -> InputError:
-    return InputError(f"'{path}' cannot be written: {error.strerror or error}; choose another folder")
