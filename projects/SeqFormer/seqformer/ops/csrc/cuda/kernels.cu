@@ -53,10 +53,10 @@ struct alignas(kVector * sizeof(T)) Vector {
 // One thread's part of a query and head.
 template <typename T, typename C>
 struct Lane {
-  int lanes, lane;      // size of the group, and index in it
-  int64_t query_head;   // (N, Q, M)
-  int64_t first;        // of the value's first cell, for this image, head and channels
-  int stride;           // from one cell to the next
+  int lanes, lane;     // size of the group, and index in it
+  int64_t query_head;  // (N, Q, M)
+  int64_t first;       // of the value's first cell, for this image, head and channels
+  int stride;          // from one cell to the next
 };
 
 template <typename T, typename C>
@@ -77,8 +77,14 @@ __device__ __forceinline__ Vector<T> load(const T* source) {
 
 template <typename T, typename C>
 __global__ void __launch_bounds__(kThreads) forward_vectors(
-    Problem p, const T* __restrict__ value, const int64_t* __restrict__ shapes, const int64_t* __restrict__ starts,
-    const C* __restrict__ locations, const C* __restrict__ weights, T* __restrict__ output, int64_t count) {
+    Problem p,
+    const T* __restrict__ value,
+    const int64_t* __restrict__ shapes,
+    const int64_t* __restrict__ starts,
+    const C* __restrict__ locations,
+    const C* __restrict__ weights,
+    T* __restrict__ output,
+    int64_t count) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (thread >= count) return;
   const auto self = lane_of<T, C>(p, thread);
@@ -123,9 +129,17 @@ __device__ __forceinline__ float sum_over(unsigned group, int lanes, float numbe
 // All gradients at once: every cell around a sample is read once.
 template <typename T, typename C>
 __global__ void __launch_bounds__(kThreads) backward_vectors(
-    Problem p, const T* __restrict__ grad_output, const T* __restrict__ value, const int64_t* __restrict__ shapes,
-    const int64_t* __restrict__ starts, const C* __restrict__ locations, const C* __restrict__ weights,
-    float* __restrict__ grad_value, C* __restrict__ grad_locations, C* __restrict__ grad_weights, int64_t count) {
+    Problem p,
+    const T* __restrict__ grad_output,
+    const T* __restrict__ value,
+    const int64_t* __restrict__ shapes,
+    const int64_t* __restrict__ starts,
+    const C* __restrict__ locations,
+    const C* __restrict__ weights,
+    float* __restrict__ grad_value,
+    C* __restrict__ grad_locations,
+    C* __restrict__ grad_weights,
+    int64_t count) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (thread >= count) return;  // count is a multiple of lanes, so a group stays or leaves together
   const auto self = lane_of<T, C>(p, thread);
@@ -183,13 +197,11 @@ bool by_vectors(const Call& call) {
       std::initializer_list<const void*>{call.value, call.output, call.grad_output, call.grad_value},
       [](const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; });
   return call.value_type != Type::kDouble && p.channels % kVector == 0 && lanes >= 1 && lanes <= 32 &&
-      (lanes & (lanes - 1)) == 0 && p.cells < (int64_t{1} << 31) && p.heads * p.channels < (int64_t{1} << 31) &&
-      p.images * p.queries * p.heads * lanes < kMostBlocks * kThreads && aligned;
+         (lanes & (lanes - 1)) == 0 && p.cells < (int64_t{1} << 31) && p.heads * p.channels < (int64_t{1} << 31) &&
+         p.images * p.queries * p.heads * lanes < kMostBlocks * kThreads && aligned;
 }
 
-int64_t blocks_for(int64_t count) {
-  return (count + kThreads - 1) / kThreads;
-}
+int64_t blocks_for(int64_t count) { return (count + kThreads - 1) / kThreads; }
 
 // Calls function(T(), C(), A()) with the types of value, of locations and of sums.
 template <typename Function>
@@ -226,7 +238,8 @@ void forward(const Call& call, cudaStream_t stream) {
         const int64_t count = p.images * p.queries * p.heads * p.channels / kVector;
         if (count == 0) return;
         forward_vectors<T, C><<<static_cast<unsigned>(blocks_for(count)), kThreads, 0, stream>>>(
-            p, element.value, element.shapes, element.starts, element.locations, element.weights, element.output, count);
+            p, element.value, element.shapes, element.starts, element.locations, element.weights, element.output,
+            count);
         C10_CUDA_KERNEL_LAUNCH_CHECK();
         return;
       }
