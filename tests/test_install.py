@@ -95,7 +95,7 @@ def test_every_requirement_is_pinned(repository):
     setup.read(repository / "setup.cfg")
     extras = [
         setup["options.extras_require"][name]
-        for name in ("demo", "timm", "gdrive", "hub", "page", "dev", "trackeval")
+        for name in ("demo", "timm", "gdrive", "hub", "page", "export", "dev", "trackeval")
     ]  # what `make` installs
     declared = "\n".join([setup["options"]["install_requires"], *extras])
     names = set(re.findall(r"^[a-z][\w.-]*", declared, re.MULTILINE))

@@ -9,7 +9,7 @@ import pytest
 
 from seqformer import __version__
 
-COMMANDS = ("predict", "train", "evaluate", "figure", "check", "convert", "models", "env")
+COMMANDS = ("predict", "train", "evaluate", "figure", "check", "convert", "export", "models", "env")
 CALL = "from seqformer.cli.main import main; main()"
 
 

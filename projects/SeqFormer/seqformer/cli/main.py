@@ -24,6 +24,7 @@ _COMMANDS = {
     "figure": "draw the paper's figures for a video, or compare results",
     "check": "list all problems of a dataset",
     "convert": "convert datasets, results and checkpoints",
+    "export": "export a model as ONNX or as PyTorch's exported program",
     "models": "list the trained models for --model",
     "env": "report installed and missing packages",
 }

@@ -119,7 +119,7 @@ class DecoderLayer(nn.Module):
 def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, groups: int) -> Tensor:
     """Self-attention of queries (N, Q, d) within each of ``groups`` equal groups."""
     shape = query.shape
-    query, value = (x.reshape(len(x) * groups, -1, x.shape[2]) for x in (query, value))
+    query, value = (x.reshape(x.shape[0] * groups, -1, x.shape[2]) for x in (query, value))
     return attention(query, query, value, need_weights=False)[0].reshape(shape)
 
 

@@ -145,6 +145,12 @@ class MSDeformAttn(nn.Module):
         value = value.view(n, -1, heads, d // heads)
         offsets = self.sampling_offsets(query).to(dtype).view(n, q, heads, num_levels, points, 2)
         logits = self.attention_weights(query).to(dtype).view(n, q, heads, num_levels, points)
+        return self.sample(value, reference, offsets, logits, levels)
+
+    def sample(
+        self, value: Tensor, reference: Tensor, offsets: Tensor, logits: Tensor, levels: Levels
+    ) -> Tensor:
+        """Samples projected values (N, S, M, D); see :func:`seqformer.ops.ms_deform_attn_fused`."""
         return ms_deform_attn_fused(
             value, levels.spatial_shapes, levels.start_index, reference, offsets, logits
         )

@@ -20,7 +20,7 @@ from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, reset_parameter
 from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_parameters
 from seqformer.modeling.position_encoding import sine_position_encoding
 
-__all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer"]
+__all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer", "padding_masks"]
 
 _SIZE_DIVISOR = 32  # pixels per cell of the coarsest backbone feature
 _WIDTH_DIVISOR = 32  # groups of GroupNorm; mask features have 1/32 of the width
@@ -134,14 +134,19 @@ class Transformer(nn.Module):
             dim=1,
         )
         x = torch.cat([feature.flatten(2).transpose(1, 2) for feature in features], dim=1)
+        padding_mask, valid_ratios = self.padding(masks)
+        memory = self.encoder(x, position, padding_mask, valid_ratios, levels)
+        return memory, padding_mask, valid_ratios, levels
+
+    @staticmethod
+    def padding(masks: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns padding mask (N, S) and valid ratios (N, L, 2) from the levels' masks (N, h, w)."""
         padding_mask = torch.cat([mask.flatten(1) for mask in masks], dim=1)
         ratios = [
             torch.stack(((~mask[:, 0, :]).float().mean(1), (~mask[:, :, 0]).float().mean(1)), dim=-1)
             for mask in masks
         ]
-        valid_ratios = torch.stack(ratios, dim=1)
-        memory = self.encoder(x, position, padding_mask, valid_ratios, levels)
-        return memory, padding_mask, valid_ratios, levels
+        return padding_mask, torch.stack(ratios, dim=1)
 
     def decode(
         self, query_embed: Tensor, frames: EncodedFrames, num_frames: int, groups: int = 1
@@ -150,7 +155,7 @@ class Transformer(nn.Module):
 
         The queries form ``groups`` equal groups, which do not attend to each other.
         """
-        num_videos = len(frames) // num_frames
+        num_videos = frames.memory.shape[0] // num_frames
         position, content = query_embed.unsqueeze(0).expand(num_videos, -1, -1).chunk(2, dim=-1)
         reference = self.reference_points(position).sigmoid()
         return self.decoder(
@@ -236,9 +241,20 @@ class QueryNetwork(nn.Module):
         for level, projection in enumerate(self.input_proj):
             source = raw[min(level, len(raw) - 1)] if level <= len(raw) else features[-1]
             features.append(projection(source))
-        padded = _padding(sizes, *images.shape[-2:]).unsqueeze(1).float()
-        masks = [F.interpolate(padded, size=f.shape[-2:], mode="nearest")[:, 0].bool() for f in features]
-        return features, masks
+        shapes = [(f.shape[-2], f.shape[-1]) for f in features]
+        return features, padding_masks(sizes, images.shape[-2], images.shape[-1], shapes)
+
+
+def padding_masks(sizes: Tensor, height: int, width: int, shapes: list[tuple[int, int]]) -> list[Tensor]:
+    """Returns the padding masks of levels, (N, h, w) bool each, true where padded.
+
+    Args:
+        sizes: (N, 2), unpadded width and height in pixels.
+        height, width: padded size in pixels.
+        shapes: height and width of each level in cells.
+    """
+    padded = _padding(sizes, height, width).unsqueeze(1).float()
+    return [F.interpolate(padded, size=shape, mode="nearest")[:, 0].bool() for shape in shapes]
 
 
 def _padding(sizes: Tensor, height: int, width: int) -> Tensor:
@@ -308,10 +324,21 @@ class SeqFormerNetwork(nn.Module):
         padded = torch.zeros(len(images), 3, height, width, dtype=dtype, device=images[0].device)
         for frame, image in zip(padded, images, strict=True):
             frame[:, : image.shape[1], : image.shape[2]] = image
-        batch = (padded.to(self.device) - self.pixel_mean) / self.pixel_std
         sizes = torch.tensor([image.shape[:0:-1] for image in images], device=self.device)
-        if any(image.shape[1:] != (height, width) for image in images):
-            batch = batch.masked_fill_(_padding(sizes, height, width).unsqueeze(1), 0.0)
+        is_padded = any(image.shape[1:] != (height, width) for image in images)
+        return self.encode_padded(padded.to(self.device), sizes, is_padded=is_padded)
+
+    def encode_padded(self, frames: Tensor, sizes: Tensor, *, is_padded: bool = True) -> EncodedFrames:
+        """Normalises and encodes frames that are padded.
+
+        Args:
+            frames: (N, 3, H, W), values 0 to 255.
+            sizes: (N, 2), unpadded width and height in pixels.
+            is_padded: whether any frame is smaller than H x W.
+        """
+        batch = (frames - self.pixel_mean) / self.pixel_std
+        if is_padded:
+            batch = batch.masked_fill_(_padding(sizes, *frames.shape[-2:]).unsqueeze(1), 0.0)
         features, masks = self.detr.features(batch, sizes)
         memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
         mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
