@@ -14,9 +14,8 @@ from typing import IO
 __all__ = ["check_pickles"]
 
 _LONGEST_NAME = 1000  # characters
-_LEGACY_PICKLES = (
-    5  # in a file of PyTorch before 1.6: three headers, the checkpoint, the keys of its storages
-)
+# In a file of PyTorch before 1.6: three headers, the checkpoint, the keys of its storages.
+_LEGACY_PICKLES = 5
 
 _MARK = pickletools.markobject
 _NAME, _VALUE = object(), object()  # what can be on the stack: names of functions and classes, and the rest

@@ -33,9 +33,8 @@ __all__ = [
 ]
 
 UNREADABLE = (Exception,)  # Pillow raises nearly everything for damaged files, and MemoryError for large ones
-LARGEST_DECODED = (
-    2**27
-)  # pixels, such as 16384x8192; a file of 34 bytes can ask for more memory than there is
+# Pixels, such as 16384x8192. A file of 34 bytes can ask for more memory than there is.
+LARGEST_DECODED = 2**27
 _ORIENTATION = 0x0112  # EXIF; values from 5 to 8 swap width and height
 _MOST_LEVELS = 16
 _ROWS = 1024
