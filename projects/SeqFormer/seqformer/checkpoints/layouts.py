@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from torch import Tensor
 
+from seqformer.dependencies import import_timm
 from seqformer.errors import InputError
 
 __all__ = ["Layout", "convert_efficientnet_lite0", "convert_seqformer", "to_published"]
@@ -161,7 +162,7 @@ def convert_efficientnet_lite0(state: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         InputError: if the tensors are not those of EfficientNet-Lite0 in that order.
     """
-    import timm
+    timm = import_timm()
 
     expected = timm.create_model("tf_efficientnet_lite0").state_dict()
     expected = {name: tensor for name, tensor in expected.items() if not name.endswith("num_batches_tracked")}

@@ -84,8 +84,17 @@ def output_masks(
     if original:
         return F.interpolate(logits, size=output_size, mode="bilinear", align_corners=False) > 0
     logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
-    logits = logits[..., : image_size[0], : image_size[1]]
-    return F.interpolate(logits, size=output_size, mode="nearest") > 0
+    masks = logits[..., : image_size[0], : image_size[1]] > 0
+    rows, columns = (_nearest(*sizes, logits.device) for sizes in zip(image_size, output_size, strict=True))
+    # The memory of the result is column by column, the order of RLE.
+    masks = masks.index_select(2, rows).transpose(2, 3).contiguous()
+    return masks.index_select(2, columns).transpose(2, 3)
+
+
+def _nearest(size: int, output_size: int, device: torch.device) -> Tensor:
+    """Returns the indices (output_size,) at which ``F.interpolate`` samples with mode "nearest"."""
+    places = torch.arange(size, dtype=torch.float32, device=device)
+    return F.interpolate(places[None, None], size=output_size, mode="nearest")[0, 0].long()
 
 
 def encode_outputs(

@@ -14,6 +14,7 @@ from detectron2.modeling.backbone.swin import SwinTransformer
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from seqformer.dependencies import import_timm
 from seqformer.errors import InputError
 
 __all__ = ["FEATURES", "SwinBackbone", "TimmBackbone", "build_swin_backbone", "build_timm_backbone"]
@@ -140,7 +141,7 @@ class TimmBackbone(Backbone):
     ):
         super().__init__()
         try:
-            import timm
+            timm = import_timm()
         except ImportError as error:
             raise InputError("timm backbones need the package timm: pip install timm") from error
         if not timm.is_model(name):

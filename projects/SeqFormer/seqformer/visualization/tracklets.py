@@ -31,7 +31,7 @@ def draw_frame(
     masks = mask_codec.decode([instance.mask for instance in instances])
     return draw_instances(
         frame,
-        masks.transpose(2, 0, 1),
+        masks.view(bool).transpose(2, 0, 1),
         [instance.instance_id for instance in instances],
         [class_names[instance.label] for instance in instances],
         [instance.score for instance in instances],

@@ -48,6 +48,11 @@ class Box(NamedTuple):
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(width, 0) * max(height, 0)
 
+    @property
+    def region(self) -> tuple[slice, slice]:
+        """The index of its pixels in an array (H, W)."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
 
 def draw_instances(
     frame: np.ndarray,
@@ -89,18 +94,18 @@ def draw_instances(
     ranks = [math.inf if score is None else score for score in scores]
     worst_first = sorted(range(len(masks)), key=ranks.__getitem__)
     short_side = min(frame.shape[:2])
-    draw_masks(
+    bounds = draw_masks(
         drawn, masks, instance_ids, worst_first, opacity=opacity, thickness=max(1, round(short_side / 360))
     )
     font_size = max(11, round(short_side / 44))
     placed: list[Box] = []
     for i in reversed(worst_first):
-        bounds = mask_bounds(masks[i])
-        if bounds is not None:
+        box = bounds[i]
+        if box is not None:
             score = "" if scores[i] is None else f" {scores[i]:.2f}"
             text = f"{labels[i]}{score} #{instance_ids[i]}"
             picture = _label(text, instance_color(instance_ids[i]), font_size)
-            placed.append(place_label(picture.shape[:2], bounds, placed, frame.shape[:2]))
+            placed.append(place_label(picture.shape[:2], box, placed, frame.shape[:2]))
             _paste(drawn, picture, placed[-1])
     return drawn
 
@@ -113,7 +118,7 @@ def draw_masks(
     *,
     opacity: float = 0.45,
     thickness: int = 1,
-) -> None:
+) -> list[Box | None]:
     """Tints and outlines instances, in place.
 
     Args:
@@ -123,16 +128,22 @@ def draw_masks(
         worst_first: indices in drawing order; the last is on top.
         opacity: opacity of the tint, in [0, 1].
         thickness: thickness of the outlines, pixels.
+
+    Returns:
+        the N tight boxes of the masks; None for empty ones.
     """
     colors = np.array([instance_color(i) for i in instance_ids], dtype=np.uint8)
-    visible = visible_parts(masks, worst_first)
+    bounds = [mask_bounds(mask) for mask in masks]
+    visible = visible_parts(masks, worst_first, bounds)
     covered = visible >= 0
     tint = colors[visible[covered]].astype(np.float32)
     frame[covered] = np.rint((1 - opacity) * frame[covered] + opacity * tint).astype(np.uint8)
     for i in worst_first:
-        part = (visible == i).astype(np.uint8)
-        contours, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(frame, contours, -1, colors[i].tolist(), thickness, cv2.LINE_AA)
+        if (box := bounds[i]) is not None:
+            part = (visible[box.region] == i).view(np.uint8)
+            contours, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=box[:2])
+            cv2.drawContours(frame, contours, -1, colors[i].tolist(), thickness, cv2.LINE_AA)
+    return bounds
 
 
 @lru_cache(maxsize=4096)
@@ -169,17 +180,30 @@ def _gamma(linear: float) -> float:
     return 12.92 * linear if linear <= 0.0031308 else 1.055 * linear ** (1 / 2.4) - 0.055
 
 
-def visible_parts(masks: np.ndarray, worst_first: Sequence[int]) -> np.ndarray:
-    """Returns the index (H, W) of the topmost instance at each pixel; -1 where there is none."""
+def visible_parts(
+    masks: np.ndarray, worst_first: Sequence[int], bounds: Sequence[Box | None] | None = None
+) -> np.ndarray:
+    """Returns the index (H, W) of the topmost instance at each pixel; -1 where there is none.
+
+    Args:
+        masks: (N, H, W) bool.
+        worst_first: indices in order; the last is on top.
+        bounds: the boxes of the masks, if already known.
+    """
     visible = np.full(masks.shape[1:], -1, dtype=np.int32)
     for i in worst_first:
-        visible[masks[i]] = i
+        if (box := bounds[i] if bounds else mask_bounds(masks[i])) is not None:
+            visible[box.region][masks[i][box.region]] = i
     return visible
 
 
 def mask_bounds(mask: np.ndarray) -> Box | None:
     """Returns the tight box of a mask (H, W); None if it is empty."""
-    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    mask = mask.astype(np.uint8, copy=False)
+    if mask.flags.f_contiguous:  # as decoded; OpenCV would copy it
+        top, left, height, width = cv2.boundingRect(mask.T)
+    else:
+        left, top, width, height = cv2.boundingRect(mask)
     return Box(left, top, left + width, top + height) if width else None
 
 
