@@ -92,6 +92,9 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.SET_COST_GIOU = 2.0
 
     # Inference.
+    # "fp32", "bf16" (processors with AVX512_BF16 or AMX, GPUs), "fp16" (GPUs) or "int8" (processors): how the
+    # network computes, in prediction and with --eval-only. Training does not use it; see SOLVER.AMP.
+    seqformer.PRECISION = "fp32"
     seqformer.MERGE_ON_CPU = True  # keep the masks of clips in main memory instead of on the GPU
     seqformer.MULTI_CLS_ON = True  # every class above the threshold is a result, not only the best one
     seqformer.APPLY_CLS_THRES = 0.05  # lowest class probability of a result

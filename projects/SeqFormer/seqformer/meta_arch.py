@@ -16,6 +16,7 @@ from seqformer.inference.video import VideoInference
 from seqformer.modeling.criterion import Criterion
 from seqformer.modeling.matcher import HungarianMatcher, Predictions, Targets
 from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
+from seqformer.modeling.precision import check_precision, reduce_precision
 from seqformer.tracking import MotionOptions
 
 __all__ = ["SeqFormer"]
@@ -66,6 +67,9 @@ _MOTION_KEYS = {
 }
 
 
+_PRECISION_KEY = {"precision": "MODEL.SeqFormer.PRECISION"}
+
+
 def _values(config: CfgNode, keys: dict[str, str]) -> dict[str, Any]:
     return {argument: config[key] for argument, key in keys.items()}
 
@@ -78,6 +82,7 @@ class SeqFormer(nn.Module):
         network: the network. Its parameters keep their published names under ``detr``.
         criterion: matching and losses.
         options: how a video is cut into clips, and which queries become results.
+        precision: how :meth:`reduce_precision` makes the network compute.
         deep_supervision: compute losses on every decoder layer instead of only the last.
     """
 
@@ -88,9 +93,11 @@ class SeqFormer(nn.Module):
         *,
         criterion: Criterion,
         options: InferenceOptions,
+        precision: str = "fp32",
         deep_supervision: bool = True,
     ):
         super().__init__()
+        self.precision = precision
         self.detr = network
         self.criterion = criterion
         self.options = options
@@ -104,6 +111,8 @@ class SeqFormer(nn.Module):
                 f"MODEL.SeqFormer.MASK_STRIDE and MATCH_STRIDE must be {_MASK_STRIDE}, the masks' stride"
             )
         keys = _TRANSFORMER_KEYS | _QUERY_KEYS | _INFERENCE_KEYS | _MOTION_KEYS
+        with name_flags(_PRECISION_KEY):
+            check_precision(c.PRECISION)
         with name_flags({argument: f"MODEL.SeqFormer.{key}" for argument, key in keys.items()}):
             motion = MotionOptions(**_values(c, _MOTION_KEYS))
             options = InferenceOptions(**_values(c, _INFERENCE_KEYS), motion=motion)
@@ -123,6 +132,7 @@ class SeqFormer(nn.Module):
             "network": SeqFormerNetwork(queries, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, **padding),
             "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA),
             "options": options,
+            "precision": c.PRECISION,
             "deep_supervision": c.DEEP_SUPERVISION,
         }
 
@@ -134,6 +144,17 @@ class SeqFormer(nn.Module):
     def network(self) -> SeqFormerNetwork:
         """The network. It is stored as ``detr``, its name in checkpoints."""
         return self.detr
+
+    def reduce_precision(self) -> None:
+        """Makes the network compute in its precision, in place, when it has its final weights.
+
+        It can then neither be trained nor saved; see :func:`seqformer.modeling.reduce_precision`.
+
+        Raises:
+            InputError: if the device cannot compute in this precision.
+        """
+        with name_flags(_PRECISION_KEY):
+            reduce_precision(self.network, self.precision)
 
     def encode(self, images: list[Tensor]) -> EncodedFrames:
         """Normalises, pads and encodes frames, each (3, h, w) with values 0 to 255."""

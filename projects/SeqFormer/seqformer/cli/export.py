@@ -43,6 +43,8 @@ def run(args: argparse.Namespace) -> None:
     args.opts = [*args.opts, "MODEL.DEVICE", "cpu"]
     with name_flags({"formats": "--format", **MODEL_FLAGS}), trust_checkpoints(args.trust_checkpoint):
         cfg = load_model_config(args)
+        if cfg.MODEL.SeqFormer.PRECISION != "fp32":
+            raise InputError("an export is in fp32: add --opts MODEL.SeqFormer.PRECISION fp32")
         predictor = VideoPredictor(cfg)
         options = predictor.model.options
         if options.original:

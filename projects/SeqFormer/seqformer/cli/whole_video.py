@@ -16,6 +16,7 @@ from seqformer.formats.results import write_results
 from seqformer.inference import ClipTracer, VideoPredictor
 from seqformer.page import read_page_origin, write_page
 from seqformer.video import (
+    Ahead,
     FrameSource,
     FrameTime,
     FrameWriter,
@@ -27,6 +28,8 @@ from seqformer.video import (
 from seqformer.visualization import draw_tracklets
 
 __all__ = ["Progress", "WrittenVideo", "check_existing", "no_progress", "results_path", "track_video"]
+
+_AHEAD = 8  # frames that are read or drawn ahead
 
 Progress = Callable[[Iterable[np.ndarray], int | None, str], Iterable[np.ndarray]]
 """Yields frames while it shows progress: called with the frames, their number and what is being done."""
@@ -139,14 +142,17 @@ def track_video(
             predictor = make_predictor()
             with ExitStack() as stack:
                 tracer = stack.enter_context(ClipTracer(predictor.network)) if page is not None else None
-                result = predictor(progress(source, source.length, "tracking"), observer=tracer)
+                tracked = stack.enter_context(Ahead(progress(source, source.length, "tracking"), _AHEAD))
+                result = predictor(tracked, observer=tracer)
             problem = source.problem  # read before the next pass resets it
             tracklets = result.best_tracklets(threshold)
             frames = progress(islice(source, result.length), result.length, "drawing")
             times: list[FrameTime] = []
-            for frame in draw_tracklets(frames, tracklets, class_names):
-                times.append(source.time)
-                writer.write(frame, source.time)
+            drawn = ((frame, source.time) for frame in draw_tracklets(frames, tracklets, class_names))
+            with Ahead(drawn, _AHEAD) as ready:
+                for frame, time in ready:
+                    times.append(time)
+                    writer.write(frame, time)
     except InputError as error:
         if result is None:
             raise

@@ -385,7 +385,9 @@ def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:
     rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     average = rest.get("trainer", {}).get("average")
     if not cfg.SOLVER.EMA.ENABLED or average is None:
+        model.reduce_precision()
         return model
     averaged = AveragedModel(model)
     averaged.load_state_dict(average)
+    averaged.module.reduce_precision()
     return averaged.module

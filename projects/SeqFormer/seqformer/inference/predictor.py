@@ -57,6 +57,7 @@ class VideoPredictor:
             raise InputError("no weights: set MODEL.WEIGHTS")
         self.model = build_model(cfg).eval()
         SeqFormerCheckpointer(self.model, strict=True).load(cfg.MODEL.WEIGHTS)
+        self.model.reduce_precision()
         self.cfg = cfg
         self.class_names, self._category_ids = classes(cfg)
         self._notice = ""  # logged once, before the first video
@@ -110,8 +111,9 @@ class VideoPredictor:
             half: save float16, half the size; results may change slightly.
 
         Raises:
-            InputError: if the file cannot be written.
+            InputError: if the file cannot be written, or MODEL.SeqFormer.PRECISION is not "fp32".
         """
+        self._check_savable()
         metadata = model_metadata(
             self.class_names, self.cfg, category_ids=self._category_ids, license=license
         )
@@ -139,13 +141,23 @@ class VideoPredictor:
             the address for :meth:`from_pretrained`, ``hf://OWNER/REPO``.
 
         Raises:
-            InputError: if huggingface_hub is missing, or the upload fails.
+            InputError: if huggingface_hub is missing, the upload fails, or MODEL.SeqFormer.PRECISION is not
+                "fp32".
         """
+
+        self._check_savable()
 
         def write(path: Path) -> None:
             self.save(path, license=license, half=half)
 
         return push_model(repo_id, write, self.class_names, license=license, private=private, token=token)
+
+    def _check_savable(self) -> None:
+        if self.model.precision != "fp32":
+            raise InputError(
+                f"the weights have been reduced to {self.model.precision}: save a model with "
+                "MODEL.SeqFormer.PRECISION fp32"
+            )
 
     @property
     def network(self) -> SeqFormerNetwork:

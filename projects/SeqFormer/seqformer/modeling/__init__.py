@@ -4,8 +4,10 @@ from seqformer.modeling.backbone import SwinBackbone, TimmBackbone
 from seqformer.modeling.criterion import Criterion
 from seqformer.modeling.matcher import HungarianMatcher, Matches, Predictions, Targets
 from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
+from seqformer.modeling.precision import PRECISIONS, reduce_precision
 
 __all__ = [
+    "PRECISIONS",
     "Criterion",
     "EncodedFrames",
     "HungarianMatcher",
@@ -17,4 +19,5 @@ __all__ = [
     "Targets",
     "TimmBackbone",
     "Transformer",
+    "reduce_precision",
 ]

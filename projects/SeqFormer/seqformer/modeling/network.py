@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -157,7 +158,9 @@ class Transformer(nn.Module):
         """
         num_videos = frames.memory.shape[0] // num_frames
         position, content = query_embed.unsqueeze(0).expand(num_videos, -1, -1).chunk(2, dim=-1)
-        reference = self.reference_points(position).sigmoid()
+        with torch.autocast(position.device.type, enabled=False):
+            # Half precision is too coarse for points.
+            reference = self.reference_points(position).sigmoid()
         return self.decoder(
             content,
             position,
@@ -300,6 +303,7 @@ class SeqFormerNetwork(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
         self.detr = query_network
         dim = query_network.transformer.level_embed.shape[1]
+        self.autocast_dtype: torch.dtype | None = None  # of encode and decode; see precision.py
         self.mask_head = MaskFeatures(dim)
         self.controller = MLP(dim, dim, dynamic_parameters(self.mask_head.out_dim), 3)
         reset_parameters(self.controller, nn.init.xavier_uniform_)
@@ -339,9 +343,10 @@ class SeqFormerNetwork(nn.Module):
         batch = (frames - self.pixel_mean) / self.pixel_std
         if is_padded:
             batch = batch.masked_fill_(_padding(sizes, *frames.shape[-2:]).unsqueeze(1), 0.0)
-        features, masks = self.detr.features(batch, sizes)
-        memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
-        mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
+        with self._autocast():
+            features, masks = self.detr.features(batch, sizes)
+            memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
+            mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
         return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
 
     def decode(self, frames: EncodedFrames, num_frames: int) -> list[DecoderOutput]:
@@ -352,7 +357,13 @@ class SeqFormerNetwork(nn.Module):
         embed, groups = self.detr.query_embed.weight, 1
         if self.training and self.detr.query_groups > 1:
             embed, groups = torch.cat((embed, self.detr.training_query_embed.weight)), self.detr.query_groups
-        return self.detr.transformer.decode(embed, frames, num_frames, groups)
+        with self._autocast():
+            return self.detr.transformer.decode(embed, frames, num_frames, groups)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype)
 
     def classify(self, layer: int, output: DecoderOutput) -> Tensor:
         """Returns the class logits (B, Q, K) of one decoder layer."""

@@ -1,5 +1,6 @@
 """Reads frames from videos, pictures and cameras, and writes them to videos and pictures."""
 
+from seqformer.video.ahead import Ahead
 from seqformer.video.dataset_video import DatasetVideo, open_dataset_video
 from seqformer.video.display import FrameTime
 from seqformer.video.folders import FrameFolderWriter, GrowingFolderWriter
@@ -21,6 +22,7 @@ from seqformer.video.sources import (
 )
 
 __all__ = [
+    "Ahead",
     "DatasetVideo",
     "FrameFolderWriter",
     "FrameSource",

@@ -40,7 +40,8 @@ __all__ = [
     "read_origin",
 ]
 
-_X264_OPTIONS = {"crf": "20", "preset": "medium"}
+# As similar to the frames as crf 20 of the preset "medium", in 40 % of its processor time and 125 % of its size.
+_X264_OPTIONS = {"crf": "18", "preset": "veryfast"}
 _FINEST = 10_000  # at least this many ticks per second
 _MOST_TICKS = 1_000_000
 _ORIGIN_KEY, _ORIGIN_PREFIX = "comment", "SeqFormer, origin "
