@@ -51,6 +51,20 @@ def test_a_video_that_changes_size(tmp_path, model, capsys) -> None:
     assert not list((tmp_path / "b").iterdir()), "without --streaming nothing is final before the end"
 
 
+@pytest.mark.parametrize(("precision", "reason"), [("fp16", "fp16 needs a GPU"), ("fp8", "must be one of")])
+def test_a_precision_that_cannot_be_used(tmp_path, model, capsys, precision, reason) -> None:
+    arguments = [
+        "--input",
+        str(encode(tmp_path / "in.mp4", 4)),
+        "--output",
+        str(tmp_path / "out/o.mp4"),
+        *model,
+    ]
+    error = error_of(capsys, [*arguments, "--opts", "MODEL.SeqFormer.PRECISION", precision])
+    assert f"MODEL.SeqFormer.PRECISION {reason}" in error
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_stream_that_stalls(tmp_path, model, address, monkeypatch, capsys) -> None:
     encode(tmp_path / "stops.ts", 40, noise=True)
     monkeypatch.setattr(live, "_TIMEOUT", 1)

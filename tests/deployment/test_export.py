@@ -163,6 +163,11 @@ def test_the_original_protocol_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "RESULT_PROTOCOL" in error and not (tmp_path / "out").exists()
 
 
+def test_reduced_precision_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused([str(tmp_path / "out"), "--opts", "MODEL.SeqFormer.PRECISION", "int8"], capsys)
+    assert "PRECISION fp32" in error and not (tmp_path / "out").exists()
+
+
 def test_missing_packages_are_named(
     model: SeqFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

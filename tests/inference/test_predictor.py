@@ -139,3 +139,34 @@ def test_weights_are_needed(cfg: CfgNode) -> None:
     cfg.MODEL.WEIGHTS = ""
     with pytest.raises(InputError, match="no weights"):
         VideoPredictor(cfg)
+
+
+def with_precision(cfg: CfgNode, precision: str) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.MODEL.SeqFormer.PRECISION = precision
+    return cfg
+
+
+def test_precision_reduces_the_loaded_weights(cfg: CfgNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    exact = VideoPredictor(cfg)
+    reduced = VideoPredictor(with_precision(cfg, "bf16"))
+    state = reduced.model.state_dict()
+    assert state.keys() == exact.model.state_dict().keys()
+    for name, value in exact.model.state_dict().items():
+        assert torch.equal(value.to(state[name].dtype), state[name])
+    assert torch.bfloat16 in {value.dtype for value in state.values()}
+    frames = make_frames(6)
+    scores, others = ([t.score for t in predictor(frames).tracklets] for predictor in (exact, reduced))
+    assert max(others) == pytest.approx(max(scores), abs=0.02) and others != scores
+    streamed = reduced.stream()
+    results = [result for frame in frames for result in streamed.push(frame)] + streamed.finish()
+    assert len(results) == 6 and any(result.instances for result in results)
+
+
+def test_reduced_weights_are_not_saved(cfg: CfgNode, tmp_path: Path) -> None:
+    predictor = VideoPredictor(with_precision(cfg, "int8"))
+    for save in (predictor.save, predictor.push_to_hub):
+        with pytest.raises(InputError, match="PRECISION fp32"):
+            save(tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())

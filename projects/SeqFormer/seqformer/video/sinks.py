@@ -40,7 +40,7 @@ __all__ = [
     "read_origin",
 ]
 
-# As similar to the frames as crf 20 of the preset "medium", in 40 % of its processor time and 125 % of its size.
+# As similar to the frames as crf 20 of the preset "medium": 40 % of its processor time, 125 % of its size.
 _X264_OPTIONS = {"crf": "18", "preset": "veryfast"}
 _FINEST = 10_000  # at least this many ticks per second
 _MOST_TICKS = 1_000_000
