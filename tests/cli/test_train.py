@@ -133,6 +133,22 @@ def test_eval_only_agrees_with_the_end_of_training(
 
 
 @pytest.mark.slow
+def test_eval_only_in_reduced_precision(finished: tuple[Path, int, str], toy: Toy, tmp_path: Path) -> None:
+    output, _, _ = finished
+    options = [*toy.options(tmp_path), "MODEL.WEIGHTS", str(output / "model_final.pth")]
+    done = run("--eval-only", *options, "MODEL.SeqFormer.PRECISION", "int8")
+    assert done.returncode == 0, done.stderr
+    exact, reduced = (
+        json.loads(next(folder.glob("inference/*/results.json")).read_text()) for folder in (output, tmp_path)
+    )
+    assert {result["video_id"] for result in reduced} == {1, 2}
+    assert [result["score"] for result in reduced] != [result["score"] for result in exact]
+    refused = run("--eval-only", *options, "MODEL.SeqFormer.PRECISION", "fp16")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("error: MODEL.SeqFormer.PRECISION fp16 needs a GPU")
+
+
+@pytest.mark.slow
 def test_frames_outside_the_folder_have_to_be_allowed(toy: Toy, tmp_path: Path) -> None:
     content = json.loads(toy.val.read_text())
     for video in content["videos"]:

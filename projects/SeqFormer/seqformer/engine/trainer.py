@@ -373,6 +373,8 @@ class Trainer(DefaultTrainer):
 def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:
     """Returns the model with the weights to evaluate; with SOLVER.EMA.ENABLED, their moving average.
 
+    It computes in MODEL.SeqFormer.PRECISION.
+
     Args:
         cfg: the config.
         resume: load the last checkpoint in OUTPUT_DIR, if there is one, instead of MODEL.WEIGHTS.
@@ -384,10 +386,9 @@ def load_evaluated_model(cfg: CfgNode, *, resume: bool = False) -> nn.Module:
     checkpointer = SeqFormerCheckpointer(model, cfg.OUTPUT_DIR, strict=True)
     rest = checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     average = rest.get("trainer", {}).get("average")
-    if not cfg.SOLVER.EMA.ENABLED or average is None:
-        model.reduce_precision()
-        return model
-    averaged = AveragedModel(model)
-    averaged.load_state_dict(average)
-    averaged.module.reduce_precision()
-    return averaged.module
+    if cfg.SOLVER.EMA.ENABLED and average is not None:
+        averaged = AveragedModel(model)
+        averaged.load_state_dict(average)
+        model = averaged.module
+    model.reduce_precision()
+    return model
