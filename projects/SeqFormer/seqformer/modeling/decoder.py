@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid, run_layer
+from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid, linear, run_layer
 
 __all__ = ["Decoder", "DecoderLayer", "DecoderOutput"]
 
@@ -75,6 +75,7 @@ class DecoderLayer(nn.Module):
         padding_mask: Tensor,
         levels: Levels,
         groups: int = 1,
+        values: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Refines instance queries and box queries.
 
@@ -86,6 +87,7 @@ class DecoderLayer(nn.Module):
             memory: (B*T, S, d).
             padding_mask: (B*T, S) bool.
             groups: number of equal groups of the Q queries; groups do not attend to each other.
+            values: (B*T, S, d), ``memory`` projected by ``cross_attn``, if it is known.
 
         Returns:
             instance queries (B, Q, d), box queries (B, T, Q, d) and temporal weights (B, T, Q).
@@ -101,26 +103,38 @@ class DecoderLayer(nn.Module):
         box = self.norm2_box(box + self.dropout2_box(attended.view_as(box)))
 
         query = (box + position).expand(b, t, q, -1).flatten(0, 1)
-        sampled = self.cross_attn(query, reference.flatten(0, 1), memory, padding_mask, levels)
+        sampled = self.cross_attn(
+            query, reference.flatten(0, 1), memory, padding_mask, levels, projected=values
+        )
         sampled = sampled.view(b, t, q, -1)
 
-        box = self.norm1_box(box + self.dropout1_box(self.cross_attn.output_proj_box(sampled)))
-        hidden = self.dropout3_box(F.relu(self.linear1_box(box)))
-        box = self.norm3_box(box + self.dropout4_box(self.linear2_box(hidden)))
+        box = self.norm1_box(box + self.dropout1_box(linear(self.cross_attn.output_proj_box, sampled)))
+        hidden = self.dropout3_box(linear(self.linear1_box, box, relu=True))
+        box = self.norm3_box(box + self.dropout4_box(linear(self.linear2_box, hidden)))
 
         weights = self.time_attention_weights(box).softmax(1)  # B, T, Q, 1
-        joined = (weights * self.cross_attn.output_proj(sampled)).sum(1)
+        joined = (weights * linear(self.cross_attn.output_proj, sampled)).sum(1)
         instance = self.norm1(instance + self.dropout1(joined))
-        hidden = self.dropout3(F.relu(self.linear1(instance)))
-        instance = self.norm3(instance + self.dropout4(self.linear2(hidden)))
+        hidden = self.dropout3(linear(self.linear1, instance, relu=True))
+        instance = self.norm3(instance + self.dropout4(linear(self.linear2, hidden)))
         return instance, box, weights.squeeze(-1)
 
 
 def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, groups: int) -> Tensor:
-    """Self-attention of queries (N, Q, d) within each of ``groups`` equal groups."""
-    shape = query.shape
-    query, value = (x.reshape(x.shape[0] * groups, -1, x.shape[2]) for x in (query, value))
-    return attention(query, query, value, need_weights=False)[0].reshape(shape)
+    """Self-attention of queries (N, Q, d) within each of ``groups`` equal groups.
+
+    PyTorch's module computes the same, but from copies with another order of dimensions.
+    """
+    n, q, d = query.shape
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    parts = (
+        *F.linear(query, weight[: 2 * d], bias[: 2 * d]).chunk(2, -1),
+        F.linear(value, weight[2 * d :], bias[2 * d :]),
+    )
+    heads = (x.reshape(n * groups, q // groups, attention.num_heads, -1).transpose(1, 2) for x in parts)
+    dropout = attention.dropout if attention.training else 0.0
+    attended = F.scaled_dot_product_attention(*heads, dropout_p=dropout)
+    return linear(attention.out_proj, attended.transpose(1, 2).reshape(n, q, d))
 
 
 class Decoder(nn.Module):
