@@ -16,6 +16,7 @@ from seqformer.errors import InputError, check_number
 from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
 from seqformer.modeling.encoder import Encoder, EncoderLayer
+from seqformer.modeling.folding import FoldedCopy
 from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, reset_parameters
 from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_parameters
 from seqformer.modeling.position_encoding import sine_position_encoding
@@ -214,6 +215,7 @@ class QueryNetwork(nn.Module):
             c = channels[-1] if level == len(FEATURES) else dim
             convolutions.append(nn.Conv2d(c, dim, 3, stride=2, padding=1))
         self.input_proj = nn.ModuleList(nn.Sequential(c, nn.GroupNorm(32, dim)) for c in convolutions)
+        self._folded = FoldedCopy()
         # Released checkpoints call it backbone.0.backbone.
         self.backbone = nn.ModuleList([nn.ModuleDict({"backbone": backbone})])
 
@@ -225,6 +227,11 @@ class QueryNetwork(nn.Module):
             reset_parameters(box_head.layers[-1], nn.init.zeros_)
         nn.init.constant_(box_heads[0].layers[-1].get_parameter("bias")[2:], -2.0)
 
+    def train(self, mode: bool = True) -> QueryNetwork:
+        """Sets the mode, as in PyTorch."""
+        self._folded.clear()
+        return super().train(mode)
+
     def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the projected features and padding masks of all levels.
 
@@ -235,7 +242,13 @@ class QueryNetwork(nn.Module):
         Returns:
             (N, d, h, w) and (N, h, w) bool, true where padded, for each level.
         """
-        outputs = self.backbone.get_submodule("0.backbone")(images)
+        backbone = self.backbone.get_submodule("0.backbone")
+        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            folded = self._folded.of(backbone)
+            if folded is not backbone and images.device.type == "cpu":
+                images = images.contiguous(memory_format=torch.channels_last)
+            backbone = folded
+        outputs = backbone(images)
         raw = [outputs[name] for name in FEATURES]
         features: list[Tensor] = []
         for level, projection in enumerate(self.input_proj):
