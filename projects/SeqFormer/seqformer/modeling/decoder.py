@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -153,6 +154,11 @@ class Decoder(nn.Module):
         self.recompute = recompute
         self.bbox_embed: nn.ModuleList
 
+    def values(self, memory: Tensor, padding_mask: Tensor) -> tuple[Tensor, ...]:
+        """Returns what each layer samples from, (N, S, d), from memory (N, S, d) and its padding (N, S)."""
+        attentions = (layer.get_submodule("cross_attn") for layer in self.layers)
+        return tuple(attention.project(memory, padding_mask) for attention in attentions)
+
     @staticmethod
     def refine(delta: Tensor, reference: Tensor) -> Tensor:
         """Returns boxes (..., 4) cxcywh from a box head's output and references (..., 2 or 4), normalised."""
@@ -172,6 +178,7 @@ class Decoder(nn.Module):
         levels: Levels,
         num_frames: int,
         groups: int = 1,
+        values: Sequence[Tensor] = (),
     ) -> list[DecoderOutput]:
         """Decodes B videos of T frames.
 
@@ -184,6 +191,7 @@ class Decoder(nn.Module):
             valid_ratios: (B*T, L, 2), xy.
             num_frames: T.
             groups: number of equal groups of the Q queries; groups do not attend to each other.
+            values: ``self.values(memory, padding_mask)`` if they are known.
 
         Returns:
             one output per layer.
@@ -192,7 +200,8 @@ class Decoder(nn.Module):
         reference = reference.unsqueeze(1).expand(-1, num_frames, -1, -1)
         ratios = valid_ratios.unflatten(0, (-1, num_frames)).unsqueeze(2)
         outputs = []
-        for layer, box_head in zip(self.layers, self.bbox_embed, strict=True):
+        projected = values or [None] * len(self.layers)
+        for layer, box_head, value in zip(self.layers, self.bbox_embed, projected, strict=True):
             scale = ratios if reference.shape[-1] == 2 else torch.cat((ratios, ratios), dim=-1)
             instance, box, weights = run_layer(
                 layer,
@@ -204,6 +213,7 @@ class Decoder(nn.Module):
                 padding_mask,
                 levels,
                 groups,
+                value,
                 recompute=self.recompute,
             )
             boxes = self.refine(box_head(box), reference)

@@ -38,6 +38,7 @@ class EncodedFrames:
         sizes: (N, 2), unpadded width and height in pixels.
         mask_features: (N, d/32, H/8, W/8).
         levels: sizes of the L levels, which have S cells in total.
+        values: (N, S, d) for each decoder layer, what it samples from; empty if not computed yet.
     """
 
     memory: Tensor
@@ -46,6 +47,7 @@ class EncodedFrames:
     sizes: Tensor
     mask_features: Tensor
     levels: Levels
+    values: tuple[Tensor, ...] = ()
 
     _PER_FRAME = ("memory", "padding_mask", "valid_ratios", "sizes", "mask_features")
 
@@ -53,17 +55,19 @@ class EncodedFrames:
         return len(self.memory)
 
     def __getitem__(self, frames: slice) -> EncodedFrames:
-        return replace(self, **{name: getattr(self, name)[frames] for name in self._PER_FRAME})
+        parts = {name: getattr(self, name)[frames] for name in self._PER_FRAME}
+        return replace(self, **parts, values=tuple(values[frames] for values in self.values))
 
     @classmethod
     def cat(cls, parts: list[EncodedFrames]) -> EncodedFrames:
-        """Concatenates frames of equal size."""
+        """Concatenates frames of equal size, which all have values or all do not."""
         if len(parts) == 1:
             return parts[0]
         joined: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in cls._PER_FRAME
         }
-        return replace(parts[0], **joined)
+        values = zip(*(part.values for part in parts), strict=True)
+        return replace(parts[0], **joined, values=tuple(torch.cat(layer) for layer in values))
 
 
 class Transformer(nn.Module):
@@ -169,6 +173,7 @@ class Transformer(nn.Module):
             frames.levels,
             num_frames,
             groups,
+            frames.values,
         )
 
 
@@ -366,6 +371,13 @@ class SeqFormerNetwork(nn.Module):
         if self.training and self.detr.query_groups > 1:
             embed, groups = torch.cat((embed, self.detr.training_query_embed.weight)), self.detr.query_groups
         return self.detr.transformer.decode(embed, frames, num_frames, groups)
+
+    def with_values(self, frames: EncodedFrames) -> EncodedFrames:
+        """Adds the values of all decoder layers. They do not depend on the clip that is decoded."""
+        if frames.values:
+            return frames
+        values = self.detr.transformer.decoder.values(frames.memory, frames.padding_mask)
+        return replace(frames, values=values)
 
     def classify(self, layer: int, output: DecoderOutput) -> Tensor:
         """Returns the class logits (B, Q, K) of one decoder layer."""
