@@ -128,13 +128,14 @@ def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, grou
     """
     n, q, d = query.shape
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    parts = (
-        *F.linear(query, weight[: 2 * d], bias[: 2 * d]).chunk(2, -1),
-        F.linear(value, weight[2 * d :], bias[2 * d :]),
+    query, key = F.linear(query, weight[: 2 * d], bias[: 2 * d]).chunk(2, dim=-1)
+    value = F.linear(value, weight[2 * d :], bias[2 * d :])
+    query, key, value = (
+        x.reshape(n * groups, q // groups, attention.num_heads, -1).transpose(1, 2)
+        for x in (query, key, value)
     )
-    heads = (x.reshape(n * groups, q // groups, attention.num_heads, -1).transpose(1, 2) for x in parts)
     dropout = attention.dropout if attention.training else 0.0
-    attended = F.scaled_dot_product_attention(*heads, dropout_p=dropout)
+    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     return linear(attention.out_proj, attended.transpose(1, 2).reshape(n, q, d))
 
 
@@ -156,7 +157,7 @@ class Decoder(nn.Module):
 
     def values(self, memory: Tensor, padding_mask: Tensor) -> tuple[Tensor, ...]:
         """Returns what each layer samples from, (N, S, d), from memory (N, S, d) and its padding (N, S)."""
-        attentions = (layer.get_submodule("cross_attn") for layer in self.layers)
+        attentions = [module for module in self.layers.modules() if isinstance(module, MSDeformAttn)]
         return tuple(attention.project(memory, padding_mask) for attention in attentions)
 
     @staticmethod
@@ -200,7 +201,7 @@ class Decoder(nn.Module):
         reference = reference.unsqueeze(1).expand(-1, num_frames, -1, -1)
         ratios = valid_ratios.unflatten(0, (-1, num_frames)).unsqueeze(2)
         outputs = []
-        projected = values or [None] * len(self.layers)
+        projected: Sequence[Tensor | None] = values or [None] * len(self.layers)
         for layer, box_head, value in zip(self.layers, self.bbox_embed, projected, strict=True):
             scale = ratios if reference.shape[-1] == 2 else torch.cat((ratios, ratios), dim=-1)
             instance, box, weights = run_layer(

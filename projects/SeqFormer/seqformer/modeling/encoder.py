@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import Levels, MSDeformAttn, linear, on_plain_cpu, run_layer
+from seqformer.modeling.layers import Levels, MSDeformAttn, linear, run_layer
 
 __all__ = ["Encoder", "EncoderLayer"]
-
-_BLOCK = 1024  # cells, so few that their hidden features stay in a core's cache
 
 
 class EncoderLayer(nn.Module):
@@ -33,16 +31,6 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         """(N, S, d) -> (N, S, d)."""
         sampled = self.self_attn(x + position, reference, x, padding_mask, levels)
-        if not on_plain_cpu(x):
-            return self._after_sampling(x, sampled)
-        output = torch.empty_like(x)
-        for frame in zip(x, sampled, output, strict=True):
-            for *inputs, block in zip(*(tensor.split(_BLOCK) for tensor in frame), strict=True):
-                block.copy_(self._after_sampling(*inputs))
-        return output
-
-    def _after_sampling(self, x: Tensor, sampled: Tensor) -> Tensor:
-        """Does the rest of the layer, which does not mix cells."""
         x = self.norm1(x + self.dropout1(linear(self.self_attn.output_proj, sampled)))
         hidden = self.dropout2(linear(self.linear1, x, relu=True))
         return self.norm2(x + self.dropout3(linear(self.linear2, hidden)))

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 __all__ = ["FoldedCopy", "fold_batch_norms"]
 
-_TRIED = (1, 3, 128, 128)  # shape of the images that show which norm follows which convolution
-
 
 class FoldedCopy:
     """Keeps a folded copy of a module, and makes another one when the module's tensors have changed.
@@ -24,26 +22,22 @@ class FoldedCopy:
     """
 
     def __init__(self) -> None:
-        self.clear()
+        self._copy: nn.Module | None = None
+        self._tensors: list[Tensor] = []
+        self._state: list[Any] = []
 
     def __reduce__(self) -> tuple[type[FoldedCopy], tuple[()]]:
         return FoldedCopy, ()
 
-    def of(self, module: nn.Module) -> nn.Module:
-        """Returns the copy of a module; the module itself if it has nothing to fold."""
+    def of(self, module: nn.Module, images: Tensor) -> nn.Module:
+        """Returns the copy of a module for such images; the module itself if it has nothing to fold."""
         tensors = [*module.parameters(), *module.buffers()]
         state = [(t.device, t.dtype, _version(t)) for t in tensors]
         same = [id(t) for t in tensors] == [id(t) for t in self._tensors] and state == self._state
         if self._copy is None or not same:
-            self._copy = fold_batch_norms(module)
+            self._copy = fold_batch_norms(module, images)
             self._tensors, self._state = tensors, state
         return self._copy
-
-    def clear(self) -> None:
-        """Forgets the copy."""
-        self._copy: nn.Module | None = None
-        self._tensors: list[Tensor] = []
-        self._state: list[Any] = []
 
 
 def _version(tensor: Tensor) -> int:
@@ -51,19 +45,23 @@ def _version(tensor: Tensor) -> int:
 
 
 @torch.no_grad()
-def fold_batch_norms(module: nn.Module) -> nn.Module:
+def fold_batch_norms(module: nn.Module, images: Tensor) -> nn.Module:
     """Returns a copy that shares the module's tensors, in which convolutions do the frozen batch norms' work.
 
     A norm is folded if it is Detectron2's ``norm`` of a convolution. It is also folded if it is registered
     right after a convolution and its input is that convolution's output. Folded weights are in channels-last
     memory on CPUs. There, PyTorch otherwise changes the order of every convolution's input and output.
 
+    Args:
+        module: a backbone in eval mode.
+        images: its input, the first of which shows which norm follows which convolution.
+
     Returns:
         the copy; the module itself if there is nothing to fold.
     """
     if not any(isinstance(child, FrozenBatchNorm2d) for child in module.modules()):
         return module
-    followed = _followed(module)
+    followed = _followed(module, images[:1])
     shared = {id(t): t for t in (*module.parameters(), *module.buffers())}
     folded = copy.deepcopy(module, shared)
     for name, parent in list(folded.named_modules()):
@@ -80,7 +78,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     return folded
 
 
-def _followed(module: nn.Module) -> set[tuple[str, str]]:
+def _followed(module: nn.Module, images: Tensor) -> set[tuple[str, str]]:
     """Returns the names of convolutions and norms of which the second gets the output of the first."""
     pairs = {
         norm: (convolution, f"{name}.{before}", f"{name}.{after}")
@@ -89,23 +87,22 @@ def _followed(module: nn.Module) -> set[tuple[str, str]]:
         if isinstance(convolution, nn.Conv2d) and isinstance(norm, FrozenBatchNorm2d)
     }
     outputs: dict[nn.Module, Tensor] = {}
-    found = set()
+    found: set[tuple[str, str]] = set()
 
     def keep(convolution: nn.Module, _: Any, output: Tensor) -> None:
         outputs[convolution] = output
 
     def compare(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        convolution, *names = pairs[norm]
+        convolution, before, after = pairs[norm]
         if outputs.get(convolution) is inputs[0]:
-            found.add(tuple(names))
+            found.add((before, after))
 
     hooks = []
     for norm, (convolution, *_) in pairs.items():
         hooks += [convolution.register_forward_hook(keep), norm.register_forward_pre_hook(compare)]
     try:
         if pairs:
-            weight = next(module.parameters())
-            module(torch.zeros(_TRIED, dtype=weight.dtype, device=weight.device))
+            module(images)
     finally:
         for hook in hooks:
             hook.remove()

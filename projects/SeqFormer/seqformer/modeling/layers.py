@@ -28,7 +28,7 @@ __all__ = [
 def on_plain_cpu(x: Tensor) -> bool:
     """Whether ``x`` is float32 on a CPU, and operations on it are neither recorded, traced nor autocast.
 
-    Only then are oneDNN's own operators and blocks that stay in the cache worth their while.
+    Only then are oneDNN's own operators usable.
     """
     return (
         x.device.type == "cpu"

@@ -234,7 +234,7 @@ class QueryNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> QueryNetwork:
         """Sets the mode, as in PyTorch."""
-        self._folded.clear()
+        self._folded = FoldedCopy()
         return super().train(mode)
 
     def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -249,7 +249,7 @@ class QueryNetwork(nn.Module):
         """
         backbone = self.backbone.get_submodule("0.backbone")
         if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
-            folded = self._folded.of(backbone)
+            folded = self._folded.of(backbone, images)
             if folded is not backbone and images.device.type == "cpu":
                 images = images.contiguous(memory_format=torch.channels_last)
             backbone = folded
