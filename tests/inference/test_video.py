@@ -98,6 +98,50 @@ def test_results_do_not_depend_on_batches_of_frames(device: torch.device, slack:
         torch.testing.assert_close(logits, results[0][0], rtol=1e-3 * slack, atol=1e-4 * slack)
 
 
+@pytest.mark.parametrize(("stride", "shared"), [(1, True), (2, True), (3, False)])
+def test_overlapping_clips_share_values(monkeypatch, stride: int, shared: bool) -> None:
+    """They are projected once per frame, and the results are those without sharing."""
+    model = tiny_model(CLIP_MATCHING=True, CLIP_LENGTH=3, CLIP_STRIDE=stride)
+    images = list(torch.rand(8, 3, 40, 56) * 255)
+    decoder = model.network.detr.transformer.decoder
+    projected = []
+    values = decoder.values
+    decoder.values = lambda memory, padding: (projected.append(len(memory)), values(memory, padding))[1]
+    results = []
+    for limit in (1e9, 0):
+        monkeypatch.setattr(video, "_KEPT_VALUES", limit)
+        inference, clips = VideoInference(model.network, model.options), []
+        inference._observer = clips.append
+        results.append([f.mask_logits for f in inference.run(images)])
+        assert all(bool(clip.frames.values) == (shared and limit > 0) for clip in clips)
+    assert sum(projected) == (8 if shared else 0)
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_video_that_outgrows_one_clip_shares_values_from_then_on(monkeypatch) -> None:
+    model = tiny_model(AUTO_MEMORY_GB=1.0, CLIP_LENGTH=3)
+    monkeypatch.setattr(video, "fits_one_clip", lambda length, cost, budget: length <= 4)
+    clips = []
+    inference = VideoInference(model.network, model.options, length=4, observer=clips.append)
+    for image in torch.rand(7, 3, 32, 32) * 255:
+        list(inference.push([image]))
+    list(inference.finish())
+    assert len(clips) == 5 and all(clip.frames.values for clip in clips)
+
+
+def test_a_clip_without_probable_candidates() -> None:
+    """Matching by motion drops them, so their masks are not computed."""
+    options = {"CLIP_MATCHING": True, "CLIP_LENGTH": 3, "MOTION_WEIGHT": 0.5}
+    model = tiny_model(**options, MOTION_LEAST_PROBABILITY=0.999)
+    drawn = []
+    masks = model.network.masks
+    model.network.masks = lambda *args: (drawn.append(len(args[1])), masks(*args))[1]
+    inference = VideoInference(model.network, model.options)
+    finals = list(inference.run(list(torch.rand(5, 3, 32, 32) * 255)))
+    assert sum(final.mask_logits.shape[1] for final in finals) == 5
+    assert set(drawn) == {0} and not any(final.ids for final in finals)
+
+
 def test_a_video_without_frames() -> None:
     model = tiny_model()
     inference = VideoInference(model.network, model.options)

@@ -156,3 +156,19 @@ def test_references_have_no_gradient(recompute: bool) -> None:
     gradients = [head.layers[0].weight.grad for head in decoder.bbox_embed]
     assert gradients[0] is None and gradients[1] is None and gradients[2].abs().sum() > 0
     assert decoder.layers[0].linear1_box.weight.grad.abs().sum() > 0, "box queries must have a gradient"
+
+
+@torch.no_grad()
+def test_values_may_be_computed_before_for_frames_of_several_clips() -> None:
+    decoder, inputs = make_decoder(), make_inputs()
+    expected = decode(decoder, inputs)
+    first, second = (
+        decoder.values(inputs["memory"][frames], inputs["padding_mask"][frames])
+        for frames in (slice(0, 2), slice(2, None))
+    )
+    values = [torch.cat(layer) for layer in zip(first, second, strict=True)]
+    outputs = decode(
+        decoder, {**inputs, "memory": torch.full_like(inputs["memory"], torch.nan)}, values=values
+    )
+    for output, plain in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(vars(output), vars(plain))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, inverse_sigmoid, run_layer
+from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, inverse_sigmoid, linear, run_layer
 
 SHAPES = [(3, 4), (2, 2)]
 N, Q, D, HEADS, POINTS = 2, 3, 8, 2, 2
@@ -151,3 +151,48 @@ def test_a_recomputed_layer_has_the_same_gradients() -> None:
     with torch.no_grad():
         run_layer(layer, x, recompute=True)
     assert len(calls) == 4, "must run only once without gradients"
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(5,), (2, 7, 5), (0, 5)])
+def test_linear_layers_are_equal_with_and_without_gradients(
+    shape: tuple[int, ...], dtype: torch.dtype, relu: bool
+) -> None:
+    layer = nn.Linear(5, 3, dtype=dtype)
+    x = torch.randn(shape, dtype=dtype)
+    expected = x @ layer.weight.T + layer.bias
+    expected = expected.clamp(min=0) if relu else expected
+    with_gradients = linear(layer, x, relu=relu)
+    torch.testing.assert_close(with_gradients, expected)
+    assert with_gradients.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(linear(layer, x, relu=relu), expected)
+        if x.dim() > 1:  # not contiguous
+            torch.testing.assert_close(
+                linear(layer, x.transpose(0, -2), relu=relu), expected.transpose(0, -2)
+            )
+
+
+@torch.no_grad()
+def test_linear_layers_obey_autocast_and_other_classes() -> None:
+    class Twice(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    layer, x = nn.Linear(5, 3), torch.randn(2, 5)
+    twice = Twice(5, 3)
+    twice.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(linear(twice, x), 2 * linear(layer, x))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert linear(layer, x).dtype == torch.bfloat16
+
+
+@torch.no_grad()
+def test_values_may_be_projected_before() -> None:
+    module = attention()
+    query, reference, value, padding, levels = inputs(4)
+    projected = module.project(value, padding)
+    assert not projected[padding].any()
+    actual = module(query, reference, torch.full_like(value, torch.nan), padding, levels, projected)
+    assert torch.equal(actual, module(query, reference, value, padding, levels))

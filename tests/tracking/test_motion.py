@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import tiny_model
@@ -17,6 +18,7 @@ from seqformer.tracking import (
     assign_by_motion,
     assign_by_overlap,
 )
+from seqformer.tracking.motion import _blurred
 
 SIZE = (16, 48)
 LENGTH = 3
@@ -300,3 +302,10 @@ def test_a_whole_video(length: int, stride: int) -> None:
     assert frames == 7
     assert sorted(ended) == sorted(seen)
     assert ended
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 5, 7), (1, 1, 1, 1), (0, 3, 4, 4)])
+def test_blurred_masks_are_means_of_3x3_cells(shape: tuple[int, ...]) -> None:
+    """Exactly those of PyTorch's pooling; cells outside are zero."""
+    masks = torch.rand(shape)
+    assert torch.equal(_blurred(masks), F.avg_pool2d(masks, 3, stride=1, padding=1))

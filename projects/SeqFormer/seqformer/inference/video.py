@@ -37,6 +37,7 @@ __all__ = ["ENCODED_TOGETHER", "DecodedClip", "VideoInference", "frames_together
 logger = logging.getLogger(__name__)
 
 ENCODED_TOGETHER = {"cpu": 4, "cuda": 12}  # frames; more need more memory and are not faster
+_KEPT_VALUES = 5e8  # bytes of a clip's values up to which overlapping clips share them
 _RESIZED_TOGETHER = 8  # frames whose masks are resized to the output's size together
 
 
@@ -81,12 +82,15 @@ def select_candidates(
         output: the output of the last decoder layer.
         probabilities: (Q, K) class probabilities.
         options: number of candidates and the IoU threshold for duplicates.
-        duplicates: keep duplicates, whatever the options.
+        duplicates: keep duplicates, whatever the options. Candidates too improbable for matching by motion
+            are left out instead.
 
     Returns:
         Indices of N queries, and their mask logits (N, T, h, w), stride 4, padding included.
     """
     queries = select_queries(probabilities, options)
+    if duplicates:
+        queries = queries[probabilities[queries].amax(1) >= options.motion.least_probability]
     masks = network.masks(frames, output.instance_queries[0, queries], output.reference[0, :, queries])
     if options.duplicate_iou < 1 and not duplicates:
         kept = without_duplicates(probabilities[queries], masks, options.duplicate_iou, options.num_instances)
@@ -241,6 +245,8 @@ class VideoInference:
         )
 
     def _decode(self, clip: range) -> None:
+        if self._share_values(len(clip)):
+            self._frames = [self.network.with_values(part) for part in self._frames]
         frames = EncodedFrames.cat(self._frames)[clip.start - self._first :]
         self._frames, self._first = [frames], clip.start
         frames = frames[: len(clip)]
@@ -257,6 +263,12 @@ class VideoInference:
             rows = [row for row, i in enumerate(ids) if i is not None]
             kept = [i for i in ids if i is not None]
             self._observer(DecodedClip(clip.start, frames, outputs, chosen[rows], kept))
+
+    def _share_values(self, length: int) -> bool:
+        """Whether clips of this length overlap, and the values of one are small enough to keep."""
+        layers = len(self.network.detr.transformer.decoder.layers)
+        kept = length * layers * self._frames[0].memory[0].nbytes
+        return bool(self._by_clips) and self.options.clip_stride < length and kept <= _KEPT_VALUES
 
     def _add(self, clip: ClipInstances) -> Sequence[int | None]:
         """Assigns ids to the instances of the next clip, stores the clip, and returns the ids."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid, run_layer
+from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid, linear, run_layer
 
 __all__ = ["Decoder", "DecoderLayer", "DecoderOutput"]
 
@@ -75,6 +76,7 @@ class DecoderLayer(nn.Module):
         padding_mask: Tensor,
         levels: Levels,
         groups: int = 1,
+        values: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Refines instance queries and box queries.
 
@@ -86,6 +88,7 @@ class DecoderLayer(nn.Module):
             memory: (B*T, S, d).
             padding_mask: (B*T, S) bool.
             groups: number of equal groups of the Q queries; groups do not attend to each other.
+            values: (B*T, S, d), ``memory`` projected by ``cross_attn``, if it is known.
 
         Returns:
             instance queries (B, Q, d), box queries (B, T, Q, d) and temporal weights (B, T, Q).
@@ -101,26 +104,39 @@ class DecoderLayer(nn.Module):
         box = self.norm2_box(box + self.dropout2_box(attended.view_as(box)))
 
         query = (box + position).expand(b, t, q, -1).flatten(0, 1)
-        sampled = self.cross_attn(query, reference.flatten(0, 1), memory, padding_mask, levels)
+        sampled = self.cross_attn(
+            query, reference.flatten(0, 1), memory, padding_mask, levels, projected=values
+        )
         sampled = sampled.view(b, t, q, -1)
 
-        box = self.norm1_box(box + self.dropout1_box(self.cross_attn.output_proj_box(sampled)))
-        hidden = self.dropout3_box(F.relu(self.linear1_box(box)))
-        box = self.norm3_box(box + self.dropout4_box(self.linear2_box(hidden)))
+        box = self.norm1_box(box + self.dropout1_box(linear(self.cross_attn.output_proj_box, sampled)))
+        hidden = self.dropout3_box(linear(self.linear1_box, box, relu=True))
+        box = self.norm3_box(box + self.dropout4_box(linear(self.linear2_box, hidden)))
 
         weights = self.time_attention_weights(box).softmax(1)  # B, T, Q, 1
-        joined = (weights * self.cross_attn.output_proj(sampled)).sum(1)
+        joined = (weights * linear(self.cross_attn.output_proj, sampled)).sum(1)
         instance = self.norm1(instance + self.dropout1(joined))
-        hidden = self.dropout3(F.relu(self.linear1(instance)))
-        instance = self.norm3(instance + self.dropout4(self.linear2(hidden)))
+        hidden = self.dropout3(linear(self.linear1, instance, relu=True))
+        instance = self.norm3(instance + self.dropout4(linear(self.linear2, hidden)))
         return instance, box, weights.squeeze(-1)
 
 
 def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, groups: int) -> Tensor:
-    """Self-attention of queries (N, Q, d) within each of ``groups`` equal groups."""
-    shape = query.shape
-    query, value = (x.reshape(x.shape[0] * groups, -1, x.shape[2]) for x in (query, value))
-    return attention(query, query, value, need_weights=False)[0].reshape(shape)
+    """Self-attention of queries (N, Q, d) within each of ``groups`` equal groups.
+
+    PyTorch's module computes the same, but from copies with another order of dimensions.
+    """
+    n, q, d = query.shape
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    query, key = F.linear(query, weight[: 2 * d], bias[: 2 * d]).chunk(2, dim=-1)
+    value = F.linear(value, weight[2 * d :], bias[2 * d :])
+    query, key, value = (
+        x.reshape(n * groups, q // groups, attention.num_heads, -1).transpose(1, 2)
+        for x in (query, key, value)
+    )
+    dropout = attention.dropout if attention.training else 0.0
+    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return linear(attention.out_proj, attended.transpose(1, 2).reshape(n, q, d))
 
 
 class Decoder(nn.Module):
@@ -138,6 +154,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.recompute = recompute
         self.bbox_embed: nn.ModuleList
+
+    def values(self, memory: Tensor, padding_mask: Tensor) -> tuple[Tensor, ...]:
+        """Returns what each layer samples from, (N, S, d), from memory (N, S, d) and its padding (N, S)."""
+        attentions = [module for module in self.layers.modules() if isinstance(module, MSDeformAttn)]
+        return tuple(attention.project(memory, padding_mask) for attention in attentions)
 
     @staticmethod
     def refine(delta: Tensor, reference: Tensor) -> Tensor:
@@ -158,6 +179,7 @@ class Decoder(nn.Module):
         levels: Levels,
         num_frames: int,
         groups: int = 1,
+        values: Sequence[Tensor] = (),
     ) -> list[DecoderOutput]:
         """Decodes B videos of T frames.
 
@@ -170,6 +192,7 @@ class Decoder(nn.Module):
             valid_ratios: (B*T, L, 2), xy.
             num_frames: T.
             groups: number of equal groups of the Q queries; groups do not attend to each other.
+            values: ``self.values(memory, padding_mask)`` if they are known.
 
         Returns:
             one output per layer.
@@ -178,7 +201,8 @@ class Decoder(nn.Module):
         reference = reference.unsqueeze(1).expand(-1, num_frames, -1, -1)
         ratios = valid_ratios.unflatten(0, (-1, num_frames)).unsqueeze(2)
         outputs = []
-        for layer, box_head in zip(self.layers, self.bbox_embed, strict=True):
+        projected: Sequence[Tensor | None] = values or [None] * len(self.layers)
+        for layer, box_head, value in zip(self.layers, self.bbox_embed, projected, strict=True):
             scale = ratios if reference.shape[-1] == 2 else torch.cat((ratios, ratios), dim=-1)
             instance, box, weights = run_layer(
                 layer,
@@ -190,6 +214,7 @@ class Decoder(nn.Module):
                 padding_mask,
                 levels,
                 groups,
+                value,
                 recompute=self.recompute,
             )
             boxes = self.refine(box_head(box), reference)

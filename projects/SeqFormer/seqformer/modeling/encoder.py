@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import Levels, MSDeformAttn, run_layer
+from seqformer.modeling.layers import Levels, MSDeformAttn, linear, run_layer
 
 __all__ = ["Encoder", "EncoderLayer"]
 
@@ -32,9 +31,9 @@ class EncoderLayer(nn.Module):
     ) -> Tensor:
         """(N, S, d) -> (N, S, d)."""
         sampled = self.self_attn(x + position, reference, x, padding_mask, levels)
-        x = self.norm1(x + self.dropout1(self.self_attn.output_proj(sampled)))
-        hidden = self.dropout2(F.relu(self.linear1(x)))
-        return self.norm2(x + self.dropout3(self.linear2(hidden)))
+        x = self.norm1(x + self.dropout1(linear(self.self_attn.output_proj, sampled)))
+        hidden = self.dropout2(linear(self.linear1, x, relu=True))
+        return self.norm2(x + self.dropout3(linear(self.linear2, hidden)))
 
 
 class Encoder(nn.Module):

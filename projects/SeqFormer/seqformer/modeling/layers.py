@@ -13,7 +13,44 @@ from torch.utils.checkpoint import checkpoint
 
 from seqformer.ops import ms_deform_attn_fused
 
-__all__ = ["MLP", "Levels", "MSDeformAttn", "inverse_sigmoid", "reset_parameters", "run_layer"]
+__all__ = [
+    "MLP",
+    "Levels",
+    "MSDeformAttn",
+    "inverse_sigmoid",
+    "linear",
+    "on_plain_cpu",
+    "reset_parameters",
+    "run_layer",
+]
+
+
+def on_plain_cpu(x: Tensor) -> bool:
+    """Whether ``x`` is float32 on a CPU, and operations on it are neither recorded, traced nor autocast.
+
+    Only then are oneDNN's own operators usable.
+    """
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def linear(layer: nn.Module, x: Tensor, *, relu: bool = False) -> Tensor:
+    """Applies a linear layer, (..., d) -> (..., e), and ReLU after it if asked.
+
+    Without gradients on a CPU it is one call of oneDNN. PyTorch's own linear layer first copies the bias to
+    every row, and its ReLU is another pass over the memory.
+    """
+    if type(layer) is nn.Linear and on_plain_cpu(x):
+        activation = "relu" if relu else "none"
+        return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, activation, [], "")
+    x = layer(x)
+    return F.relu(x) if relu else x
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -54,8 +91,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., input_dim) -> (..., output_dim)."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return self.layers[-1](x)
+            x = linear(layer, x, relu=True)
+        return linear(self.layers[-1], x)
 
 
 class Levels:
@@ -122,8 +159,18 @@ class MSDeformAttn(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
+    def project(self, value: Tensor, padding_mask: Tensor) -> Tensor:
+        """Projects cells (N, S, d) for sampling; padded ones, of ``padding_mask`` (N, S), become zero."""
+        return linear(self.value_proj, value).masked_fill_(padding_mask.unsqueeze(-1), 0.0)
+
     def forward(
-        self, query: Tensor, reference: Tensor, value: Tensor, padding_mask: Tensor, levels: Levels
+        self,
+        query: Tensor,
+        reference: Tensor,
+        value: Tensor,
+        padding_mask: Tensor,
+        levels: Levels,
+        projected: Tensor | None = None,
     ) -> Tensor:
         """Samples each image at the points of its queries.
 
@@ -133,6 +180,7 @@ class MSDeformAttn(nn.Module):
             value: (N, S, d).
             padding_mask: (N, S) bool, true where padded; the value is set to zero there.
             levels: sizes of the levels.
+            projected: (N, S, d), ``project(value, padding_mask)`` if it is known.
 
         Returns:
             (N, Q, d).
@@ -141,10 +189,10 @@ class MSDeformAttn(nn.Module):
         heads, num_levels, points = self.num_heads, self.num_levels, self.num_points
         # Under autocast the projections return half precision, which is too coarse for locations.
         dtype = reference.dtype
-        value = self.value_proj(value).masked_fill_(padding_mask.unsqueeze(-1), 0.0)
+        value = self.project(value, padding_mask) if projected is None else projected
         value = value.view(n, -1, heads, d // heads)
-        offsets = self.sampling_offsets(query).to(dtype).view(n, q, heads, num_levels, points, 2)
-        logits = self.attention_weights(query).to(dtype).view(n, q, heads, num_levels, points)
+        offsets = linear(self.sampling_offsets, query).to(dtype).view(n, q, heads, num_levels, points, 2)
+        logits = linear(self.attention_weights, query).to(dtype).view(n, q, heads, num_levels, points)
         return self.sample(value, reference, offsets, logits, levels)
 
     def sample(

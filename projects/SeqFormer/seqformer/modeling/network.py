@@ -17,6 +17,7 @@ from seqformer.errors import InputError, check_number
 from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
 from seqformer.modeling.encoder import Encoder, EncoderLayer
+from seqformer.modeling.folding import FoldedCopy
 from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, reset_parameters
 from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_parameters
 from seqformer.modeling.position_encoding import sine_position_encoding
@@ -38,6 +39,7 @@ class EncodedFrames:
         sizes: (N, 2), unpadded width and height in pixels.
         mask_features: (N, d/32, H/8, W/8).
         levels: sizes of the L levels, which have S cells in total.
+        values: (N, S, d) for each decoder layer, what it samples from; empty if not computed yet.
     """
 
     memory: Tensor
@@ -46,6 +48,7 @@ class EncodedFrames:
     sizes: Tensor
     mask_features: Tensor
     levels: Levels
+    values: tuple[Tensor, ...] = ()
 
     _PER_FRAME = ("memory", "padding_mask", "valid_ratios", "sizes", "mask_features")
 
@@ -53,17 +56,19 @@ class EncodedFrames:
         return len(self.memory)
 
     def __getitem__(self, frames: slice) -> EncodedFrames:
-        return replace(self, **{name: getattr(self, name)[frames] for name in self._PER_FRAME})
+        parts = {name: getattr(self, name)[frames] for name in self._PER_FRAME}
+        return replace(self, **parts, values=tuple(values[frames] for values in self.values))
 
     @classmethod
     def cat(cls, parts: list[EncodedFrames]) -> EncodedFrames:
-        """Concatenates frames of equal size."""
+        """Concatenates frames of equal size, which all have values or all do not."""
         if len(parts) == 1:
             return parts[0]
         joined: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in cls._PER_FRAME
         }
-        return replace(parts[0], **joined)
+        values = zip(*(part.values for part in parts), strict=True)
+        return replace(parts[0], **joined, values=tuple(torch.cat(layer) for layer in values))
 
 
 class Transformer(nn.Module):
@@ -171,6 +176,7 @@ class Transformer(nn.Module):
             frames.levels,
             num_frames,
             groups,
+            frames.values,
         )
 
 
@@ -217,6 +223,7 @@ class QueryNetwork(nn.Module):
             c = channels[-1] if level == len(FEATURES) else dim
             convolutions.append(nn.Conv2d(c, dim, 3, stride=2, padding=1))
         self.input_proj = nn.ModuleList(nn.Sequential(c, nn.GroupNorm(32, dim)) for c in convolutions)
+        self._folded = FoldedCopy()
         # Released checkpoints call it backbone.0.backbone.
         self.backbone = nn.ModuleList([nn.ModuleDict({"backbone": backbone})])
 
@@ -228,6 +235,11 @@ class QueryNetwork(nn.Module):
             reset_parameters(box_head.layers[-1], nn.init.zeros_)
         nn.init.constant_(box_heads[0].layers[-1].get_parameter("bias")[2:], -2.0)
 
+    def train(self, mode: bool = True) -> QueryNetwork:
+        """Sets the mode, as in PyTorch."""
+        self._folded = FoldedCopy()
+        return super().train(mode)
+
     def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the projected features and padding masks of all levels.
 
@@ -238,7 +250,13 @@ class QueryNetwork(nn.Module):
         Returns:
             (N, d, h, w) and (N, h, w) bool, true where padded, for each level.
         """
-        outputs = self.backbone.get_submodule("0.backbone")(images)
+        backbone = self.backbone.get_submodule("0.backbone")
+        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            folded = self._folded.of(backbone, images)
+            if folded is not backbone and images.device.type == "cpu":
+                images = images.contiguous(memory_format=torch.channels_last)
+            backbone = folded
+        outputs = backbone(images)
         raw = [outputs[name] for name in FEATURES]
         features: list[Tensor] = []
         for level, projection in enumerate(self.input_proj):
@@ -364,6 +382,13 @@ class SeqFormerNetwork(nn.Module):
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.autocast_dtype)
+
+    def with_values(self, frames: EncodedFrames) -> EncodedFrames:
+        """Adds the values of all decoder layers. They do not depend on the clip that is decoded."""
+        if frames.values:
+            return frames
+        values = self.detr.transformer.decoder.values(frames.memory, frames.padding_mask)
+        return replace(frames, values=values)
 
     def classify(self, layer: int, output: DecoderOutput) -> Tensor:
         """Returns the class logits (B, Q, K) of one decoder layer."""
