@@ -15,7 +15,7 @@ from networks import tiny_config
 
 from seqformer import SeqFormer
 from seqformer.checkpoints import model_metadata, read_class_names, read_config, read_state, write_model
-from seqformer.cli.finetune import load_start
+from seqformer.cli.finetune_start import load_start
 from seqformer.cli.main import main
 from seqformer.config import load_config
 from seqformer.data.toy import SHAPES, make_toy_dataset

@@ -21,6 +21,7 @@ from seqformer.data.toy import make_toy_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "toy" / "seqformer_toy.yaml"
+PYTHON = Path(sys.executable).resolve()
 TRAIN = [str(ROOT / "train_net.py"), "--config-file", str(CONFIG)]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 STEPS = 14
@@ -154,6 +155,32 @@ def test_interrupted_processes_stop_after_the_same_step(toy: Toy, tmp_path: Path
     name = (tmp_path / "last_checkpoint").read_text()
     checkpoint = torch.load(tmp_path / name, weights_only=True)
     assert checkpoint["iteration"] == max(losses(tmp_path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no /proc and no sigwaitinfo")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_every_process_of_a_job(toy: Toy, tmp_path: Path, number: int) -> None:
+    """As `scancel` and systemd send it. Data-loading processes go on until the training has stopped."""
+    options = toy.options(tmp_path, "SOLVER.MAX_ITER", "100000", "DATALOADER.NUM_WORKERS", "2")
+    training = subprocess.Popen(
+        [sys.executable, *TRAIN, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=environment(),
+    )  # fmt: skip
+    workers: list[str] = []
+    for line in training.stdout:
+        if "iter: 2 " in line:
+            children = Path(f"/proc/{training.pid}/task/{training.pid}/children").read_text().split()
+            workers = [child for child in children if Path(f"/proc/{child}/exe").resolve() == PYTHON]
+            for process in (*workers, training.pid):
+                os.kill(int(process), number)
+            break
+    assert len(workers) == 2
+    _, errors = training.communicate(timeout=TIMEOUT)
+    assert training.returncode == 130, errors
+    assert errors.count("Stopping after this step") == 1, errors
+    name = (tmp_path / "last_checkpoint").read_text()
+    assert torch.load(tmp_path / name, weights_only=True)["iteration"] == max(losses(tmp_path))
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
 def test_bad_input_in_two_processes(toy: Toy, tmp_path: Path) -> None:

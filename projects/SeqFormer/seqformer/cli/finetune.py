@@ -7,39 +7,29 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from tabulate import tabulate
 
-from seqformer import model_zoo
 from seqformer.checkpoints import (
     SeqFormerCheckpointer,
     export_weights,
-    is_address,
-    read_config,
     read_state,
     start_weights,
     to_published,
     trust_checkpoints,
     write_state,
 )
-from seqformer.config import load_config
-from seqformer.data import (
-    DatasetFigures,
-    measure_dataset,
-    resolve_datasets,
-    select_videos,
-    split_videos,
-)
+from seqformer.cli.finetune_data import count_frames, listed, load_data
+from seqformer.cli.finetune_start import Start, load_start
+from seqformer.data import DatasetFigures, resolve_datasets, select_videos
 from seqformer.engine import Trainer, keep_freed_memory
 from seqformer.engine.finetuning import (
     CPU_HEADROOM,
@@ -58,24 +48,17 @@ from seqformer.engine.finetuning import (
 )
 from seqformer.errors import InputError, check_number, name_flags
 from seqformer.evaluation import Evaluation, YTVISEvaluator, evaluate
-from seqformer.formats.check import check_dataset
 from seqformer.formats.files import replaced_when_complete, write_json
 from seqformer.formats.ytvis import Dataset, write_ytvis
-from seqformer.inference import model_config
-from seqformer.inference.setup import classes, is_weights_file
 
-__all__ = ["Start", "finetune", "load_start"]
-
-IMAGENET = "imagenet"
+__all__ = ["finetune"]
 
 _SEED = 1
 _QUERIES_PER_INSTANCE = 3
 _MOST_AT_ONCE = 10  # instances of a clip in inference
 _EVALUATION_SHARE = 0.1  # of the time, for one evaluation
 _LAST_SECONDS = 10.0  # to save the model
-_FEW_VIDEOS = 5
 _MOST_MINUTES = 60 * 24 * 100
-_LISTED = 5  # names in a message
 _OWN_KEYS = ("MODEL.WEIGHTS", "DATASETS.TRAIN", "DATASETS.TEST", "OUTPUT_DIR")
 _QUIET = (
     "detectron2.checkpoint.detection_checkpoint",
@@ -86,21 +69,6 @@ _QUIET = (
     "fvcore.common.checkpoint",
 )
 _COLUMNS = ("AP", "AP50", "AR10", "AR100")
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the training starts.
-
-    Attributes:
-        cfg: config of the model.
-        names: its classes by label.
-        said: what it is, for the user.
-    """
-
-    cfg: CfgNode
-    names: list[str]
-    said: str
 
 
 def finetune(args: argparse.Namespace) -> None:
@@ -124,7 +92,7 @@ def finetune(args: argparse.Namespace) -> None:
             if key in _OWN_KEYS[1:]:
                 raise InputError(f"{key} cannot be set: --finetune takes data and --output")
         start = load_start(name, args.opts)
-        train, val, figures = _load_data((json_file, frames), args.val)
+        train, val, figures = load_data((json_file, frames), args.val, _SEED)
         _Finetuning(args, began, output, start, train, val, figures).run()
 
 
@@ -224,8 +192,8 @@ class _Finetuning:
         new = [name for name in names if name not in known]
         if new:
             print(
-                f"class head: re-initialised for {_listed(new)} with the mean of the model's classes"
-                + (f"; kept for {_listed(known)}" if known else "")
+                f"class head: re-initialised for {listed(new)} with the mean of the model's classes"
+                + (f"; kept for {listed(known)}" if known else "")
             )
         path = self.output / "start.safetensors"
         write_state(path, start_weights(state, old, names, num_queries, _SEED))
@@ -241,7 +209,7 @@ class _Finetuning:
         cfg = self._with(cfg, size_values(figures, size))
         print("frames: " + "\n        ".join(why))
         self._limit_evaluation(lambda frames: evaluation_seconds(figures, size, frames, speed), left)
-        evaluation = evaluation_seconds(figures, size, _frames(self.val), speed)
+        evaluation = evaluation_seconds(figures, size, count_frames(self.val), speed)
         pixels = clip_pixels(figures, size, num_frames)
         cfg = self._with(cfg, solver_values(cfg, choose_batch(cfg, pixels, speed)))
         step = cfg.SOLVER.IMS_PER_BATCH * speed.seconds * pixels / 1e6
@@ -255,7 +223,7 @@ class _Finetuning:
         print(
             f"training: about {cfg.SOLVER.MAX_ITER} steps of {cfg.SOLVER.IMS_PER_BATCH} clips, "
             f"{step:.2f} s each, on {cfg.MODEL.DEVICE}\n"
-            f"evaluation: {_frames(self.val)} frames before and after, {_minutes(evaluation)} each\n"
+            f"evaluation: {count_frames(self.val)} frames before and after, {_minutes(evaluation)} each\n"
             f"expected end: {end:%H:%M}, in {_minutes(total)}",
             flush=True,
         )
@@ -329,127 +297,6 @@ class _Finetuning:
         return self.seconds - (time.perf_counter() - self.began)
 
 
-def load_start(name: str, opts: Sequence[str] = ()) -> Start:
-    """Returns the model to start from, on a GPU if there is one and MODEL.DEVICE is not in ``opts``.
-
-    Args:
-        name: a name in the model zoo, a file of weights, a config file, or "imagenet".
-        opts: config overrides.
-
-    Raises:
-        InputError: if there is no such model.
-    """
-    start = _load_backbone(opts) if name == IMAGENET else _load_model_to_start(name, opts)
-    if torch.cuda.is_available() and "MODEL.DEVICE" not in opts[::2]:
-        # Config files for small models say cpu, where they were trained.
-        return replace(start, cfg=with_values(start.cfg, {"MODEL.DEVICE": "cuda"}))
-    return start
-
-
-def _load_model_to_start(name: str, opts: Sequence[str]) -> Start:
-    is_config = Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()
-    if not is_config and not is_weights_file(name) and name not in model_zoo.MODELS:
-        raise InputError(
-            f"no model '{name}': give {', '.join(model_zoo.MODELS)}, {IMAGENET}, a config file or weights"
-        )
-    if is_weights_file(name) and not is_address(name) and not Path(name).is_file():
-        raise InputError(f"no file '{name}'")
-    if is_weights_file(name) and read_config(name) is None:
-        raise InputError(
-            f"weights '{name}' have no config in them: give the config file instead, and MODEL.WEIGHTS {name}"
-        )
-    if is_config and not any((load_config(name, opts).MODEL.WEIGHTS, model_zoo.find_name(name))):
-        cfg = load_config(name, opts)
-        return Start(cfg, [], f"'{name}' with random weights, except a backbone's that it names")
-    cfg = model_config(name, opts=opts) if is_config else model_config(model=name, opts=opts)
-    names, _ = classes(cfg)
-    return Start(cfg, names, f"'{name}', which knows {_listed(names)}")
-
-
-def _load_backbone(opts: Sequence[str]) -> Start:
-    """Returns the small network of the shipped model, with the ImageNet weights of its backbone alone."""
-    cfg = load_config(model_zoo.get_config_file(model_zoo.SHIPPED_MODEL), opts)
-    backbone = cfg.MODEL.TIMM.WEIGHTS
-    if not backbone and not cfg.MODEL.TIMM.PRETRAINED:
-        raise InputError(
-            f"'{IMAGENET}' needs the weights of {cfg.MODEL.TIMM.NAME}: MODEL.TIMM.WEIGHTS FILE "
-            "(docs/own-data.md says where from), or MODEL.TIMM.PRETRAINED True to download them"
-        )
-    cfg.MODEL.WEIGHTS = ""
-    return Start(cfg, [], f"the ImageNet weights of {cfg.MODEL.TIMM.NAME}; all else is random")
-
-
-def _load_data(train: tuple[str, str], val: Sequence[str] | None) -> tuple[Dataset, Dataset, DatasetFigures]:
-    """Returns training part, validation part, and the figures of both, and prints what they contain.
-
-    Raises:
-        InputError: if the data have problems, or do not suffice.
-    """
-    whole = _checked(*train)
-    if not any(video.length for video in whole.videos.values()) or not whole.annotations:
-        raise InputError(f"'{train[0]}' has no annotations: there is nothing to train on")
-    if val:
-        parts = whole, _checked(*val)
-        first, second = (list(part.names.values()) for part in parts)
-        if first != second:
-            raise InputError(
-                f"'{train[0]}' and '{val[0]}' have different classes: {_listed(first)}, and {_listed(second)}"
-            )
-        if not parts[1].annotations:
-            raise InputError(f"'{val[0]}' has no annotations: nothing can be measured")
-    else:
-        try:
-            parts = split_videos(whole, _SEED)
-        except InputError as error:
-            raise InputError(f"'{train[0]}': {error}; cut long videos into several, or give --val") from error
-    annotations = [a for part in parts for a in part.annotations or ()]
-    used = {a.category for a in annotations}
-    names = {id_: name for id_, name in whole.names.items() if id_ in used}
-    if unused := [name for id_, name in whole.names.items() if id_ not in used]:
-        print(f"classes without an instance are left out: {_listed(unused)}")
-    both = [Dataset(names, part.videos, part.annotations) for part in parts]
-    figures = _figures(both, train[0])
-    for part, what in zip(both, ("training", "validation"), strict=True):
-        held_out = "" if val or what == "training" else " (held out at random, the same ones in every run)"
-        counts = f"{_frames(part)} frames, {len(part.annotations or ())} instances"
-        print(f"{what}: {len(part.videos)} videos, {counts}{held_out}")
-    if figures.median_visible == 1 < figures.median_length:
-        print(
-            "warning: most instances are visible in one frame only: without the same id in all frames of an "
-            "instance, the model cannot learn to track"
-        )
-    if len(both[0].videos) < _FEW_VIDEOS:
-        print(f"warning: {len(both[0].videos)} training videos are few; expect a model for these scenes only")
-    return both[0], both[1], figures
-
-
-def _figures(parts: Sequence[Dataset], source: str) -> DatasetFigures:
-    videos = dict(enumerate(video for part in parts for video in part.videos.values()))
-    ids = {id(video): number for number, video in videos.items()}
-    annotations = [
-        replace(a, video=replace(a.video, id=ids[id(a.video)]))
-        for part in parts
-        for a in part.annotations or ()
-    ]
-    measure_dataset(parts[0])  # there must be something to train on
-    return measure_dataset(Dataset(parts[0].names, videos, annotations))
-
-
-def _checked(json_file: str, frames: str) -> Dataset:
-    """Returns a dataset.
-
-    Raises:
-        InputError: if it has problems.
-    """
-    dataset, problems = check_dataset(Path(json_file), Path(frames))
-    if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise InputError(
-            f"{count} in the data, listed by `seqformer check {json_file} {frames}`: {problems[0]}"
-        )
-    return dataset
-
-
 def _load_model(cfg: CfgNode) -> Any:
     model = Trainer.build_model(cfg)
     SeqFormerCheckpointer(model).load(cfg.MODEL.WEIGHTS)
@@ -495,15 +342,6 @@ def _table(before: Evaluation, after: Evaluation) -> str:
 
 def _text(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.1f}"
-
-
-def _frames(dataset: Dataset) -> int:
-    return sum(video.length for video in dataset.videos.values())
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
 
 
 def _minutes(seconds: float) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -45,6 +47,27 @@ def own_random_numbers(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+def _obey_only_parent() -> None:
+    """Keeps a data-loading process alive until the training process has no more use for it.
+
+    Terminals and torchrun signal whole process groups, clusters and systemd every process of a job. The
+    training process finishes its step first, for which it may need another batch.
+    """
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    parent = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class TrainingOrder(Sampler[tuple[int, int]]):
@@ -100,9 +123,7 @@ class TrainingOrder(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yields a sample's index and the seed of its random numbers."""
         if get_worker_info() is not None:
-            # Ctrl-C, torchrun and clusters signal whole process groups. A group of its own keeps this process
-            # alive until the training process, which finishes its step first, has no more use for it.
-            os.setpgrp()
+            _obey_only_parent()
         rank, world_size = comm.get_rank(), comm.get_world_size()
         for batch in islice(self._batches(), self.first_batch, None):
             for position, index in batch[rank::world_size]:
