@@ -53,10 +53,15 @@ _REST = "rest: selection, matching, masks at the output's size"
 _SHOWN = 12  # operators in the table
 
 
-@register_flop_formula(torch.ops.mkldnn._linear_pointwise)
 def _linear_flops(x_shape: Any, weight_shape: Any, *_: Any, **__: Any) -> int:
     rows = torch.Size(x_shape[:-1]).numel()
     return 2 * rows * weight_shape[0] * weight_shape[1]
+
+
+def register_formulas() -> None:
+    """Tells PyTorch's counter of operations what it does not know."""
+    if torch.backends.mkldnn.is_available() and torch.ops.mkldnn._linear_pointwise not in flop_registry:
+        register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_linear_flops)
 
 
 class Operators(TorchDispatchMode):
@@ -64,6 +69,7 @@ class Operators(TorchDispatchMode):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
+        register_formulas()
         self._device = device
         self.stage = _REST
         self.seconds: Counter[tuple[str, str]] = Counter()

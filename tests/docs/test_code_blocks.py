@@ -163,8 +163,8 @@ def check_pip(words: list[str]) -> None:
 
 def config_of(args: argparse.Namespace) -> str | Path:
     """The config that a command uses; that of the shipped model if it is in a weights file."""
-    if args.config_file:
-        return args.config_file
+    if file := getattr(args, "config_file", None):
+        return file
     model = getattr(args, "model", None)
     return model_zoo.get_config_file(SHIPPED_MODEL if model is None or is_weights_file(model) else model)
 
