@@ -53,6 +53,21 @@ def test_outputs_are_near_those_of_fp32(precision: str) -> None:
     assert 0 < (boxes - exact[2]).abs().max() < tolerance
 
 
+@pytest.mark.usefixtures("any_processor")
+@pytest.mark.parametrize("precision", TOLERANCES)
+@torch.no_grad()
+def test_shared_values_are_those_of_the_decoder(precision: str) -> None:
+    """Also with the float32 memory that autocast leaves on GPUs, where layer norms stay in float32."""
+    network = random_network()
+    reduce_precision(network, precision)
+    frames = network.encode(two_moving_squares()["image"])
+    for memory in (frames.memory, frames.memory.float()):
+        frames.memory = memory
+        shared, own = (network.decode(x, 3)[-1] for x in (network.with_values(frames), frames))
+        assert torch.equal(shared.instance_queries, own.instance_queries)
+        assert torch.equal(shared.boxes, own.boxes)
+
+
 def test_fp32_changes_nothing() -> None:
     network = random_network()
     exact = outputs(network)

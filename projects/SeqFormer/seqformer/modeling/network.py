@@ -387,7 +387,8 @@ class SeqFormerNetwork(nn.Module):
         """Adds the values of all decoder layers. They do not depend on the clip that is decoded."""
         if frames.values:
             return frames
-        values = self.detr.transformer.decoder.values(frames.memory, frames.padding_mask)
+        with self._autocast():
+            values = self.detr.transformer.decoder.values(frames.memory, frames.padding_mask)
         return replace(frames, values=values)
 
     def classify(self, layer: int, output: DecoderOutput) -> Tensor:
