@@ -24,7 +24,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import seqformer  # noqa: F401  before Detectron2, to hide one of its warnings
@@ -214,7 +213,7 @@ def table(done: dict[tuple[str, str, str], list[dict[str, float]]]) -> str:
         for figure in _FIGURES:
             values = np.array([run[figure] for run in runs])
             spread = f" ({values.min():.1f} to {values.max():.1f})" if len(runs) > 1 else ""
-            row.append(f"{mean(values):.1f}{spread}")
+            row.append(f"{values.mean():.1f}{spread}")
         rows.append(row)
     header = ["variant", "protocol", "dataset", "trainings", "AP", "AP50", "AR10", "ID switches"]
     return tabulate(rows, header, "pipe", disable_numparse=True)
@@ -228,11 +227,11 @@ def run(args: argparse.Namespace) -> None:
     setup_logger(args.output, name="detectron2")
     keep_freed_memory()
     for seed in args.seeds:
-        for name, options in chosen.items():
+        for name, own in chosen.items():
             folder = Path(args.output, f"{name}_{seed}")
             folder.mkdir(parents=True, exist_ok=True)
-            own = [*args.options, *options.options, "SEED", str(seed), "OUTPUT_DIR", str(folder)]
-            cfg = load_config(args.config_file, own)
+            options = [*args.options, *own.options, "SEED", str(seed), "OUTPUT_DIR", str(folder)]
+            cfg = load_config(args.config_file, options)
             cfg.DATASETS.TRAIN = resolve_datasets(cfg.DATASETS.TRAIN)
             cfg.DATASETS.TEST = resolve_datasets(cfg.DATASETS.TEST)
             cfg.TEST.EVAL_PERIOD = 0
@@ -240,9 +239,9 @@ def run(args: argparse.Namespace) -> None:
             figures = read_json(path) if path.is_file() else {}
             missing = [protocol for protocol in args.protocols if protocol not in figures]
             if missing:
-                model = train(without_final_evaluation(cfg), options)
+                model = train(without_final_evaluation(cfg), own)
                 for protocol in missing:
-                    figures[protocol] = evaluate(cfg, model, options, protocol)
+                    figures[protocol] = evaluate(cfg, model, own, protocol)
                     write_json(path, figures)
             for protocol in args.protocols:
                 for dataset, values in figures[protocol].items():

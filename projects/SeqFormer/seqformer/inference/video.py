@@ -72,7 +72,7 @@ def select_candidates(
     probabilities: Tensor,
     options: InferenceOptions,
     *,
-    duplicates: bool = False,
+    by_motion: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Selects the candidate queries of one clip, best first, and computes their masks.
 
@@ -82,17 +82,17 @@ def select_candidates(
         output: the output of the last decoder layer.
         probabilities: (Q, K) class probabilities.
         options: number of candidates and the IoU threshold for duplicates.
-        duplicates: keep duplicates, whatever the options. Candidates too improbable for matching by motion
-            are left out instead.
+        by_motion: select for matching by motion, which wants duplicates as well, and drops candidates that
+            are improbable.
 
     Returns:
         Indices of N queries, and their mask logits (N, T, h, w), stride 4, padding included.
     """
     queries = select_queries(probabilities, options)
-    if duplicates:
+    if by_motion:
         queries = queries[probabilities[queries].amax(1) >= options.motion.least_probability]
     masks = network.masks(frames, output.instance_queries[0, queries], output.reference[0, :, queries])
-    if options.duplicate_iou < 1 and not duplicates:
+    if options.duplicate_iou < 1 and not by_motion:
         kept = without_duplicates(probabilities[queries], masks, options.duplicate_iou, options.num_instances)
         queries, masks = queries[kept], masks[kept]
     return queries, masks
@@ -254,7 +254,7 @@ class VideoInference:
         output = outputs[-1]
         probabilities = self.network.classify(-1, output)[0].float().sigmoid()
         chosen, masks = select_candidates(
-            self.network, frames, output, probabilities, self.options, duplicates=self.options.by_motion
+            self.network, frames, output, probabilities, self.options, by_motion=self.options.by_motion
         )
         if self.options.merge_on_cpu:
             masks = masks.cpu()
