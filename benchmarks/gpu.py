@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -28,7 +27,6 @@ import seqformer  # noqa: F401  before Detectron2, to hide one of its warnings
 import op
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Instances
 from model import Stopwatch, random_video
 from timing import (
     PRECISIONS,
@@ -40,9 +38,9 @@ from timing import (
     reset_peak_memory,
     seconds_a_call,
     seconds_of,
-    synchronise,
 )
 from torch import Tensor
+from training import training_batch, training_step
 
 from seqformer import SeqFormer
 from seqformer.config import load_config
@@ -319,58 +317,6 @@ def clips(device: torch.device, quick: bool) -> int:
     return table.failures
 
 
-def training_batch(batch: int, num_frames: int, height: int, width: int) -> list[dict[str, Any]]:
-    """Returns videos of noise with instances that are boxes and move to the right."""
-    videos = random_video(num_frames, height, width) * batch
-    for number in range(batch):
-        instances = []
-        for t in range(num_frames):
-            masks = torch.zeros(INSTANCES, height, width, dtype=torch.bool)
-            for i in range(INSTANCES):
-                top, left = height * i // 8, width * i // 8 + 4 * t
-                masks[i, top : top + height // 4, left : left + width // 4] = True
-            frame = Instances((height, width))
-            frame.gt_masks = BitMasks(masks)
-            frame.gt_boxes = frame.gt_masks.get_bounding_boxes()
-            frame.gt_classes = torch.arange(INSTANCES)
-            frame.gt_ids = torch.arange(INSTANCES)
-            instances.append(frame)
-        videos[number] = {**videos[number], "instances": instances}
-    return videos
-
-
-def training_step(
-    model: SeqFormer,
-    optimizer: torch.optim.Optimizer,
-    videos: list[dict[str, Any]],
-    name: str,
-    device: torch.device,
-) -> list[float]:
-    """Returns the seconds of the forward pass, of the backward pass and of the optimizer.
-
-    Raises:
-        FloatingPointError: if the loss is not finite.
-    """
-    times = [time.perf_counter()]
-
-    def mark() -> None:
-        synchronise(device)
-        times.append(time.perf_counter())
-
-    optimizer.zero_grad(set_to_none=True)
-    with precision(name, device):
-        loss = sum(model(videos).values())
-    mark()
-    with precision("tf32" if name == "tf32" else "fp32", device):
-        loss.backward()
-    mark()
-    optimizer.step()
-    mark()
-    if not loss.isfinite():
-        raise FloatingPointError(f"the loss is {loss.item()}")
-    return [end - start for start, end in pairwise(times)]
-
-
 def training(device: torch.device, quick: bool) -> int:
     height, width, num_frames = (64, 96, 2) if quick else (360, 640, 5)
     repeats = 1 if quick else 3
@@ -397,7 +343,7 @@ def training(device: torch.device, quick: bool) -> int:
         model = build(device, "MODEL.SeqFormer.GRADIENT_CHECKPOINTING", str(checkpointing)).train()
         optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-6)
         for batch in (1,) if quick else (1, 2, 4):
-            videos = training_batch(batch, num_frames, height, width)
+            videos = training_batch(batch, num_frames, height, width, INSTANCES)
             for name in ("fp32", "tf32", "bf16"):
                 row = partial(measure, model, optimizer, videos, name)
                 table.row("yes" if checkpointing else "no", batch, name, measure=row)

@@ -149,11 +149,21 @@ def random_video(num_frames: int, height: int, width: int) -> list[dict[str, Any
     return [{"image": frames, "height": height, "width": width}]
 
 
-def run(args: argparse.Namespace) -> None:
+def sides_of(size: str) -> tuple[int, int]:
+    """Returns height and width of "HEIGHTxWIDTH".
+
+    Raises:
+        InputError: if it is something else.
+    """
     try:
-        height, width = (int(side) for side in args.size.split("x"))
+        height, width = (int(side) for side in size.split("x"))
     except ValueError:
-        raise InputError(f"--size {args.size}: must be HEIGHTxWIDTH") from None
+        raise InputError(f"--size {size}: must be HEIGHTxWIDTH") from None
+    return height, width
+
+
+def run(args: argparse.Namespace) -> None:
+    height, width = sides_of(args.size)
     device = torch.device(args.device)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

@@ -44,10 +44,11 @@ def first_queries(costs: Tensor, counts: list[int], groups: int) -> tuple[Tensor
     return torch.zeros(4, layers * groups * instances, dtype=torch.int64), pairs
 
 
-def test_training(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("points", [0, 50])
+def test_training(monkeypatch: pytest.MonkeyPatch, points: int) -> None:
     monkeypatch.setattr(matcher, "assign", first_queries)
     with FakeTensorMode():
-        model = fake_model(QUERY_GROUPS=2).train()
+        model = fake_model(QUERY_GROUPS=2, TRAIN_NUM_POINTS=points).train()
         clips = [clip(64, 80, 2), clip(48, 90, 0), clip(60, 60, 3)]
         losses = model(clips)
     assert len(losses) == 3 * 5

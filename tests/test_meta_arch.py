@@ -28,6 +28,8 @@ from seqformer.tracking import MotionOptions
         ({"MOTION_MEMORY": -1}, "MOTION_MEMORY must be at least 0"),
         ({"MOTION_SEARCH_RADIUS": 0.0}, "MOTION_SEARCH_RADIUS must be above 0"),
         ({"QUERY_GROUPS": 0}, "QUERY_GROUPS must be at least 1"),
+        ({"TRAIN_NUM_POINTS": -1}, "TRAIN_NUM_POINTS must be at least 1, not -1"),
+        ({"TRAIN_NUM_POINTS": 9, "OVERSAMPLE_RATIO": 0.5}, "OVERSAMPLE_RATIO must be at least 1"),
         ({"AUTO_MEMORY_GB": -1.0}, "AUTO_MEMORY_GB must be at least 0"),
         ({"MAX_LIVE_INSTANCES": -1}, "MAX_LIVE_INSTANCES must be at least 0"),
     ],
@@ -109,6 +111,19 @@ def test_inference_takes_one_video() -> None:
 def test_deep_supervision(device: torch.device, deep: bool) -> None:
     losses = tiny_model(DEEP_SUPERVISION=deep).to(device).train()([two_moving_squares()])
     assert len(losses) == 5 * (3 if deep else 1)
+
+
+def test_sampled_points_change_the_mask_losses_alone(device: torch.device) -> None:
+    losses = []
+    for points in (0, 100):
+        torch.manual_seed(0)
+        model = tiny_model(TRAIN_NUM_POINTS=points, DROPOUT=0.0).to(device).train()
+        losses.append(model([two_moving_squares()]))
+    sum(losses[1].values()).backward()
+    assert model.network.mask_head.lay1.weight.grad.abs().sum() > 0
+    for name, dense in losses[0].items():
+        of_mask = name.startswith(("loss_mask", "loss_dice"))
+        assert torch.equal(losses[1][name], dense) != of_mask
 
 
 def test_recomputed_layers_give_the_same_losses_and_gradients(device: torch.device, slack: float) -> None:

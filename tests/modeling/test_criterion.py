@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seqformer.modeling.criterion import Criterion, dice_loss
+from seqformer.errors import InputError
+from seqformer.modeling.criterion import Criterion, SampledPoints, dice_loss
 from seqformer.modeling.matcher import HungarianMatcher, Predictions, Targets
 
 WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0, "loss_mask": 2.0, "loss_dice": 5.0}
@@ -29,9 +30,12 @@ def test_perfect_masks_have_no_dice_loss() -> None:
     assert dice_loss((0.5 - masks) * 200, masks).min() > 0.9
 
 
+@pytest.mark.parametrize("points", [None, SampledPoints(10)], ids=["dense", "points"])
 @pytest.mark.parametrize("instances", [0, 2])
-def test_losses_are_finite_and_have_gradients(device: torch.device, instances: int) -> None:
-    criterion = Criterion(HungarianMatcher(), WEIGHTS)
+def test_losses_are_finite_and_have_gradients(
+    device: torch.device, instances: int, points: SampledPoints | None
+) -> None:
+    criterion = Criterion(HungarianMatcher(), WEIGHTS, points=points)
     targets = make_targets(device, instances)
     predictions = make_predictions(device, 1, 1)
     matches = criterion.matcher(predictions, targets)
@@ -90,3 +94,43 @@ def test_weights_and_normaliser_scale_losses(device: torch.device) -> None:
 def test_the_normaliser_is_the_number_of_instances_times_the_groups(device: torch.device) -> None:
     assert Criterion(HungarianMatcher(groups=2), WEIGHTS).normaliser(make_targets(device, 3, 2)) == 2 * 5
     assert Criterion(HungarianMatcher(), WEIGHTS).normaliser(make_targets(device, 0)) == 1
+
+
+def smooth(device: torch.device, *size: int) -> torch.Tensor:
+    """Random values that change by little from cell to cell."""
+    return torch.nn.functional.interpolate(torch.randn(*size[:-2], 5, 7), size=size[-2:], mode="bilinear").to(
+        device
+    )
+
+
+def test_many_random_points_give_the_dense_mask_losses(device: torch.device) -> None:
+    torch.manual_seed(0)
+    logits, masks = smooth(device, 3, 2, 48, 64) * 3, (smooth(device, 3, 2, 48, 64) > 0).float()
+    points = SampledPoints(20_000, importance_sample_ratio=0.0)
+    chosen, targets = points(logits, masks)
+    assert chosen.shape == targets.shape == (3, 2 * 20_000)
+    torch.testing.assert_close(
+        dice_loss(chosen, targets), dice_loss(logits.flatten(1), masks.flatten(1)), rtol=0, atol=0.02
+    )
+    torch.testing.assert_close(targets.mean(1), masks.flatten(1).mean(1), rtol=0, atol=0.02)
+
+
+def test_logits_and_targets_are_sampled_at_the_same_points(device: torch.device) -> None:
+    masks = smooth(device, 4, 3, 24, 40)
+    for chosen in zip(*SampledPoints(50)(masks, masks), strict=True):
+        assert torch.equal(*chosen)
+
+
+def test_most_points_are_where_the_logits_are_near_zero(device: torch.device) -> None:
+    torch.manual_seed(0)
+    logits = smooth(device, 2, 2, 48, 64) * 3
+    for ratio, expected in ((0.0, 2000), (0.5, 1000), (1.0, 0)):
+        chosen, _ = SampledPoints(500, 10.0, ratio)(logits, logits)
+        far = logits.abs().flatten().quantile(0.5)
+        assert abs((chosen.abs() > far).sum().item() * 2 - expected) < 150
+
+
+def test_points_are_checked() -> None:
+    for values in ((0,), (2.5,), (10, 0.5), (10, 3.0, 1.5), (10, 3.0, -0.1)):
+        with pytest.raises(InputError, match="must be"):
+            SampledPoints(*values)

@@ -84,6 +84,12 @@ def add_seqformer_config(cfg: CN) -> None:
     seqformer.L1_WEIGHT = 5.0
     seqformer.CLASS_WEIGHT = 2.0
     seqformer.DEEP_SUPERVISION = True  # losses on every decoder layer, not only the last
+    # Above 0, masks are compared at this many points of every frame instead of in all cells: less memory with
+    # many instances (PointRend, Kirillov et al., CVPR 2020). IMPORTANCE_SAMPLE_RATIO of them have logits near
+    # zero, chosen among OVERSAMPLE_RATIO times as many.
+    seqformer.TRAIN_NUM_POINTS = 0
+    seqformer.OVERSAMPLE_RATIO = 3.0
+    seqformer.IMPORTANCE_SAMPLE_RATIO = 0.75
     seqformer.MASK_STRIDE = 4  # pixels; both strides must be 4, the stride of the masks
     seqformer.MATCH_STRIDE = 4
     seqformer.FOCAL_ALPHA = 0.25

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seqformer.errors import InputError, name_flags
 from seqformer.inference.options import InferenceOptions
 from seqformer.inference.video import VideoInference
-from seqformer.modeling.criterion import Criterion
+from seqformer.modeling.criterion import Criterion, SampledPoints
 from seqformer.modeling.matcher import HungarianMatcher, Predictions, Targets
 from seqformer.modeling.network import EncodedFrames, QueryNetwork, SeqFormerNetwork, Transformer
 from seqformer.modeling.precision import check_precision, reduce_precision
@@ -65,8 +65,11 @@ _MOTION_KEYS = {
     "search_radius": "MOTION_SEARCH_RADIUS",
     "window": "MOTION_WINDOW",
 }
-
-
+_POINT_KEYS = {
+    "num_points": "TRAIN_NUM_POINTS",
+    "oversample_ratio": "OVERSAMPLE_RATIO",
+    "importance_sample_ratio": "IMPORTANCE_SAMPLE_RATIO",
+}
 _PRECISION_KEY = {"precision": "MODEL.SeqFormer.PRECISION"}
 
 
@@ -110,7 +113,7 @@ class SeqFormer(nn.Module):
             raise InputError(
                 f"MODEL.SeqFormer.MASK_STRIDE and MATCH_STRIDE must be {_MASK_STRIDE}, the masks' stride"
             )
-        keys = _TRANSFORMER_KEYS | _QUERY_KEYS | _INFERENCE_KEYS | _MOTION_KEYS
+        keys = _TRANSFORMER_KEYS | _QUERY_KEYS | _INFERENCE_KEYS | _MOTION_KEYS | _POINT_KEYS
         with name_flags(_PRECISION_KEY):
             check_precision(c.PRECISION)
         with name_flags({argument: f"MODEL.SeqFormer.{key}" for argument, key in keys.items()}):
@@ -118,6 +121,7 @@ class SeqFormer(nn.Module):
             options = InferenceOptions(**_values(c, _INFERENCE_KEYS), motion=motion)
             transformer = Transformer(**_values(c, _TRANSFORMER_KEYS))
             queries = QueryNetwork(build_backbone(cfg), transformer, **_values(c, _QUERY_KEYS))
+            points = SampledPoints(**_values(c, _POINT_KEYS)) if c.TRAIN_NUM_POINTS else None
         costs = (c.SET_COST_CLASS, c.SET_COST_BOX, c.SET_COST_GIOU)
         matcher = HungarianMatcher(*costs, alpha=c.FOCAL_ALPHA, groups=c.QUERY_GROUPS)
         padding = {"size_divisibility": 1} if options.original else {}
@@ -130,7 +134,7 @@ class SeqFormer(nn.Module):
         }
         return {
             "network": SeqFormerNetwork(queries, cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, **padding),
-            "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA),
+            "criterion": Criterion(matcher, weights, alpha=c.FOCAL_ALPHA, points=points),
             "options": options,
             "precision": c.PRECISION,
             "deep_supervision": c.DEEP_SUPERVISION,
