@@ -1,17 +1,19 @@
-"""Measures whether instance queries recognise an instance in a later clip, without and with a trained head.
+"""Measures what recognises an instance in a later clip: its query, its appearance or its place.
 
     python benchmarks/identity.py val.json val/JPEGImages
 
 The model (by default the shipped one) is run on an annotated dataset in overlapping clips. Its instances are
 assigned to the ground truth by space-time IoU. Then an instance of one clip is searched for among all
-instances of a later clip of the same video, in four ways:
+instances of a later clip of the same video, by
 
-    query      cosine similarity of the instance queries
-    head       the same after a small network, which is trained with a contrastive loss, as in IDOL and CTVIS
-    distance   between the centres of the masks
-    both       head and distance, with a fixed weight
+    query            cosine similarity of the instance queries
+    query, head      the same after a small network, trained with a contrastive loss, as in IDOL and CTVIS
+    inside           cosine similarity of the encoder's features of strides 8 and 16, averaged over the masks
+    inside, head     the same after another such network
+    distance         between the centres of the masks
+    and the heads together with the distance, with a fixed weight.
 
-The head is trained on every second video and measured on the others.
+Heads are trained on every second video and measured on the others.
 """
 
 from __future__ import annotations
@@ -38,12 +40,14 @@ from seqformer.formats.rle import encode_masks, space_time_iou
 from seqformer.formats.ytvis import Dataset, Video, read_ytvis
 from seqformer.inference import VideoPredictor
 from seqformer.inference.video import DecodedClip
+from seqformer.modeling import EncodedFrames
 from seqformer.structures import RLE
 from seqformer.video import ImageSequenceReader
 
 _IOU_THRESHOLD = 0.5
 _GAPS = (1, 3, 5, 8, 12)  # frames from the start of a clip to the start of the later one
-_WEIGHT = 3.0  # of the squared distance, in image sides, relative to the head's cosine similarity
+_WEIGHT = 3.0  # of the squared distance, in image sides, relative to a head's cosine similarity
+_LEVELS = 2  # finest levels of the encoder, whose features are averaged
 _WIDTH, _TEMPERATURE, _STEPS, _BATCH = 64, 0.1, 1500, 16
 
 Clips = dict[tuple[int, int], dict[int, "Seen"]]  # instances by video and first frame, then by identity
@@ -51,9 +55,16 @@ Clips = dict[tuple[int, int], dict[int, "Seen"]]  # instances by video and first
 
 @dataclass
 class Seen:
-    """A ground-truth instance that is predicted in a clip: its instance query (d,) and mask centre (2,)."""
+    """A ground-truth instance that is predicted in a clip.
+
+    Attributes:
+        query: (d,), its instance query.
+        inside: (2d,), the mean of the encoder's features inside its masks.
+        centre: (2,), that of its masks.
+    """
 
     query: Tensor
+    inside: Tensor
     centre: Tensor
 
 
@@ -88,6 +99,7 @@ def _recognised(
         return {}
     queries = output.instance_queries[0, clip.queries]
     logits = network.masks(clip.frames, queries, output.reference[0, :, clip.queries])
+    inside = _means_inside(clip.frames, logits)
     width, height = clip.frames.sizes[0].tolist()
     logits = F.interpolate(logits, scale_factor=4, mode="bilinear")[..., :height, :width]
     masks = F.interpolate(logits, (video.height, video.width), mode="bilinear") > 0
@@ -98,8 +110,20 @@ def _recognised(
         if overlaps[row, column] >= _IOU_THRESHOLD:
             boxes = mask_api.toBbox([rle for rle in predicted[row] if rle is not None])
             centre = (boxes[:, :2] + boxes[:, 2:] / 2).mean(0) / (video.width, video.height)
-            seen[list(visible)[column]] = Seen(queries[row].cpu(), torch.from_numpy(centre).float())
+            seen[list(visible)[column]] = Seen(
+                queries[row].cpu(), inside[row].cpu(), torch.from_numpy(centre).float()
+            )
     return seen
+
+
+def _means_inside(frames: EncodedFrames, logits: Tensor) -> Tensor:
+    """Returns the mean features (N, 2d) inside N masks, logits (N, T, h, w), of T encoded frames."""
+    means = []
+    for level in frames.levels.split(frames.memory)[:_LEVELS]:  # T, d, h, w
+        share = F.interpolate((logits > 0).float(), level.shape[-2:], mode="area")
+        total = share.sum((1, 2, 3)).clamp(min=1e-6)
+        means.append(torch.einsum("nthw,tdhw->nd", share, level) / total[:, None])
+    return torch.cat(means, dim=1)
 
 
 def pairs(clips: Clips, videos: set[int], gap: int) -> Iterator[tuple[dict[int, Seen], dict[int, Seen]]]:
@@ -122,14 +146,19 @@ def accuracy(
     return float(np.mean(right)) if right else float("nan"), len(right)
 
 
-def train_head(clips: Clips, videos: set[int], seed: int) -> nn.Module:
-    """Trains a head so that an instance is nearer to itself in a later clip than to the other instances."""
+def train_head(
+    clips: Clips, videos: set[int], seed: int, describe: Callable[[Seen], Tensor]
+) -> Callable[[Seen], Tensor]:
+    """Trains a head so that an instance is nearer to itself in a later clip than to the other instances.
+
+    Returns what describes an instance, as a vector of unit length.
+    """
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     material = [pair for gap in _GAPS for pair in pairs(clips, videos, gap)]
     if not material:
         raise InputError("no instance is predicted in two clips: there is nothing to train the head on")
-    dim = len(next(iter(material[0][0].values())).query)
+    dim = len(describe(next(iter(material[0][0].values()))))
     head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, _WIDTH))
     optimizer = torch.optim.AdamW(head.parameters(), 1e-3, weight_decay=0.05)
     for _ in tqdm(range(_STEPS), "training the head", disable=None):
@@ -138,14 +167,15 @@ def train_head(clips: Clips, videos: set[int], seed: int) -> nn.Module:
             first, second = material[index]
             others = list(second)
             both = [i for i in first if i in second]
-            a = F.normalize(head(torch.stack([first[i].query for i in both])), dim=1)
-            b = F.normalize(head(torch.stack([second[i].query for i in others])), dim=1)
+            a = F.normalize(head(torch.stack([describe(first[i]) for i in both])), dim=1)
+            b = F.normalize(head(torch.stack([describe(second[i]) for i in others])), dim=1)
             same = torch.tensor([others.index(i) for i in both])
             losses.append(F.cross_entropy(a @ b.T / _TEMPERATURE, same))
         optimizer.zero_grad()
         torch.stack(losses).mean().backward()
         optimizer.step()
-    return head.eval()
+    head.eval()
+    return lambda seen: F.normalize(head(describe(seen)), dim=0)
 
 
 @torch.no_grad()
@@ -153,27 +183,30 @@ def measure(clips: Clips, seed: int) -> str:
     """Returns a Markdown table."""
     videos = sorted({video for video, _ in clips})
     training, test = set(videos[::2]), set(videos[1::2])
+    descriptions: dict[str, Callable[[Seen], Tensor]] = {
+        "query": lambda seen: F.normalize(seen.query, dim=0),
+        "inside": lambda seen: F.normalize(seen.inside, dim=0),
+    }
     with torch.enable_grad():
-        head = train_head(clips, training, seed)
+        heads = {
+            f"{name}, head": train_head(clips, training, seed, describe)
+            for name, describe in descriptions.items()
+        }
 
-    def by_query(a: Seen, b: Seen) -> float:
-        return float(F.cosine_similarity(a.query, b.query, dim=0))
-
-    def by_head(a: Seen, b: Seen) -> float:
-        return float(F.cosine_similarity(head(a.query), head(b.query), dim=0))
-
-    def by_distance(a: Seen, b: Seen) -> float:
+    def distance(a: Seen, b: Seen) -> float:
         return -float((a.centre - b.centre).square().sum())
 
-    def by_both(a: Seen, b: Seen) -> float:
-        return by_head(a, b) + _WEIGHT * by_distance(a, b)
+    def by(describe: Callable[[Seen], Tensor], weight: float) -> Callable[[Seen, Seen], float]:
+        return lambda a, b: float(describe(a) @ describe(b)) + weight * distance(a, b)
 
+    ways = {name: by(describe, 0.0) for name, describe in (descriptions | heads).items()}
+    ways["distance"] = distance
+    ways |= {f"{name}, distance": by(describe, _WEIGHT) for name, describe in heads.items()}
     rows = []
     for gap in _GAPS:
-        figures = [accuracy(clips, test, gap, way) for way in (by_query, by_head, by_distance, by_both)]
+        figures = [accuracy(clips, test, gap, way) for way in ways.values()]
         rows.append([str(gap), str(figures[0][1]), *(f"{100 * share:.1f} %" for share, _ in figures)])
-    header = ["frames later", "instances", "query", "head", "distance", "both"]
-    return tabulate(rows, header, "pipe", disable_numparse=True)
+    return tabulate(rows, ["frames later", "instances", *ways], "pipe", disable_numparse=True)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -115,9 +115,13 @@ def test_onnx_has_standard_operators_only(onnx_folder: Path) -> None:
 
 RUN_PROGRAMS = """
 import sys, torch
-folder, library = sys.argv[1:]
+folder, library, form = sys.argv[1:]
 torch.ops.load_library(library)
-encoder, decoder = (torch.export.load(f"{folder}/{part}.pt2").module() for part in ("encoder", "decoder"))
+if form == "pt2":
+    load = lambda part: torch.export.load(f"{folder}/{part}.pt2").module()
+else:
+    load = lambda part: torch._inductor.aoti_load_package(f"{folder}/{part}_aoti.pt2")
+encoder, decoder = load("encoder"), load("decoder")
 clips = torch.load(f"{folder}/clips.pt")
 results = []
 for frames, size in clips:
@@ -130,13 +134,17 @@ torch.save(results, f"{folder}/results.pt")
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_compiled, reason="the operator is not compiled")
-def test_exported_programs_need_the_operator_library_alone(model: SeqFormer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["pt2", "aoti"])
+def test_exported_programs_need_the_operator_library_alone(
+    model: SeqFormer, tmp_path: Path, form: str
+) -> None:
     folder = tmp_path / "tiny"
-    export_model(model.network, folder, ["pt2"], num_candidates=CANDIDATES, description={})
+    export_model(model.network, folder, [form], num_candidates=CANDIDATES, description={})
     clips = [clip_inputs(clip) for clip in CLIPS]
     torch.save(clips, folder / "clips.pt")
     (library,) = Path(seqformer.__file__).parent.glob("_C*.so")
-    subprocess.run([sys.executable, "-c", RUN_PROGRAMS, str(folder), str(library)], check=True, cwd=tmp_path)
+    command = [sys.executable, "-c", RUN_PROGRAMS, str(folder), str(library), form]
+    subprocess.run(command, check=True, cwd=tmp_path)
     for (frames, size), results in zip(clips, torch.load(folder / "results.pt"), strict=True):
         assert_same(results, model, frames, size)
 
@@ -174,5 +182,5 @@ def test_missing_packages_are_named(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install onnx onnxscript"):
         export_model(model.network, tmp_path / "out", ["onnx"], num_candidates=1, description={})
-    with pytest.raises(InputError, match="must be of onnx, pt2, not tflite"):
+    with pytest.raises(InputError, match="must be of onnx, pt2, aoti, not tflite"):
         export_model(model.network, tmp_path / "out", ["tflite"], num_candidates=1, description={})

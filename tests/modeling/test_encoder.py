@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from seqformer.modeling.encoder import Encoder, EncoderLayer
+from seqformer.modeling.geometry import FrameGeometry, reference_points
 from seqformer.modeling.layers import Levels
 
 SHAPES = [(4, 6), (2, 3)]
@@ -30,24 +31,9 @@ def padding(width: int) -> torch.Tensor:
     return torch.cat(masks)[None]
 
 
-def test_reference_points_are_cell_centres() -> None:
-    """One cell and level at a time: relative to the unpadded part, times its fraction of the level."""
-    ratios = torch.tensor([[[1.0, 1.0], [1.0, 1.0]], [[4 / 6, 3 / 4], [2 / 3, 1.0]]])
-    points = Encoder.reference_points(LEVELS, ratios)
-    assert points.shape == (2, S, 2, 2)
-    for n in range(2):
-        cell = 0
-        for own, (height, width) in enumerate(SHAPES):
-            for row in range(height):
-                for column in range(width):
-                    x = (column + 0.5) / (ratios[n, own, 0] * width)
-                    y = (row + 0.5) / (ratios[n, own, 1] * height)
-                    for level in range(2):
-                        expected = torch.stack((x * ratios[n, level, 0], y * ratios[n, level, 1]))
-                        torch.testing.assert_close(points[n, cell, level], expected)
-                    cell += 1
-    own_level = points[1, :24, 0].view(4, 6, 2)
-    torch.testing.assert_close(own_level[2, 3], torch.tensor([3.5 / 6, 2.5 / 4])), "its own centre"
+def geometry(mask: torch.Tensor, ratios: torch.Tensor) -> FrameGeometry:
+    reference = reference_points(LEVELS, ratios)
+    return FrameGeometry(LEVELS, mask, ratios, torch.empty(0), reference)
 
 
 @torch.no_grad()
@@ -69,9 +55,9 @@ def test_frames_do_not_mix() -> None:
     encoder = make_encoder()
     x, position = torch.randn(3, S, D), torch.randn(3, S, D)
     mask, ratios = padding(4).expand(3, -1), torch.tensor([[[4 / 6, 1.0], [2 / 3, 1.0]]]).expand(3, -1, -1)
-    together = encoder(x, position, mask, ratios, LEVELS)
+    together = encoder(x, position, geometry(mask, ratios))
     for n in range(3):
-        alone = encoder(x[n : n + 1], position[n : n + 1], mask[:1], ratios[:1], LEVELS)
+        alone = encoder(x[n : n + 1], position[n : n + 1], geometry(mask[:1], ratios[:1]))
         torch.testing.assert_close(together[n : n + 1], alone)
 
 
@@ -80,9 +66,9 @@ def test_padded_cells_have_no_effect() -> None:
     encoder = make_encoder()
     x, position, mask = torch.randn(1, S, D), torch.randn(1, S, D), padding(4)
     ratios = torch.tensor([[[4 / 6, 1.0], [2 / 3, 1.0]]])
-    expected = encoder(x, position, mask, ratios, LEVELS)
+    expected = encoder(x, position, geometry(mask, ratios))
     x[mask] += 5
-    changed = encoder(x, position, mask, ratios, LEVELS)
+    changed = encoder(x, position, geometry(mask, ratios))
     torch.testing.assert_close(changed[~mask], expected[~mask])
     assert not torch.allclose(changed[mask], expected[mask])
 
@@ -93,7 +79,8 @@ def test_every_layer_has_a_gradient(recompute: bool) -> None:
     encoder = make_encoder()
     encoder.recompute = recompute
     ratios = torch.ones(1, 2, 2)
-    encoder(torch.randn(1, S, D), torch.randn(1, S, D), padding(6), ratios, LEVELS).square().sum().backward()
+    frame = geometry(padding(6), ratios)
+    encoder(torch.randn(1, S, D), torch.randn(1, S, D), frame).square().sum().backward()
     without = {name for name, p in encoder.named_parameters() if p.grad is None}
     unused = {f"layers.{n}.self_attn.output_proj_box.{p}" for n in range(2) for p in ("weight", "bias")}
     assert without == unused

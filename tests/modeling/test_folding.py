@@ -130,24 +130,24 @@ def test_a_network_folds_only_for_inference() -> None:
     """Gradients and training see the norms; what was trained is seen by the next inference."""
     network = tiny_model().network.detr
     as_after_training(network)
-    images, sizes = torch.randn(1, 3, 64, 64), torch.tensor([[64, 64]])
+    images = torch.randn(1, 3, 64, 64)
     names = list(network.state_dict())
-    plain = [feature.detach() for feature in network.features(images, sizes)[0]]
+    plain = [feature.detach() for feature in network.features(images)]
     with torch.no_grad():
-        folded = network.features(images, sizes)[0]
+        folded = network.features(images)
     for feature, expected in zip(folded, plain, strict=True):
         assert_close(feature, expected)
     assert network._folded._copy is not None and list(network.state_dict()) == names
     network.train()
     assert network._folded._copy is None
-    sum(feature.sum() for feature in network.features(images, sizes)[0]).backward()
+    sum(feature.sum() for feature in network.features(images)).backward()
     weight = network.get_parameter("backbone.0.backbone.res4.0.conv1.weight")
     assert weight.grad is not None and weight.grad.abs().max() > 0
     weight.data.add_(1)  # not counted as a change by PyTorch
     network.eval()
     with torch.no_grad():
-        changed = network.features(images, sizes)[0]
-    for feature, expected in zip(changed, network.features(images, sizes)[0], strict=True):
+        changed = network.features(images)
+    for feature, expected in zip(changed, network.features(images), strict=True):
         assert_close(feature, expected.detach())
     assert not torch.allclose(changed[-1], folded[-1])
 

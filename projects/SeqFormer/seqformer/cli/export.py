@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=FORMATS,
         default=["onnx"],
         help="onnx: ONNX with standard operators; pt2: PyTorch's exported program, which needs the compiled "
-        "operators of this package (default: onnx)",
+        "operators of this package; aoti: the same, compiled for this processor (default: onnx)",
     )
     add_model_arguments(parser)
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seqformer.modeling.geometry import cell_padding
 from seqformer.modeling.layers import Levels, MSDeformAttn
-from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork, padding_masks
+from seqformer.modeling.network import EncodedFrames, SeqFormerNetwork
 from seqformer.ops import reference as plain
 
 __all__ = ["ClipDecoder", "FrameEncoder", "GridSampleAttention", "with_fixed_padding", "with_grid_sample"]
@@ -132,8 +133,7 @@ class ClipDecoder(nn.Module):
         levels = Levels([(m.shape[1], m.shape[2]) for m in memory], mask_features.device)
         height, width = mask_features.shape[-2:]
         sizes = size.flip(0).expand(t, 2)
-        masks = padding_masks(sizes, 8 * height, 8 * width, levels.shapes)
-        padding_mask, valid_ratios = network.detr.transformer.padding(masks)
+        padding_mask, valid_ratios = cell_padding(sizes, 8 * height, 8 * width, levels)
         cells = torch.cat([m.flatten(1, 2) for m in memory], dim=1)
         frames = EncodedFrames(cells, padding_mask, valid_ratios, sizes, mask_features, levels)
         outputs = network.decode(frames, t)

@@ -1,4 +1,4 @@
-"""Writes a network as ONNX files or PyTorch's exported programs."""
+"""Writes a network as ONNX files, PyTorch's exported programs, or these compiled for this processor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seqformer.ops import implementation, is_compiled
 
 __all__ = ["FORMATS", "export_model"]
 
-FORMATS = ("onnx", "pt2")
+FORMATS = ("onnx", "pt2", "aoti")
 _OPSET = 20  # the first with GridSample as it is now
 _LARGEST = 8192  # pixels of a side
 _MOST_FRAMES = 4096
@@ -40,7 +40,8 @@ def export_model(
     """Writes ``encoder`` and ``decoder`` in each format, and model.json, to a new folder.
 
     The encoder is :class:`FrameEncoder`, the decoder :class:`ClipDecoder`. The number of frames and their
-    size are free. ONNX needs standard operators only; "pt2" needs this package's operators.
+    size are free. ONNX needs standard operators only; "pt2" and "aoti" need this package's operators. The
+    latter is compiled to machine code of this processor by AOTInductor, which takes minutes.
 
     Args:
         network: a network in eval mode.
@@ -50,7 +51,7 @@ def export_model(
         description: what else model.json says.
 
     Raises:
-        InputError: if a package is missing, the network cannot be exported, or the folder exists.
+        InputError: if a package or compiler is missing, the network cannot be exported, or the folder exists.
     """
     _check(formats)
     network = with_fixed_padding(network).cpu().eval().requires_grad_(False)
@@ -67,8 +68,10 @@ def export_model(
             for part, program in _trace(exported, num_candidates).items():
                 if name == "onnx":
                     _write_onnx(program, folder / f"{part}.onnx", inputs[part], outputs[part])
-                else:
+                elif name == "pt2":
                     torch.export.save(program, folder / f"{part}.pt2")
+                else:
+                    _write_compiled(program, folder / f"{part}_aoti.pt2")
         size = {"size_divisibility": 32, "min_padded_size": 96, "max_padded_size": _LARGEST}
         tensors = {"inputs": inputs, "outputs": outputs}
         write_json(folder / "model.json", {**description, **size, **tensors})
@@ -82,8 +85,9 @@ def _check(formats: Collection[str]) -> None:
         missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
         if missing:
             raise InputError(f"ONNX needs packages that are missing: pip install {' '.join(missing)}")
-    if "pt2" in formats and not is_compiled:
-        raise InputError(f"the format pt2 needs the compiled operator, but it is {implementation()}")
+    for name in {"pt2", "aoti"}.intersection(formats):
+        if not is_compiled:
+            raise InputError(f"the format {name} needs the compiled operator, but it is {implementation()}")
 
 
 def _trace(network: SeqFormerNetwork, num_candidates: int) -> _Programs:
@@ -131,6 +135,17 @@ def _write_onnx(program: ExportedProgram, path: Path, inputs: list[str], outputs
     if written is None:
         raise RuntimeError("torch.onnx returned no model")
     written.save(str(path), external_data=False)
+
+
+def _write_compiled(program: ExportedProgram, path: Path) -> None:
+    from torch._inductor import aoti_compile_and_package  # imports PyTorch's compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        with torch.no_grad():
+            aoti_compile_and_package(program, package_path=str(path))
+    except InvalidCxxCompiler as error:
+        raise InputError("the format aoti needs a C++ compiler, such as g++") from error
 
 
 @contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from seqformer.modeling.geometry import FrameGeometry
 from seqformer.modeling.layers import Levels, MSDeformAttn, linear, run_layer
 
 __all__ = ["Encoder", "EncoderLayer"]
@@ -49,43 +49,18 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.recompute = recompute
 
-    @staticmethod
-    def reference_points(levels: Levels, valid_ratios: Tensor) -> Tensor:
-        """Returns each cell's centre as a point on every level.
-
-        Args:
-            valid_ratios: (N, L, 2), unpadded fraction of each level along x and y.
-
-        Returns:
-            (N, S, L, 2), xy normalised to the padded levels.
-        """
-        centres = []
-        for level, (height, width) in enumerate(levels.shapes):
-            y = torch.arange(height, dtype=torch.float32, device=valid_ratios.device) + 0.5
-            x = torch.arange(width, dtype=torch.float32, device=valid_ratios.device) + 0.5
-            y = y[None] / (valid_ratios[:, level, 1, None] * height)  # N, h
-            x = x[None] / (valid_ratios[:, level, 0, None] * width)  # N, w
-            xy = torch.stack(
-                (x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)), dim=-1
-            )
-            centres.append(xy.flatten(1, 2))
-        return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]
-
-    def forward(
-        self, x: Tensor, position: Tensor, padding_mask: Tensor, valid_ratios: Tensor, levels: Levels
-    ) -> Tensor:
+    def forward(self, x: Tensor, position: Tensor, geometry: FrameGeometry) -> Tensor:
         """Encodes N frames independently.
 
         Args:
             x: (N, S, d) projected backbone features of all levels.
-            position: (N, S, d).
-            padding_mask: (N, S) bool, true where padded.
-            valid_ratios: (N, L, 2), xy.
+            position: (N, S, d), or (1, S, d) if it is the same in all frames.
+            geometry: that of the frames.
 
         Returns:
             (N, S, d).
         """
-        reference = self.reference_points(levels, valid_ratios)
+        arguments = position, geometry.reference, geometry.padding_mask, geometry.levels
         for layer in self.layers:
-            x = run_layer(layer, x, position, reference, padding_mask, levels, recompute=self.recompute)
+            x = run_layer(layer, x, *arguments, recompute=self.recompute)
         return x

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
@@ -18,11 +17,11 @@ from seqformer.modeling.backbone import FEATURES
 from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
 from seqformer.modeling.encoder import Encoder, EncoderLayer
 from seqformer.modeling.folding import FoldedCopy
+from seqformer.modeling.geometry import FrameGeometry, GeometryOfSize, frame_geometry, image_padding
 from seqformer.modeling.layers import MLP, Levels, MSDeformAttn, reset_parameters
 from seqformer.modeling.mask_head import MaskFeatures, dynamic_masks, dynamic_parameters
-from seqformer.modeling.position_encoding import sine_position_encoding
 
-__all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer", "padding_masks"]
+__all__ = ["EncodedFrames", "QueryNetwork", "SeqFormerNetwork", "Transformer"]
 
 _SIZE_DIVISOR = 32  # pixels per cell of the coarsest backbone feature
 _WIDTH_DIVISOR = 32  # groups of GroupNorm; mask features have 1/32 of the width
@@ -120,39 +119,14 @@ class Transformer(nn.Module):
         nn.init.zeros_(self.reference_points.bias)
         nn.init.normal_(self.level_embed)
 
-    def encode(self, features: list[Tensor], masks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Levels]:
-        """Encodes frames.
-
-        Args:
-            features: (N, d, h, w) for each level.
-            masks: (N, h, w) bool for each level, true where padded.
-
-        Returns:
-            memory (N, S, d), padding mask (N, S), valid ratios (N, L, 2) and the levels.
-        """
-        levels = Levels([(f.shape[-2], f.shape[-1]) for f in features], features[0].device)
-        dim = features[0].shape[1]
-        position = torch.cat(
-            [
-                (sine_position_encoding(mask, dim) + embedding).flatten(1, 2)
-                for mask, embedding in zip(masks, self.level_embed, strict=True)
-            ],
-            dim=1,
+    def encode(self, features: list[Tensor], geometry: FrameGeometry) -> Tensor:
+        """Encodes frames: (N, d, h, w) for each level -> (N, S, d)."""
+        cells = [height * width for height, width in geometry.levels.shapes]
+        embedding = torch.cat(
+            [embedding.expand(count, -1) for embedding, count in zip(self.level_embed, cells, strict=True)]
         )
         x = torch.cat([feature.flatten(2).transpose(1, 2) for feature in features], dim=1)
-        padding_mask, valid_ratios = self.padding(masks)
-        memory = self.encoder(x, position, padding_mask, valid_ratios, levels)
-        return memory, padding_mask, valid_ratios, levels
-
-    @staticmethod
-    def padding(masks: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns padding mask (N, S) and valid ratios (N, L, 2) from the levels' masks (N, h, w)."""
-        padding_mask = torch.cat([mask.flatten(1) for mask in masks], dim=1)
-        ratios = [
-            torch.stack(((~mask[:, 0, :]).float().mean(1), (~mask[:, :, 0]).float().mean(1)), dim=-1)
-            for mask in masks
-        ]
-        return padding_mask, torch.stack(ratios, dim=1)
+        return self.encoder(x, geometry.position + embedding, geometry)
 
     def decode(
         self, query_embed: Tensor, frames: EncodedFrames, num_frames: int, groups: int = 1
@@ -240,16 +214,8 @@ class QueryNetwork(nn.Module):
         self._folded = FoldedCopy()
         return super().train(mode)
 
-    def features(self, images: Tensor, sizes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns the projected features and padding masks of all levels.
-
-        Args:
-            images: (N, 3, H, W), normalised and padded.
-            sizes: (N, 2), unpadded width and height in pixels.
-
-        Returns:
-            (N, d, h, w) and (N, h, w) bool, true where padded, for each level.
-        """
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Returns the projected features of all levels, (N, d, h, w), of padded images (N, 3, H, W)."""
         backbone = self.backbone.get_submodule("0.backbone")
         if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
             folded = self._folded.of(backbone, images)
@@ -262,27 +228,7 @@ class QueryNetwork(nn.Module):
         for level, projection in enumerate(self.input_proj):
             source = raw[min(level, len(raw) - 1)] if level <= len(raw) else features[-1]
             features.append(projection(source))
-        shapes = [(f.shape[-2], f.shape[-1]) for f in features]
-        return features, padding_masks(sizes, images.shape[-2], images.shape[-1], shapes)
-
-
-def padding_masks(sizes: Tensor, height: int, width: int, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    """Returns the padding masks of levels, (N, h, w) bool each, true where padded.
-
-    Args:
-        sizes: (N, 2), unpadded width and height in pixels.
-        height, width: padded size in pixels.
-        shapes: height and width of each level in cells.
-    """
-    padded = _padding(sizes, height, width).unsqueeze(1).float()
-    return [F.interpolate(padded, size=shape, mode="nearest")[:, 0].bool() for shape in shapes]
-
-
-def _padding(sizes: Tensor, height: int, width: int) -> Tensor:
-    """Returns which pixels are padding, (N, H, W) bool, from unpadded widths and heights (N, 2)."""
-    y = torch.arange(height, device=sizes.device)[None, :, None]
-    x = torch.arange(width, device=sizes.device)[None, None, :]
-    return (y >= sizes[:, 1, None, None]) | (x >= sizes[:, 0, None, None])
+        return features
 
 
 def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
@@ -322,6 +268,7 @@ class SeqFormerNetwork(nn.Module):
         self.detr = query_network
         dim = query_network.transformer.level_embed.shape[1]
         self.autocast_dtype: torch.dtype | None = None  # of encode and decode; see precision.py
+        self._geometry = GeometryOfSize()
         self.mask_head = MaskFeatures(dim)
         self.controller = MLP(dim, dim, dynamic_parameters(self.mask_head.out_dim), 3)
         reset_parameters(self.controller, nn.init.xavier_uniform_)
@@ -346,26 +293,47 @@ class SeqFormerNetwork(nn.Module):
         padded = torch.zeros(len(images), 3, height, width, dtype=dtype, device=images[0].device)
         for frame, image in zip(padded, images, strict=True):
             frame[:, : image.shape[1], : image.shape[2]] = image
-        sizes = torch.tensor([image.shape[:0:-1] for image in images], device=self.device)
-        is_padded = any(image.shape[1:] != (height, width) for image in images)
-        return self.encode_padded(padded.to(self.device), sizes, is_padded=is_padded)
+        sizes = [(image.shape[2], image.shape[1]) for image in images]
+        is_padded = any(size != (width, height) for size in sizes)
+        size = sizes[0] if len(set(sizes)) == 1 else None
+        return self.encode_padded(
+            padded.to(self.device), torch.tensor(sizes, device=self.device), is_padded=is_padded, size=size
+        )
 
-    def encode_padded(self, frames: Tensor, sizes: Tensor, *, is_padded: bool = True) -> EncodedFrames:
+    def encode_padded(
+        self,
+        frames: Tensor,
+        sizes: Tensor,
+        *,
+        is_padded: bool = True,
+        size: tuple[int, int] | None = None,
+    ) -> EncodedFrames:
         """Normalises and encodes frames that are padded.
 
         Args:
             frames: (N, 3, H, W), values 0 to 255.
             sizes: (N, 2), unpadded width and height in pixels.
             is_padded: whether any frame is smaller than H x W.
+            size: unpadded width and height, if all frames are known to have the same: what depends on it
+                alone is then computed once for many calls.
         """
+        height, width = frames.shape[-2:]
         batch = (frames - self.pixel_mean) / self.pixel_std
         if is_padded:
-            batch = batch.masked_fill_(_padding(sizes, *frames.shape[-2:]).unsqueeze(1), 0.0)
+            batch = batch.masked_fill_(image_padding(sizes, height, width).unsqueeze(1), 0.0)
         with self._autocast():
-            features, masks = self.detr.features(batch, sizes)
-            memory, padding_mask, valid_ratios, levels = self.detr.transformer.encode(features, masks)
-            mask_features = self.mask_head(*levels.split(memory)[: len(FEATURES)])
-        return EncodedFrames(memory, padding_mask, valid_ratios, sizes, mask_features, levels)
+            features = self.detr.features(batch)
+            shapes, dim = [(f.shape[-2], f.shape[-1]) for f in features], features[0].shape[1]
+            if size:
+                geometry = self._geometry.of(size, height, width, shapes, dim, frames.device)
+                geometry = geometry.expand(len(frames))
+            else:
+                geometry = frame_geometry(sizes, height, width, Levels(shapes, frames.device), dim)
+            memory = self.detr.transformer.encode(features, geometry)
+            mask_features = self.mask_head(*geometry.levels.split(memory)[: len(FEATURES)])
+        return EncodedFrames(
+            memory, geometry.padding_mask, geometry.valid_ratios, sizes, mask_features, geometry.levels
+        )
 
     def decode(self, frames: EncodedFrames, num_frames: int) -> list[DecoderOutput]:
         """Decodes B videos of T = ``num_frames`` frames, B * T frames in total; one output per decoder layer.
