@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.layers import Levels, MSDeformAttn, inverse_sigmoid, linear, run_layer
+from seqformer.modeling.dropout import Dropout
+from seqformer.modeling.layers import Levels, MSDeformAttn, hidden_layer, inverse_sigmoid, linear, run_layer
 
 __all__ = ["Decoder", "DecoderLayer", "DecoderOutput"]
 
@@ -41,27 +42,27 @@ class DecoderLayer(nn.Module):
     ):
         super().__init__()
         self.cross_attn = MSDeformAttn(dim, num_levels, num_heads, num_points)
-        self.dropout1 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
         self.norm1 = nn.LayerNorm(dim)
-        self.dropout1_box = nn.Dropout(dropout)
+        self.dropout1_box = Dropout(dropout)
         self.norm1_box = nn.LayerNorm(dim)
 
         self.self_attn = nn.MultiheadAttention(dim, num_heads, dropout=dropout, batch_first=True)
-        self.dropout2 = nn.Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
         self.norm2 = nn.LayerNorm(dim)
         self.self_attn_box = nn.MultiheadAttention(dim, num_heads, dropout=dropout, batch_first=True)
-        self.dropout2_box = nn.Dropout(dropout)
+        self.dropout2_box = Dropout(dropout)
         self.norm2_box = nn.LayerNorm(dim)
 
         self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.dropout3 = nn.Dropout(dropout)
+        self.dropout3 = Dropout(dropout)
         self.linear2 = nn.Linear(feedforward_dim, dim)
-        self.dropout4 = nn.Dropout(dropout)
+        self.dropout4 = Dropout(dropout)
         self.norm3 = nn.LayerNorm(dim)
         self.linear1_box = nn.Linear(dim, feedforward_dim)
-        self.dropout3_box = nn.Dropout(dropout)
+        self.dropout3_box = Dropout(dropout)
         self.linear2_box = nn.Linear(feedforward_dim, dim)
-        self.dropout4_box = nn.Dropout(dropout)
+        self.dropout4_box = Dropout(dropout)
         self.norm3_box = nn.LayerNorm(dim)
 
         self.time_attention_weights = nn.Linear(dim, 1)
@@ -110,13 +111,13 @@ class DecoderLayer(nn.Module):
         sampled = sampled.view(b, t, q, -1)
 
         box = self.norm1_box(box + self.dropout1_box(linear(self.cross_attn.output_proj_box, sampled)))
-        hidden = self.dropout3_box(linear(self.linear1_box, box, relu=True))
+        hidden = hidden_layer(self.linear1_box, self.dropout3_box, box)
         box = self.norm3_box(box + self.dropout4_box(linear(self.linear2_box, hidden)))
 
         weights = self.time_attention_weights(box).softmax(1)  # B, T, Q, 1
         joined = (weights * linear(self.cross_attn.output_proj, sampled)).sum(1)
         instance = self.norm1(instance + self.dropout1(joined))
-        hidden = self.dropout3(linear(self.linear1, instance, relu=True))
+        hidden = hidden_layer(self.linear1, self.dropout3, instance)
         instance = self.norm3(instance + self.dropout4(linear(self.linear2, hidden)))
         return instance, box, weights.squeeze(-1)
 

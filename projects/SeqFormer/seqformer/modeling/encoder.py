@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from seqformer.modeling.dropout import Dropout
 from seqformer.modeling.geometry import FrameGeometry
-from seqformer.modeling.layers import Levels, MSDeformAttn, linear, run_layer
+from seqformer.modeling.layers import Levels, MSDeformAttn, hidden_layer, linear, run_layer
 
 __all__ = ["Encoder", "EncoderLayer"]
 
@@ -18,12 +19,12 @@ class EncoderLayer(nn.Module):
     ):
         super().__init__()
         self.self_attn = MSDeformAttn(dim, num_levels, num_heads, num_points)
-        self.dropout1 = nn.Dropout(dropout)
+        self.dropout1 = Dropout(dropout)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, feedforward_dim)
-        self.dropout2 = nn.Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
         self.linear2 = nn.Linear(feedforward_dim, dim)
-        self.dropout3 = nn.Dropout(dropout)
+        self.dropout3 = Dropout(dropout)
         self.norm2 = nn.LayerNorm(dim)
 
     def forward(
@@ -32,7 +33,7 @@ class EncoderLayer(nn.Module):
         """(N, S, d) -> (N, S, d)."""
         sampled = self.self_attn(x + position, reference, x, padding_mask, levels)
         x = self.norm1(x + self.dropout1(linear(self.self_attn.output_proj, sampled)))
-        hidden = self.dropout2(linear(self.linear1, x, relu=True))
+        hidden = hidden_layer(self.linear1, self.dropout2, x)
         return self.norm2(x + self.dropout3(linear(self.linear2, hidden)))
 
 

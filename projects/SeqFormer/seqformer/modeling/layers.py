@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from seqformer.modeling.dropout import Dropout
 from seqformer.ops import ms_deform_attn_fused
 
 __all__ = [
     "MLP",
     "Levels",
     "MSDeformAttn",
+    "hidden_layer",
     "inverse_sigmoid",
     "linear",
     "on_plain_cpu",
@@ -51,6 +53,13 @@ def linear(layer: nn.Module, x: Tensor, *, relu: bool = False) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, layer.weight, layer.bias, activation, [], "")
     x = layer(x)
     return F.relu(x) if relu else x
+
+
+def hidden_layer(layer: nn.Linear, dropout: Dropout, x: Tensor) -> Tensor:
+    """Applies a linear layer, ReLU and dropout, (..., d) -> (..., e)."""
+    if dropout.training and dropout.p:
+        return dropout.after_relu(layer(x))
+    return linear(layer, x, relu=True)
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
