@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput
+from seqformer.modeling.decoder import Decoder, DecoderLayer, DecoderOutput, _attend
 from seqformer.modeling.layers import MLP, Levels
 
 SHAPES = [(4, 6), (2, 3)]
@@ -52,6 +52,18 @@ def attended(attention: nn.MultiheadAttention, query: Tensor, value: Tensor) -> 
             scores = torch.stack([q[i, part] @ k[j, part] for j in range(len(query))]) / math.sqrt(width)
             joined[i, part] = sum(a * v[j, part] for j, a in enumerate(scores.softmax(0)))
     return joined @ attention.out_proj.weight.T + attention.out_proj.bias
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_attention_with_dropout_is_attention_whose_weights_are_dropped(groups: int) -> None:
+    attention = nn.MultiheadAttention(16, 4, dropout=1e-9, batch_first=True)
+    query, value = torch.randn(3, 6, 16), torch.randn(3, 6, 16)
+    expected = _attend(attention.eval(), query, value, groups)
+    torch.testing.assert_close(_attend(attention.train(), query, value, groups), expected)
+    attention.dropout = 0.5
+    several = torch.stack([_attend(attention, query, value, groups) for _ in range(2000)])
+    assert not torch.equal(several[0], several[1])
+    torch.testing.assert_close(several.mean(0), expected, rtol=0, atol=0.1)
 
 
 def readable_layer(

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from seqformer.modeling.dropout import Dropout
+from seqformer.modeling.dropout import Dropout, dropout
 from seqformer.modeling.layers import hidden_layer
 
 SHAPES = [(3, 700, 401), (5,), (0, 4), (1 << 19, 3)]  # less and more than are processed together
-
-
-def drop(dropout: Dropout, x: Tensor, relu: bool) -> Tensor:
-    return dropout.after_relu(x) if relu else dropout(x)
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -21,7 +17,7 @@ def drop(dropout: Dropout, x: Tensor, relu: bool) -> Tensor:
 def test_values_are_dropped_or_scaled(device: torch.device, shape: tuple[int, ...], relu: bool) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape, device=device, requires_grad=True)
-    y = drop(Dropout(0.25), x, relu)
+    y = dropout(x, 0.25, relu=relu)
     expected = x.relu() if relu else x
     kept = y != 0
     torch.testing.assert_close(y[kept], expected[kept] / 0.75)
@@ -45,11 +41,11 @@ def test_the_share_is_right_in_every_part_and_neighbours_are_independent() -> No
 
 
 def test_seeds_repeat_it_and_calls_differ(device: torch.device) -> None:
-    dropout, x = Dropout(0.5), torch.ones(1000, device=device)
+    x = torch.ones(1000, device=device)
     torch.manual_seed(3)
-    first, second = dropout(x), dropout(x)
+    first, second = dropout(x, 0.5), dropout(x, 0.5)
     torch.manual_seed(3)
-    assert torch.equal(dropout(x), first) and not torch.equal(first, second)
+    assert torch.equal(dropout(x, 0.5), first) and not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("p", [0.0, 1e-6, 1.0])
@@ -61,10 +57,10 @@ def test_nothing_and_all_can_be_dropped(device: torch.device, p: float) -> None:
 
 def test_evaluation_drops_nothing(device: torch.device) -> None:
     layer, x = nn.Linear(6, 8).to(device), torch.randn(5, 6, device=device)
-    dropout = Dropout(0.5).eval()
-    assert torch.equal(dropout(x), x)
-    torch.testing.assert_close(hidden_layer(layer, dropout, x), layer(x).relu())
-    hidden = hidden_layer(layer, dropout.train(), x)
+    module = Dropout(0.5).eval()
+    assert torch.equal(module(x), x)
+    torch.testing.assert_close(hidden_layer(layer, module, x), layer(x).relu())
+    hidden = hidden_layer(layer, module.train(), x)
     assert ((hidden == 0) | torch.isclose(hidden, 2 * layer(x))).all()
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqformer.modeling.dropout import Dropout
+from seqformer.modeling.dropout import Dropout, dropout
 from seqformer.modeling.layers import Levels, MSDeformAttn, hidden_layer, inverse_sigmoid, linear, run_layer
 
 __all__ = ["Decoder", "DecoderLayer", "DecoderOutput"]
@@ -135,8 +135,12 @@ def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, grou
         x.reshape(n * groups, q // groups, attention.num_heads, -1).transpose(1, 2)
         for x in (query, key, value)
     )
-    dropout = attention.dropout if attention.training else 0.0
-    attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    p = attention.dropout if attention.training else 0.0
+    if p and query.device.type == "cpu":  # PyTorch does the same there, with its own dropout
+        weights = (query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)).softmax(-1)
+        attended = dropout(weights, p) @ value
+    else:
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=p)
     return linear(attention.out_proj, attended.transpose(1, 2).reshape(n, q, d))
 
 

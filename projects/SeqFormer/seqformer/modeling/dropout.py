@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,36 +10,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-__all__ = ["Dropout"]
+__all__ = ["Dropout", "dropout"]
 
 _VALUES = 1 << 16  # of a random number of 16 bits
 _CHUNK = 1 << 19  # elements that are processed together, so that they stay in the cache
 
 
-class Dropout(nn.Dropout):
-    """PyTorch's dropout, and the same after a ReLU.
+def dropout(x: Tensor, p: float, *, relu: bool = False) -> Tensor:
+    """Sets elements to zero with probability ``p`` and scales the others, after a ReLU if asked.
 
     On CPUs, PyTorch draws a float for every element and keeps it for the backward pass. Here four elements
     share a draw of 64 bits. The backward pass needs one byte for each element, and after a ReLU nothing but
     the output. The probability is rounded to a multiple of 1/65536.
     """
+    dropped = round(p * _VALUES)
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not 0 < dropped < _VALUES:
+        return F.dropout(F.relu(x) if relu else x, p)
+    output: Tensor = _Dropout.apply(x, dropped, relu)
+    return output
+
+
+class Dropout(nn.Dropout):
+    """PyTorch's module with :func:`dropout`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(...) -> (...)."""
-        return self._drop(input, relu=False)
-
-    def after_relu(self, input: Tensor) -> Tensor:
-        """Returns ``dropout(relu(input))``, (...) -> (...)."""
-        return self._drop(input, relu=True)
-
-    def _drop(self, x: Tensor, relu: bool) -> Tensor:
-        is_plain = x.device.type != "cpu" or torch.compiler.is_compiling()
-        dropped = round(self.p * _VALUES)
-        if is_plain or not self.training or not 0 < dropped < _VALUES:
-            x = F.relu(x) if relu else x
-            return F.dropout(x, self.p, self.training, self.inplace)
-        output: Tensor = _Dropout.apply(x, dropped, relu)
-        return output
+        return dropout(input, self.p) if self.training else input
 
 
 class _Dropout(Function):
@@ -49,10 +46,9 @@ class _Dropout(Function):
         ctx.scale = _VALUES / (_VALUES - dropped)
         ctx.relu = relu
         x = x.contiguous()
-        output, lost = torch.empty_like(x), torch.empty(x.shape, dtype=torch.bool)
+        output, lost = torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
         bits = torch.empty(-(-min(_CHUNK, x.numel()) // 4), dtype=torch.int64)
-        for start in range(0, x.numel(), _CHUNK):
-            source, target, zeroed = (t.view(-1)[start : start + _CHUNK] for t in (x, output, lost))
+        for source, target, zeroed in _chunks(x, output, lost):
             random = bits.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)[: len(source)]
             torch.lt(random, dropped - _VALUES // 2, out=zeroed)
             torch.mul(source, ctx.scale, out=target)
@@ -64,7 +60,19 @@ class _Dropout(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        (kept,) = ctx.saved_tensors
-        lost = kept <= 0 if ctx.relu else kept
-        return (gradient * ctx.scale).masked_fill_(lost, 0), None, None
+        gradient, (saved,) = gradients[0].contiguous(), ctx.saved_tensors
+        result = torch.empty_like(gradient)
+        for source, target, kept in _chunks(gradient, result, saved):
+            if ctx.relu:
+                torch.ops.aten.threshold_backward(source, kept, 0, grad_input=target)
+                target.mul_(ctx.scale)
+            else:
+                torch.mul(source, ctx.scale, out=target).masked_fill_(kept, 0)
+        return result, None, None
+
+
+def _chunks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yields flat parts of contiguous tensors of one shape."""
+    for parts in zip(*(t.view(-1).split(_CHUNK) for t in tensors), strict=True):
+        if len(parts[0]):
+            yield parts

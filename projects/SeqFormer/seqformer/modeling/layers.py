@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seqformer.modeling.dropout import Dropout
+from seqformer.modeling.dropout import Dropout, dropout
 from seqformer.ops import ms_deform_attn_fused
 
 __all__ = [
@@ -55,10 +55,10 @@ def linear(layer: nn.Module, x: Tensor, *, relu: bool = False) -> Tensor:
     return F.relu(x) if relu else x
 
 
-def hidden_layer(layer: nn.Linear, dropout: Dropout, x: Tensor) -> Tensor:
+def hidden_layer(layer: nn.Linear, drop: Dropout, x: Tensor) -> Tensor:
     """Applies a linear layer, ReLU and dropout, (..., d) -> (..., e)."""
-    if dropout.training and dropout.p:
-        return dropout.after_relu(layer(x))
+    if drop.training and drop.p:
+        return dropout(layer(x), drop.p, relu=True)
     return linear(layer, x, relu=True)
 
 
