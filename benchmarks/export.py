@@ -1,16 +1,20 @@
-"""Times an exported model next to the network itself: encoder and decoder, in turns, on the CPU.
+"""Times an exported model next to the network itself: encoder and decoder, on the CPU.
 
     seqformer export output/street --format onnx pt2 aoti
     python benchmarks/export.py output/street
 
 The model is the one that was exported, by default the shipped one. Frames are noise. All formats in the
 folder are timed, in one process with the same number of threads, and compared with the network's outputs.
+Two rounds are made, and within them all calls of a format follow each other after a pause, since the waiting
+threads of one runtime slow down the next.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -30,6 +34,8 @@ from seqformer.errors import InputError, exit_on_bad_input
 
 _CPU = torch.device("cpu")
 _PARTS = ("encoder", "decoder")
+_ROUNDS = 2
+_PAUSE = 0.5  # seconds
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -72,6 +78,18 @@ def functions_of(folder: Path, part: str, threads: int) -> dict[str, Function]:
     return found
 
 
+def aligned(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Returns the floating-point outputs, masks of candidates in the order of their queries.
+
+    Queries that are nearly as probable may be candidates in another order, and the last may differ.
+    """
+    *others, candidates, logits = outputs
+    if candidates.is_floating_point():  # the encoder's
+        return list(outputs)
+    order = candidates.argsort()
+    return [*others, candidates[order].float(), logits[order]]
+
+
 @torch.no_grad()
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
@@ -94,21 +112,18 @@ def run(args: argparse.Namespace) -> None:
     for part in _PARTS:
         functions = {"the network": own[part], **functions_of(args.folder, part, args.threads)}
         seconds: dict[str, list[float]] = {name: [] for name in functions}
-        for turn in range(args.repeats + 1):
+        for _ in range(_ROUNDS):
             for name, function in functions.items():
-                values = inputs[part]
-                once = seconds_of(lambda f=function, v=values: f(*v), _CPU, repeats=1, warm_up=int(not turn))
-                seconds[name] += once if turn else []
-        expected = own[part](*inputs[part])
+                time.sleep(_PAUSE)
+                call = partial(function, *inputs[part])
+                seconds[name] += seconds_of(call, _CPU, repeats=args.repeats)
+        expected = aligned(own[part](*inputs[part]))
         for name, function in functions.items():
-            outputs = function(*inputs[part])
-            floats = [pair for pair in zip(outputs, expected, strict=True) if pair[1].is_floating_point()]
-            furthest = max((a - b).abs().max().item() for a, b in floats)
+            pairs = zip(aligned(function(*inputs[part])), expected, strict=True)
+            furthest = max((a - b).abs().max().item() for a, b in pairs)
+            own_row = function is own[part]
             rows.setdefault(name, [name]).extend(
-                [
-                    f"{1000 * median(seconds[name]):.1f}",
-                    f"{furthest:.0e}" if function is not own[part] else "",
-                ]
+                [f"{1000 * median(seconds[name]):.1f}", "" if own_row else f"{furthest:.0e}"]
             )
     header = ["", *(cell for part in _PARTS for cell in (f"{part}, ms", "furthest output"))]
     print(tabulate(list(rows.values()), header, "pipe", disable_numparse=True))

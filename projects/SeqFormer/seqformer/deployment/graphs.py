@@ -92,13 +92,17 @@ class FrameEncoder(nn.Module):
             size: (2,) int64, unpadded height and width in pixels.
 
         Returns:
-            memory (N, h, w, d) of each level, and mask features (N, d/32, H/8, W/8).
+            memory (N, h, w, d) of each level, and mask features (N, d/32, H/8, W/8), contiguous, since
+            compiled programs are for one layout of their inputs.
         """
         encoded = self.network.encode_padded(frames, size.flip(0).expand(frames.shape[0], 2))
         cells = [height * width for height, width in encoded.levels.shapes]
         parts = encoded.memory.split(cells, dim=1)
-        memory = (part.unflatten(1, shape) for part, shape in zip(parts, encoded.levels.shapes, strict=True))
-        return *memory, encoded.mask_features
+        memory = (
+            part.unflatten(1, shape).contiguous()
+            for part, shape in zip(parts, encoded.levels.shapes, strict=True)
+        )
+        return *memory, encoded.mask_features.contiguous()
 
 
 class ClipDecoder(nn.Module):
