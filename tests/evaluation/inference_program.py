@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -32,7 +33,8 @@ def main(json_file: str, frames: str, output: str) -> None:
     torch.manual_seed(0)
     model = build_model(cfg)
     figures = inference_on_dataset(model, build_test_loader(cfg, name), YTVISEvaluator(name, output))
-    print(f"process {comm.get_rank()} of {comm.get_world_size()}: {sorted(figures)}", flush=True)
+    # In one piece: print may write the end of the line after the other process's line.
+    os.write(1, f"process {comm.get_rank()} of {comm.get_world_size()}: {sorted(figures)}\n".encode())
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_it_is_kept_until_something_changes() -> None:
     with torch.inference_mode():
         assert kept.of(*changed, CPU) is not other
     for copied in (copy.deepcopy(kept), pickle.loads(pickle.dumps(kept))):
-        assert isinstance(copied, GeometryOfSize) and copied._geometry is None
+        assert isinstance(copied, GeometryOfSize) and copied._kept is None
 
 
 def test_a_network_gives_the_same_for_frames_of_one_size_and_of_several(device: torch.device) -> None:

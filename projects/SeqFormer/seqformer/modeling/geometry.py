@@ -119,8 +119,8 @@ class GeometryOfSize:
     """
 
     def __init__(self) -> None:
-        self._key: object = None
-        self._geometry: FrameGeometry | None = None
+        # Assigned as a whole, so that threads never see the geometry of another key.
+        self._kept: tuple[object, FrameGeometry] | None = None
 
     def __reduce__(self) -> tuple[type[GeometryOfSize], tuple[()]]:
         return GeometryOfSize, ()
@@ -145,8 +145,9 @@ class GeometryOfSize:
         """
         # Tensors of inference mode cannot be used in training.
         key = size, height, width, tuple(shapes), dim, device, torch.is_inference_mode_enabled()
-        if self._geometry is None or key != self._key:
+        kept = self._kept
+        if kept is None or kept[0] != key:
             sizes = torch.tensor([size], device=device)
-            self._geometry = frame_geometry(sizes, height, width, Levels(shapes, device), dim)
-            self._key = key
-        return self._geometry
+            kept = key, frame_geometry(sizes, height, width, Levels(shapes, device), dim)
+            self._kept = kept
+        return kept[1]
