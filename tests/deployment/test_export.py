@@ -184,3 +184,14 @@ def test_missing_packages_are_named(
         export_model(model.network, tmp_path / "out", ["onnx"], num_candidates=1, description={})
     with pytest.raises(InputError, match="must be of onnx, pt2, aoti, not tflite"):
         export_model(model.network, tmp_path / "out", ["tflite"], num_candidates=1, description={})
+
+
+@pytest.mark.skipif(not is_compiled, reason="the operator is not compiled")
+def test_a_missing_compiler_is_reported_before_anything_is_traced(
+    model: SeqFormer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "/nonexistent/g++"))
+    monkeypatch.setattr("torch.export.export", None)
+    with pytest.raises(InputError, match="the format aoti needs a C"):
+        export_model(model.network, tmp_path / "out", ["pt2", "aoti"], num_candidates=1, description={})
+    assert not (tmp_path / "out").exists()

@@ -85,9 +85,21 @@ def _check(formats: Collection[str]) -> None:
         missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
         if missing:
             raise InputError(f"ONNX needs packages that are missing: pip install {' '.join(missing)}")
-    for name in {"pt2", "aoti"}.intersection(formats):
-        if not is_compiled:
+    for name in ("pt2", "aoti"):
+        if name in formats and not is_compiled:
             raise InputError(f"the format {name} needs the compiled operator, but it is {implementation()}")
+    if "aoti" in formats:
+        _check_compiler()
+
+
+def _check_compiler() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler  # imports PyTorch's compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise InputError("the format aoti needs a C++ compiler, such as g++, and none was found") from error
 
 
 def _trace(network: SeqFormerNetwork, num_candidates: int) -> _Programs:
@@ -138,14 +150,15 @@ def _write_onnx(program: ExportedProgram, path: Path, inputs: list[str], outputs
 
 
 def _write_compiled(program: ExportedProgram, path: Path) -> None:
-    from torch._inductor import aoti_compile_and_package  # imports PyTorch's compiler
-    from torch._inductor.exc import InvalidCxxCompiler
+    from torch._inductor import aoti_compile_and_package
+    from torch._inductor.exc import CppCompileError, InductorError
 
     try:
         with torch.no_grad():
             aoti_compile_and_package(program, package_path=str(path))
-    except InvalidCxxCompiler as error:
-        raise InputError("the format aoti needs a C++ compiler, such as g++") from error
+    except (CppCompileError, InductorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(f"the format aoti cannot be compiled: {reason}") from error
 
 
 @contextmanager
