@@ -92,8 +92,58 @@ def test_clipping_by_parameter(clip_type: str, expected: list[float]) -> None:
     assert clipped == pytest.approx(expected, rel=1e-4)
 
 
+class Layers(nn.Module):
+    """Linear layers for Muon, and everything that is not for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(48, 64)
+        self.small = nn.Linear(48, 2)
+        self.query_embed = nn.Embedding(40, 48)
+        self.class_embed = nn.Linear(48, 40)
+        self.convolution = nn.Conv2d(32, 32, 3)
+        self.backbone = nn.Linear(48, 48)
+
+
+def test_muon_is_for_linear_layers() -> None:
+    pytest.importorskip("timm")
+    network = Layers()
+    cfg = config(OPTIMIZER="MUON", BACKBONE_MULTIPLIER=0.2)
+    cfg.SOLVER.MUON.ADAMW_FACTOR = 0.5
+    optimizer = build_optimizer(cfg, network)
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    groups = {names[p]: group for group in optimizer.param_groups for p in group["params"]}
+    assert groups.keys() == set(names.values())
+    assert [name for name, group in groups.items() if not group.get("use_fallback")] == ["hidden.weight"]
+    for name, group in groups.items():
+        rate = 0.1 if name == "hidden.weight" else 0.01 if name.startswith("backbone") else 0.05
+        assert group["lr"] == pytest.approx(rate), name
+
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    network.class_embed.weight.grad *= torch.logspace(-3, 0, 48)
+    optimizer.step()
+    update = before["hidden.weight"] * (1 - 0.1 * 0.05) - network.hidden.weight.detach()
+    # Nearly orthogonal (the iteration is not exact), times the learning rate and 0.2 sqrt(64).
+    singular = torch.linalg.svdvals(update) / (0.1 * 0.2 * 64**0.5)
+    assert singular.min() > 0.3 and singular.max() < 1.5
+    moved = (before["class_embed.weight"] * (1 - 0.05 * 0.05) - network.class_embed.weight.detach()).abs()
+    # AdamW moves as far for small gradients as for large ones.
+    assert moved.max() < 2 * moved.min() and moved.max() < 0.15
+
+
+def test_muon_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ImportError("No module named 'timm'")
+
+    monkeypatch.setattr("seqformer.engine.optimizer.import_timm", missing)
+    with pytest.raises(InputError, match="MUON needs timm"):
+        build_optimizer(config(OPTIMIZER="MUON"), Network())
+
+
 def test_unknown_optimizer_and_clipping() -> None:
-    with pytest.raises(InputError, match="SOLVER.OPTIMIZER must be ADAMW or SGD, not 'LION'"):
+    with pytest.raises(InputError, match="SOLVER.OPTIMIZER must be ADAMW, MUON or SGD, not 'LION'"):
         build_optimizer(config(OPTIMIZER="LION"), Network())
     cfg = config()
     cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "model"

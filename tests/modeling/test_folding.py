@@ -152,6 +152,24 @@ def test_a_network_folds_only_for_inference() -> None:
     assert not torch.allclose(changed[-1], folded[-1])
 
 
+def test_a_frozen_backbone_is_folded_in_training_too() -> None:
+    network = as_after_training(tiny_model().network.detr)
+    images = torch.randn(1, 3, 64, 64)
+    expected = [feature.detach() for feature in network.features(images)]
+    network.train()
+    assert network._folded._copy is None
+    backbone = network.backbone.requires_grad_(False)
+    features = network.features(images)
+    assert network._folded._copy is not None
+    for feature, plain in zip(features, expected, strict=True):
+        assert_close(feature.detach(), plain)
+    sum(feature.sum() for feature in features).backward()
+    assert network.input_proj[0][0].weight.grad is not None
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    network.features(images.requires_grad_())[-1].square().sum().backward()
+    assert images.grad is not None and images.grad.abs().max() > 0
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(8, 12), (9, 12), (7, 5)])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (5, 2), (3, 1), (2, 2), (7, 4)])

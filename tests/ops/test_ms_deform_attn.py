@@ -139,9 +139,8 @@ def test_fused_gradients_are_those_of_the_sampled_cells(
     inputs = value, shapes, starts, reference, offsets, logits
     exact = in_double(inputs)
     locations = sampling_locations(exact[3], exact[4], shapes)
-    cells, rounded = (
-        at * level_sizes(shapes, torch.float64) - 0.5 for at in (locations, locations.to(dtype).double())
-    )
+    sizes = level_sizes(shapes, locations.shape[4], torch.float64)
+    cells, rounded = (at * sizes - 0.5 for at in (locations, locations.to(dtype).double()))
     clear = (cells - cells.round()).abs() > 1e-3
     assert (clear & (cells.floor() != rounded.floor())).sum() > 5
     actual = gradients(ms_deform_attn_fused, on(device, inputs), dtype)
@@ -176,6 +175,18 @@ def test_gradients_of_the_fused_form_agree_with_finite_differences(device: torch
         atol=1e-6,
         nondet_tol=nondeterminism(device),
     )
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_gradients_without_one_for_the_reference(device: torch.device, size: int) -> None:
+    inputs = on(device, make_fused_inputs([(4, 3), (2, 2)], size, queries=2))
+    value, reference, offsets, logits = gradients(ms_deform_attn_fused, inputs)
+    inputs = [t.clone().requires_grad_(t.is_floating_point() and i != 3) for i, t in enumerate(inputs)]
+    assert inputs[3].shape == reference.shape and not inputs[3].requires_grad
+    output = ms_deform_attn_fused(*inputs)
+    output.backward(torch.linspace(-1, 1, output.numel(), dtype=output.dtype).view_as(output).to(device))
+    for argument, expected in zip((inputs[0], *inputs[4:]), (value, offsets, logits), strict=True):
+        torch.testing.assert_close(argument.grad, expected)
 
 
 def test_far_outside_is_zero() -> None:

@@ -179,7 +179,9 @@ def add_seqformer_config(cfg: CN) -> None:
     swin.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     swin.USE_CHECKPOINT = False  # recompute blocks in the backward pass: less memory, more time
 
-    cfg.SOLVER.OPTIMIZER = "ADAMW"  # or "SGD"
+    cfg.SOLVER.OPTIMIZER = "ADAMW"  # or "SGD", or "MUON" (linear layers; AdamW for all others)
+    cfg.SOLVER.MUON = CN()
+    cfg.SOLVER.MUON.ADAMW_FACTOR = 0.33  # AdamW's learning rate, relative to BASE_LR
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.1  # the backbone's learning rate, relative to BASE_LR
     # Detectron2's CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": the norm of all gradients together.
 

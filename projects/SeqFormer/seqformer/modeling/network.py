@@ -217,7 +217,8 @@ class QueryNetwork(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """Returns the projected features of all levels, (N, d, h, w), of padded images (N, 3, H, W)."""
         backbone = self.backbone.get_submodule("0.backbone")
-        if not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        recorded = torch.is_grad_enabled() and (images.requires_grad or _is_trained(backbone))
+        if not (recorded or torch.compiler.is_compiling()):
             folded = self._folded.of(backbone, images)
             if folded is not backbone and images.device.type == "cpu":
                 images = images.contiguous(memory_format=torch.channels_last)
@@ -227,8 +228,15 @@ class QueryNetwork(nn.Module):
         features: list[Tensor] = []
         for level, projection in enumerate(self.input_proj):
             source = raw[min(level, len(raw) - 1)] if level <= len(raw) else features[-1]
-            features.append(projection(source))
+            projected = projection.get_submodule("0")(source)
+            if projected.device.type == "cpu" and projected.dtype == torch.bfloat16:
+                projected = projected.contiguous()  # the norm takes ten times longer in channels-last memory
+            features.append(projection.get_submodule("1")(projected))
         return features
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _fit_training_queries(network: QueryNetwork, state: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -99,16 +99,21 @@ def _register() -> None:
         )
         weighted = weights * grad_weights
         grad_logits = weighted - weights * weighted.sum((3, 4), keepdim=True)
-        grad_reference = grad_locations.sum((2, 4))  # N, Q, L, 2
+        points = offsets.shape[4]
         if reference.shape[-1] == 2:
-            grad_offsets = grad_locations / plain.level_sizes(shapes, grad_locations.dtype)
+            grad_offsets = grad_locations / plain.level_sizes(shapes, points, grad_locations.dtype)
         else:
-            half = 0.5 / offsets.shape[4]
-            grad_offsets = grad_locations * plain.box_extent(reference) * half
-            grad_extent = (grad_locations * offsets).sum((2, 4)) * half
-            grad_reference = torch.cat((grad_reference, grad_extent), dim=-1)
+            half = 0.5 / points
+            grad_offsets = grad_locations * plain.box_extent(reference, points) * half
         dtype = offsets.dtype  # round to half precision only once, here
-        return grad_value, None, None, grad_reference.to(dtype), grad_offsets.to(dtype), grad_logits.to(dtype)
+        grad_reference = None
+        if ctx.needs_input_grad[3]:  # not for the encoder's grid
+            grad_reference = grad_locations.sum((2, 4))  # N, Q, L, 2
+            if reference.shape[-1] == 4:
+                grad_extent = (grad_locations * offsets).sum((2, 4)) * half
+                grad_reference = torch.cat((grad_reference, grad_extent), dim=-1)
+            grad_reference = grad_reference.to(dtype)
+        return grad_value, None, None, grad_reference, grad_offsets.to(dtype), grad_logits.to(dtype)
 
     register_autograd("seqformer::ms_deform_attn", backward, setup_context=save_inputs, lib=_library)
     register_autograd(

@@ -69,20 +69,26 @@ def sampling_locations(reference: Tensor, offsets: Tensor, spatial_shapes: Tenso
     The result is float32 or float64, since half precision would shift a location by a good part of a cell.
     """
     reference, offsets = _at_least_float32(reference), _at_least_float32(offsets)
-    centre = reference[:, :, None, :, None, :2]
+    points = offsets.shape[4]
+    centre = _for_every_point(reference[:, :, None, :, :2], points)
     if reference.shape[-1] == 2:
-        return centre + offsets / level_sizes(spatial_shapes, offsets.dtype)
-    return centre + offsets / offsets.shape[4] * box_extent(reference) * 0.5
+        return centre + offsets / level_sizes(spatial_shapes, points, offsets.dtype)
+    return centre + offsets / points * box_extent(reference, points) * 0.5
 
 
-def level_sizes(spatial_shapes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns width and height of each level, (L, 1, 2), which broadcasts with offsets."""
-    return spatial_shapes.flip(1).to(dtype)[:, None]
+def level_sizes(spatial_shapes: Tensor, points: int, dtype: torch.dtype) -> Tensor:
+    """Returns width and height of each level, (L, P, 2), which broadcasts with offsets."""
+    return _for_every_point(spatial_shapes.flip(1).to(dtype), points)
 
 
-def box_extent(reference: Tensor) -> Tensor:
-    """Returns width and height of boxes (N, Q, L, 4) as (N, Q, 1, L, 1, 2), which broadcasts with offsets."""
-    return reference[:, :, None, :, None, 2:]
+def box_extent(reference: Tensor, points: int) -> Tensor:
+    """Returns width and height of boxes (N, Q, L, 4) as (N, Q, 1, L, P, 2), which broadcasts with offsets."""
+    return _for_every_point(reference[:, :, None, :, 2:], points)
+
+
+def _for_every_point(x: Tensor, points: int) -> Tensor:
+    """(..., L, 2) -> (..., L, P, 2), in memory: broadcasting rows of two numbers is slow on CPUs."""
+    return x.unsqueeze(-2).expand(*x.shape[:-1], points, 2).contiguous()
 
 
 def attention_weights(logits: Tensor) -> Tensor:
