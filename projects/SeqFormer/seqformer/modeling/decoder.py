@@ -135,14 +135,14 @@ def _attend(attention: nn.MultiheadAttention, query: Tensor, value: Tensor, grou
         x.reshape(n * groups, q // groups, attention.num_heads, -1).transpose(1, 2)
         for x in (query, key, value)
     )
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        # The backward pass of PyTorch's kernel for bfloat16 takes several times longer.
-        query, key, value = query.float(), key.float(), value.float()
     p = attention.dropout if attention.training else 0.0
     if p and query.device.type == "cpu":  # PyTorch does the same there, with its own dropout
         weights = (query * query.shape[-1] ** -0.5 @ key.transpose(2, 3)).softmax(-1)
         attended = dropout(weights, p) @ value
     else:
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
+            # The backward pass of PyTorch's kernel for bfloat16 takes several times longer.
+            query, key, value = query.float(), key.float(), value.float()
         with torch.autocast(query.device.type, enabled=False):
             attended = F.scaled_dot_product_attention(query, key, value, dropout_p=p)
     return linear(attention.out_proj, attended.transpose(1, 2).reshape(n, q, d))
