@@ -45,7 +45,6 @@ SHIPPED_NOTICE = (
     "Released weights know 40 classes"
 )
 
-_SHIPPED_WEIGHTS = "demo/assets/seqformer_effnet_lite0_pedestrians.safetensors"
 # Size in bytes and SHA-256 of demo/assets/street.mp4.
 _SHIPPED_VIDEO = (1516841, "a6444bc0a756161e472e47a16c3c0d513356d381180531745f4873670d05fc72")
 _AUTHORS_LICENSE = "MIT (the authors' repository; it does not mention the weights)"
@@ -59,12 +58,13 @@ class ZooModel:
         name: name of its config.
         description: architecture and training data.
         num_classes: number of classes.
-        drive_id: id of its file on Google Drive; "" for the shipped model.
+        drive_id: id of its file on Google Drive; "" for shipped models.
         ap: AP on YouTube-VIS 2019 val in percent, the authors' figure; None if there is none.
         ap50: the same with an IoU threshold of 0.5.
         ap75: the same with an IoU threshold of 0.75.
         protocol: MODEL.SeqFormer.RESULT_PROTOCOL, how queries become results.
         license: licence of the weights.
+        file: path of the weights in this repository; "" if they are not shipped.
     """
 
     name: str
@@ -76,11 +76,12 @@ class ZooModel:
     ap75: float | None = None
     protocol: str = "original"
     license: str = _AUTHORS_LICENSE
+    file: str = ""
 
     @property
     def address(self) -> str:
-        """Where the weights are: a file for the shipped model, otherwise an address on Google Drive."""
-        return f"https://drive.google.com/uc?id={self.drive_id}" if self.drive_id else _SHIPPED_WEIGHTS
+        """Where the weights are: a file for shipped models, otherwise an address on Google Drive."""
+        return self.file or f"https://drive.google.com/uc?id={self.drive_id}"
 
 
 _VIDEOS = "YouTube-VIS 2019"
@@ -89,7 +90,12 @@ MODELS = {
     model.name: model
     for model in (
         ZooModel(
-            SHIPPED_MODEL, "EfficientNet-Lite0, one street", 1, protocol="queries", license="Apache-2.0"
+            SHIPPED_MODEL,
+            "EfficientNet-Lite0, one street",
+            1,
+            protocol="queries",
+            license="Apache-2.0",
+            file="demo/assets/seqformer_effnet_lite0_pedestrians.safetensors",
         ),
         ZooModel(
             "released/seqformer_R50",
@@ -189,7 +195,7 @@ def get_config(name: str | Path, trained: bool = False) -> CfgNode:
 
 
 def get_checkpoint_url(name: str | Path) -> str:
-    """Returns the address of the trained weights of a config; for the shipped model, its file.
+    """Returns the address of the trained weights of a config; for shipped models, their file.
 
     MODEL.WEIGHTS may be such an address; :func:`seqformer.checkpoints.local_file` downloads it.
 
@@ -200,7 +206,7 @@ def get_checkpoint_url(name: str | Path) -> str:
     model = MODELS.get(_stem(name))
     if model is None:
         raise InputError(f"no trained weights for '{_stem(name)}'; available: {', '.join(MODELS)}")
-    return model.address if model.drive_id else str(get_weights_file(model.name))
+    return str(get_weights_file(model.name)) if model.file else model.address
 
 
 def get(name: str | Path, trained: bool = False, device: str | None = None) -> nn.Module:
@@ -228,14 +234,15 @@ def get(name: str | Path, trained: bool = False, device: str | None = None) -> n
 
 
 def get_weights_file(name: str | Path) -> Path:
-    """Returns the weights file of the shipped model.
+    """Returns the weights file of a shipped model.
 
     Raises:
         InputError: if ``name`` is another model, or the file is missing.
     """
-    if _stem(name) != SHIPPED_MODEL:
-        raise InputError(f"no weights are shipped for '{name}'; available: {SHIPPED_MODEL}")
-    path = root() / _SHIPPED_WEIGHTS
+    shipped = {model.name: model.file for model in MODELS.values() if model.file}
+    if _stem(name) not in shipped:
+        raise InputError(f"no weights are shipped for '{name}'; available: {', '.join(shipped)}")
+    path = root() / shipped[_stem(name)]
     if not path.is_file():
         raise InputError(f"the weights of '{name}' are missing: no file '{path}'")
     return path

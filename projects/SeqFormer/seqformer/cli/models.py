@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from seqformer.cli.program import program
-from seqformer.model_zoo import MODELS, SHIPPED_MODEL
+from seqformer.model_zoo import MODELS
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     ]
     for model in MODELS.values():
         figures = ("" if ap is None else f"{ap:.1f}" for ap in (model.ap, model.ap50, model.ap75))
-        weights = "shipped" if model.name == SHIPPED_MODEL else model.address
+        weights = "shipped" if model.file else model.address
         rows.append((model.name, model.description, str(model.num_classes), *figures, weights))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
