@@ -75,10 +75,11 @@ def test_the_functions_are_detectron2s() -> None:
         model_zoo.get_checkpoint_url("ytvis19/seqformer_R50.yaml")
 
 
-def test_the_shipped_model() -> None:
-    model = model_zoo.get(model_zoo.SHIPPED_MODEL, trained=True, device="cpu")
+@pytest.mark.parametrize("name", [model.name for model in model_zoo.MODELS.values() if model.file])
+def test_the_shipped_models(name: str) -> None:
+    model = model_zoo.get(name, trained=True, device="cpu")
     assert isinstance(model, SeqFormer) and model.training
-    state = load_file(model_zoo.get_weights_file(model_zoo.SHIPPED_MODEL))
+    state = load_file(model_zoo.get_weights_file(name))
     assert all(torch.equal(model.state_dict()[name].to(t.dtype), t) for name, t in state.items())
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from seqformer import VideoPredictor, load_config, model_zoo
 from seqformer.checkpoints import model_metadata, read_category_ids, read_config, read_metadata
 from seqformer.cli import export_weights
+from seqformer.data.photo_vis import CLASSES
 from seqformer.errors import InputError
 
 NAMES = ["cat", "dog"]
@@ -85,14 +86,16 @@ def test_the_config_has_what_the_network_needs_and_nothing_else(tmp_path: Path) 
         model_metadata(["cat"], cfg)
 
 
-def test_the_shipped_file_has_the_shipped_config() -> None:
-    weights = model_zoo.get_weights_file(model_zoo.SHIPPED_MODEL)
-    cfg = load_config(model_zoo.get_config_file(model_zoo.SHIPPED_MODEL))
+@pytest.mark.parametrize("model", [m for m in model_zoo.MODELS.values() if m.file], ids=lambda m: m.name)
+def test_shipped_files_have_the_shipped_configs(model: model_zoo.ZooModel) -> None:
+    weights = model_zoo.get_weights_file(model.name)
+    cfg = load_config(model_zoo.get_config_file(model.name))
     in_file = read_config(weights)
     assert in_file is not None
     for section in ("BACKBONE", "TIMM", "SeqFormer", "PIXEL_MEAN", "PIXEL_STD"):
         assert in_file.MODEL[section] == cfg.MODEL[section]
-    fields = model_metadata(["person"], cfg, license="Apache-2.0")
+    names = {model_zoo.SHIPPED_MODEL: ["person"], "photo_vis/seqformer_effnet_lite0": list(CLASSES)}
+    fields = model_metadata(names[model.name], cfg, license=model.license)
     fields["config"] = read_metadata(weights)["config"]  # which lacks keys that are newer than the file
     assert read_metadata(weights) == fields
 

@@ -98,6 +98,14 @@ MODELS = {
             file="demo/assets/seqformer_effnet_lite0_pedestrians.safetensors",
         ),
         ZooModel(
+            "photo_vis/seqformer_effnet_lite0",
+            "EfficientNet-Lite0, PhotoVIS",
+            9,
+            protocol="queries",
+            license="Apache-2.0; trained on photographs under GPL-2.0 and CC-BY-SA-4.0",
+            file="demo/assets/seqformer_effnet_lite0_photo_vis.safetensors",
+        ),
+        ZooModel(
             "released/seqformer_R50",
             f"R50, {_VIDEOS}",
             40,
