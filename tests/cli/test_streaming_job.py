@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from itertools import islice
 from pathlib import Path
 
 import av
@@ -19,7 +17,7 @@ from videos import encode, frames, pictures
 
 from seqformer.cli import predict, streaming_job
 from seqformer.errors import InputError
-from seqformer.inference import StreamingPredictor, video
+from seqformer.inference import video
 from seqformer.video import VideoReader
 
 
@@ -32,34 +30,19 @@ def count_frames(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def fail_after(monkeypatch, count: int, error: InputError) -> None:
-    """Makes the reader raise after ``count`` frames of a file."""
+def stop_after(monkeypatch, count: int, error: BaseException | int) -> None:
+    """Makes the reader raise, or sends a signal to the process, after ``count`` frames of a file."""
     read = VideoReader.__iter__
 
     def iterate(self):
-        yield from islice(read(self), count)
-        raise error
+        for t, frame in enumerate(read(self)):
+            if t == count and isinstance(error, BaseException):
+                raise error
+            if t == count:
+                os.kill(os.getpid(), error)
+            yield frame
 
     monkeypatch.setattr(VideoReader, "__iter__", iterate)
-
-
-def interrupt_after(monkeypatch, count: int, number: int) -> None:
-    """Sends a signal to the process after ``count`` frames have been tracked."""
-    push, request = StreamingPredictor.push, streaming_job._Interruption._request
-    noticed = threading.Event()
-
-    def push_and_interrupt(self, frame):
-        if self.count == count:
-            os.kill(os.getpid(), number)
-            assert noticed.wait(10)  # another thread handles signals
-        return push(self, frame)
-
-    def notice(self, *arguments):
-        request(self, *arguments)
-        noticed.set()
-
-    monkeypatch.setattr(StreamingPredictor, "push", push_and_interrupt)
-    monkeypatch.setattr(streaming_job._Interruption, "_request", notice)
 
 
 def test_same_results_as_the_whole_video(tmp_path, model, capsys):
@@ -104,7 +87,7 @@ def test_resuming_with_another_input(tmp_path, model, monkeypatch, capsys):
     first, second = (encode(tmp_path / f"{name}.mp4", 12) for name in "ab")
     command = ["--output", str(tmp_path / "out.mp4"), "--streaming", "--resume", *model, "--input"]
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 7, signal.SIGINT)
+        stop_after(patch, 7, signal.SIGINT)
         with pytest.raises(SystemExit):
             predict.main([*command, str(first)])
     capsys.readouterr()
@@ -128,7 +111,7 @@ def test_interrupted_and_resumed(tmp_path, model, monkeypatch, capsys, number, o
     command = ["--input", str(source), *model]
     predict.main([*command, "--output", str(tmp_path / "a" / output), "--streaming"])
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 7, number)
+        stop_after(patch, 7, number)
         with pytest.raises(SystemExit) as stop:
             predict.main([*command, "--output", str(tmp_path / "b" / output), "--streaming"])
     assert stop.value.code == 130
@@ -155,7 +138,7 @@ def test_interrupted_and_resumed(tmp_path, model, monkeypatch, capsys, number, o
 def test_resuming_with_a_shorter_file(tmp_path, model, monkeypatch, capsys):
     command = ["--output", str(tmp_path / "out.mp4"), *model]
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 7, signal.SIGINT)
+        stop_after(patch, 7, signal.SIGINT)
         with pytest.raises(SystemExit):
             predict.main(["--input", str(encode(tmp_path / "in.mp4", 12)), "--streaming", *command])
     capsys.readouterr()
@@ -167,7 +150,7 @@ def test_resuming_with_a_shorter_file(tmp_path, model, monkeypatch, capsys):
 
 def test_frames_before_a_failure_of_the_source_are_saved(tmp_path, model, monkeypatch, capsys):
     source = encode(tmp_path / "in.mp4", 12)
-    fail_after(monkeypatch, 7, InputError("the cable is out"))
+    stop_after(monkeypatch, 7, InputError("the cable is out"))
     with pytest.raises(SystemExit) as stop:
         predict.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
     assert stop.value.code == 2
@@ -249,7 +232,7 @@ def test_state_that_cannot_be_saved_is_reported(tmp_path, model, monkeypatch, ca
 
 def test_a_video_that_cannot_be_read_leaves_nothing(tmp_path, model, monkeypatch, capsys):
     source = encode(tmp_path / "in.mp4", 3)
-    fail_after(monkeypatch, 0, InputError("unreadable"))
+    stop_after(monkeypatch, 0, InputError("unreadable"))
     with pytest.raises(SystemExit) as stop:
         predict.main(["--input", str(source), "--output", str(tmp_path / "out/o.mp4"), "--streaming", *model])
     assert (stop.value.code, capsys.readouterr().err) == (2, "error: unreadable\n")

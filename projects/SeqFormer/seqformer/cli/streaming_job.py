@@ -25,7 +25,7 @@ from seqformer.formats.results import write_results
 from seqformer.formats.spool import ResultSpool, read_spool
 from seqformer.inference import StreamingPredictor
 from seqformer.structures import FrameResult
-from seqformer.video import Ahead, FrameSource, FrameTime, FrameWriter, open_writer, origin_of
+from seqformer.video import FrameSource, FrameTime, FrameWriter, open_writer, origin_of
 from seqformer.visualization import draw_frame
 
 __all__ = ["StreamingJob"]
@@ -33,10 +33,7 @@ __all__ = ["StreamingJob"]
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAVED_EVERY = 30.0  # seconds
 _CHECKED_EVERY = 1.0
-_AHEAD = 8  # frames that are read before they are tracked, and tracked before they are drawn
 _SHARE_OF_SAVING = 0.05  # limit, as a fraction of time; each save writes the whole results.json
-
-_TimedFrame = tuple[np.ndarray, FrameTime]
 
 
 @dataclass
@@ -180,8 +177,9 @@ class StreamingJob:
             spool = stack.enter_context(ResultSpool(self.unfinished / "frames.jsonl", keep=stream.num_final))
             writer = stack.enter_context(self._writer)
             interruption = stack.enter_context(_Interruption())
+            frames = self._read(progress(self._source, self._source.length, "tracking"))
             try:
-                self._track(stream, spool, writer, progress, interruption)
+                self._track(stream, spool, frames, writer, interruption)
             except InputError:  # the disk may be full, but the results may fit
                 with suppress(InputError):
                     self._write_results(stream, spool)
@@ -200,30 +198,14 @@ class StreamingJob:
         self,
         stream: StreamingPredictor,
         spool: ResultSpool,
+        frames: Iterator[np.ndarray],
         writer: FrameWriter,
-        progress: Progress,
         interruption: _Interruption,
     ) -> None:
-        """Reads, tracks, and draws and writes, each in its own thread. This one draws and writes."""
-        frames: Iterator[_TimedFrame] = self._read(progress(self._source, self._source.length, "tracking"))
-        with ExitStack() as stack:
-            if self._source.paths:  # frames of a live source would be old when their turn comes
-                frames = stack.enter_context(Ahead(frames, _AHEAD))
-            final = stack.enter_context(Ahead(self._final(stream, spool, frames, interruption), _AHEAD))
-            for (frame, time), result in final:
-                writer.write(self._draw(frame, result), time)
-
-    def _final(
-        self,
-        stream: StreamingPredictor,
-        spool: ResultSpool,
-        frames: Iterator[_TimedFrame],
-        interruption: _Interruption,
-    ) -> Iterator[tuple[_TimedFrame, FrameResult]]:
-        """Tracks all frames, writes results to the spool and yields them as soon as they are final."""
+        """Tracks all frames, and writes results to the spool and drawn frames to the writer."""
         again = 0
         for result, frame in zip(read_spool(spool.path), islice(frames, stream.num_final), strict=False):
-            yield frame, result
+            writer.write(self._draw(frame, result), self._source.time)
             again += 1
             if interruption.requested:
                 raise KeyboardInterrupt
@@ -232,21 +214,26 @@ class StreamingJob:
                 f"the input has {again} frames, but the interrupted run had processed {stream.num_final}: "
                 "use the same input, or start without `resume`"
             )
-        waiting: deque[_TimedFrame] = deque()
+        waiting: deque[tuple[np.ndarray, FrameTime]] = deque()
+
+        def write(results: Iterable[FrameResult]) -> None:
+            for result in results:
+                spool.write(result)
+                frame, time = waiting.popleft()
+                writer.write(self._draw(frame, result), time)
+
         clock = _Clock(time.monotonic())
         for frame in frames:
             if time.monotonic() - clock.checked >= _CHECKED_EVERY:
                 self._check_folders()
                 clock.checked = time.monotonic()
             try:
-                results = stream.push(frame[0])
+                results = stream.push(frame)
             except InputError as error:
                 self._failure = error
                 break
-            waiting.append(frame)
-            for result in results:
-                spool.write(result)
-                yield waiting.popleft(), result
+            waiting.append((frame, self._source.time))
+            write(results)
             if interruption.requested and not self._source.paths:
                 break
             if interruption.requested or clock.due():
@@ -254,9 +241,7 @@ class StreamingJob:
             if interruption.requested:
                 raise KeyboardInterrupt
         if waiting:
-            for result in stream.finish():
-                spool.write(result)
-                yield waiting.popleft(), result
+            write(stream.finish())
 
     def _check_folders(self) -> None:
         """Checks that files can still be created; those that are open can be written even if not.
@@ -268,11 +253,10 @@ class StreamingJob:
             if not os.access(folder, os.W_OK):
                 raise InputError(f"'{folder}' cannot be written any more")
 
-    def _read(self, frames: Iterable[np.ndarray]) -> Iterator[_TimedFrame]:
+    def _read(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yields the frames up to a failure of the source, which is stored in ``_failure``."""
         try:
-            for frame in frames:
-                yield frame, self._source.time
+            yield from frames
         except InputError as error:
             self._failure = error
 
