@@ -1,4 +1,4 @@
-"""Frozen batch norms folded into the convolutions before them, for inference."""
+"""Frozen batch norms folded into the convolutions before them, where no gradient is needed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fold_batch_norms(module: nn.Module, images: Tensor) -> nn.Module:
     memory on CPUs. There, PyTorch otherwise changes the order of every convolution's input and output.
 
     Args:
-        module: a backbone in eval mode.
+        module: a backbone in eval mode, or a frozen one.
         images: its input, the first of which shows which norm follows which convolution.
 
     Returns:
